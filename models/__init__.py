@@ -1,0 +1,1 @@
+"""The mathematics of Patronus: torch alone, no files, no configuration, no printing."""

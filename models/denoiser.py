@@ -1,0 +1,41 @@
+"""The one interface, D(z, sigma) = E[x0 | z], and the adapters that turn a network into it."""
+
+from typing import Callable, Protocol
+
+import torch
+from torch import Tensor
+
+from models.schedule import LinearSchedule
+
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, noise embedding input (B,), s) -> like x
+
+
+class Denoiser(Protocol):
+    """z (B, ...) = x0 + sigma * n and sigma (B,) -> the estimate of E[x0 | z] (B, ...), float32."""
+
+    def __call__(self, z: Tensor, sigma: Tensor) -> Tensor: ...
+
+
+def expand(sigma: Tensor, like: Tensor) -> Tensor:
+    """(B,) -> (B, 1, ..., 1), ready to be multiplied with `like` (B, ...)."""
+    return sigma.float().view(-1, *[1] * (like.dim() - 1))
+
+
+def eps_denoise(network: Network, schedule: LinearSchedule, z: Tensor, sigma: Tensor, s: Tensor) -> Tensor:
+    """D = z - sigma * eps_theta(x_t, t, s) with x_t = z / sqrt(1 + sigma^2) (Niedoba et al. 2025, Sec. 2)."""
+    level = expand(sigma, z)
+    eps = network(z / (1 + level**2).sqrt(), schedule.timestep(sigma), s)
+    return z - level * eps.float()
+
+
+def edm_denoise(network: Network, sigma_data: float, z: Tensor, sigma: Tensor, s: Tensor) -> Tensor:
+    """Preconditioned denoiser (Karras et al. 2022, Eq. 7 and Table 1)."""
+    level = expand(sigma, z)
+    total = (level**2 + sigma_data**2).sqrt()
+    c_skip, c_out, c_in = (sigma_data / total) ** 2, level * sigma_data / total, 1 / total
+    return c_skip * z + c_out * network(c_in * z, sigma.float().log() / 4, s).float()
+
+
+def clipped(denoiser: Denoiser, low: float | Tensor = -1.0, high: float | Tensor = 1.0) -> Denoiser:
+    """The denoiser with its estimates kept in [low, high] (numbers, or tensors that broadcast)."""
+    return lambda z, sigma: torch.clamp(denoiser(z, sigma), torch.as_tensor(low).to(z), torch.as_tensor(high).to(z))

@@ -1,0 +1,38 @@
+"""Losses on the denoiser's error, and the prototypes' distinctness."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def squared_error(error: Tensor, detail: float = 0.0) -> Tensor:
+    """Mean square per image of error (B, C, H, W), plus `detail` times that of its differences between neighbouring pixels: (B,).
+
+    Any positive definite quadratic form of the error has the same minimiser, E[x0 | z, s]; this one weighs fine scales up, where natural
+    spectra hold little energy, so that small parts are worth representing in s.
+    """
+    loss = error.square().flatten(1).mean(1)  # (B,)
+    if detail:
+        for axis in (2, 3):
+            loss = loss + detail * error.diff(dim=axis).square().flatten(1).mean(1)
+    return loss
+
+
+def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
+    """1 / c_out^2: the weight of the squared error of D at which every level counts alike (Karras et al. 2022, Table 1): (B,)."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def distinctness(prototypes: Tensor, margin: float = 0.2) -> Tensor:
+    """Mean over prototypes (m, D) of relu(margin - cosine distance to the nearest other one), a scalar (Weng et al. 2026).
+
+    The cosine distance is 1 - |cos|. Zero for a single prototype.
+    """
+    m = len(prototypes)
+    if m < 2:
+        return prototypes.new_zeros(())
+    unit = F.normalize(prototypes, dim=1)
+    distance = 1 - (unit @ unit.T).abs()  # (m, m)
+    others = ~torch.eye(m, dtype=torch.bool, device=prototypes.device)
+    nearest = distance[others].view(m, m - 1).amin(1)
+    return F.relu(margin - nearest).mean()

@@ -1,0 +1,102 @@
+"""A data set as training and analysis see it: uint8 pixels in a memory-mapped cache, ids, attributes."""
+
+import hashlib
+import importlib
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from os import cpu_count
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from global_config import DATA_DIR
+from train.config import DataConfig
+from train.data.decode import to_pixels
+from train.data.listing import SPLITS, Listing, select
+from train.data.table import SOURCES
+from train.errors import UserError
+from train.images import replace_file
+
+
+@dataclass
+class ImageSet:
+    """One split: pixels uint8 (N, H, W, C), memory-mapped; ids; attributes (N rows of 1, 0 or NaN); labels (N,) or None."""
+
+    pixels: np.ndarray
+    ids: list[str]
+    attributes: pd.DataFrame
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def list_source(config: DataConfig) -> Listing:
+    """What the source holds after `where`, before any pixel is read. Raises UserError."""
+    source = SOURCES[config.source]
+    module, function = source.reader.split(":")
+    listing = getattr(importlib.import_module(module), function)(config)
+    keep = np.ones(len(listing.ids), dtype=bool)
+    for expression in (source.where, config.where):
+        if expression:
+            keep &= select(expression, listing.attributes)
+    if not keep.any():
+        raise UserError(f"data set {config.source}: no image is left by where '{config.where or source.where}'")
+    listing.splits = np.where(keep, listing.splits, "")
+    return listing
+
+
+class _Decoder:
+    """load -> pixels, picklable where the loader is."""
+
+    def __init__(self, load, size: int, channels: int):
+        self.load, self.size, self.channels = load, size, channels
+
+    def __call__(self, index: int) -> np.ndarray:
+        try:
+            return to_pixels(self.load(index), self.size, self.channels)
+        except (OSError, ValueError, SyntaxError) as error:  # PIL raises SyntaxError for some broken PNGs
+            raise UserError(f"image {index}: cannot be read: {error}") from None
+
+
+def _pool(processes: bool) -> Executor:
+    workers = min(cpu_count() or 1, 8)
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if processes else ThreadPoolExecutor(workers)
+
+
+def _decode_all(listing: Listing, chosen: np.ndarray, config: DataConfig, file: Path, title: str) -> None:
+    decode = _Decoder(listing.load, config.image_size, config.channels)
+    shape = (len(chosen), config.image_size, config.image_size, config.channels)
+    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    with _pool(listing.processes) as pool:
+        try:
+            done = pool.map(decode, chosen.tolist(), chunksize=64)
+            for row, image in enumerate(tqdm(done, total=len(chosen), desc=title, unit="img", leave=False)):
+                pixels[row] = image
+        except UserError as error:
+            index = int(str(error).split(":")[0].split()[1])
+            raise UserError(f"data set {config.source}: {listing.ids[index]}: {str(error).split(': ', 1)[1]}") from None
+        finally:
+            pool.shutdown(cancel_futures=True)
+    pixels.flush()
+
+
+def load_split(config: DataConfig, split: str) -> ImageSet:
+    """One split ('train', 'val' or 'test') through its cache, decoding what is not there yet. Raises UserError."""
+    assert split in SPLITS
+    listing = list_source(config)
+    chosen = np.flatnonzero(listing.splits == split)[: config.limit]
+    if not len(chosen):
+        raise UserError(f"data set {config.source}: its {split} split is empty")
+    ids = [listing.ids[i] for i in chosen]
+    key = hashlib.sha256("\n".join([listing.fingerprint, *ids]).encode()).hexdigest()[:12]
+    cache = DATA_DIR / "cache" / f"{config.source}_{split}_{config.channels}x{config.image_size}_{key}.npy"
+    if not cache.is_file():
+        replace_file(cache, lambda file: _decode_all(listing, chosen, config, file, f"{config.source} {split}"))
+        if listing.licence:
+            replace_file(cache.with_name(f"{config.source}_LICENCE.txt"), lambda file: file.write_text(listing.licence))
+    labels = None if listing.labels is None else listing.labels[chosen]
+    return ImageSet(np.load(cache, mmap_mode="r"), ids, listing.attributes.iloc[chosen].reset_index(drop=True), labels)

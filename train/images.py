@@ -1,0 +1,44 @@
+"""uint8 <-> [-1, 1], PNG files, grids."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> np.ndarray:
+    """float (B, C, H, W), clipped to [-1, 1] and rounded -> uint8 (B, H, W, C)."""
+    x = x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    return x.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def replace_file(path: Path, write) -> Path:
+    """Write a file whole or not at all: write(temporary path) beside it, then rename. Returns path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path
+
+
+def save_png(pixels: np.ndarray, path: Path) -> Path:
+    """uint8 (H, W, C) with C 1 or 3 -> a PNG file."""
+    return replace_file(path, lambda p: Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(p))
+
+
+def grid(pixels: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 (N, H, W, C) -> one image of N / columns rows (N a multiple of columns): (rows H, columns W, C)."""
+    n, h, w, c = pixels.shape
+    return pixels.reshape(n // columns, columns, h, w, c).transpose(0, 2, 1, 3, 4).reshape(n // columns * h, columns * w, c)

@@ -1,0 +1,297 @@
+"""The training loop. Everything random is a function of (seed, step), so resuming has nothing to restore but tensors."""
+
+import copy
+import json
+import math
+import signal
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from models.losses import distinctness, edm_weight, squared_error
+from models.patronus import Patronus
+from models.reconstruction import ScoreDecoder
+from models.samplers import SeededNoise, heun
+from train.config import INIT_IMAGES, Config
+from train.data.dataset import ImageSet
+from train.distributed import mean_over_processes
+from train.errors import UserError, listed
+from train.images import grid, replace_file, save_png, to_tensor, to_uint8
+from train.runs import save_checkpoint
+
+SAMPLE_COLUMNS = 8
+
+
+def total_steps(config: Config, images: int) -> int:
+    train = config.train
+    return train.steps or math.ceil(train.epochs * images / train.batch_size)
+
+
+def batch_indices(seed: int, step: int, batch_size: int, images: int) -> np.ndarray:
+    """Indices of a step's global batch: consecutive pieces of one seeded permutation an epoch, none dropped."""
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = positions // images
+    order = {epoch: np.random.default_rng([seed, epoch]).permutation(images) for epoch in set(epochs.tolist())}
+    return np.array([order[epoch][position % images] for epoch, position in zip(epochs.tolist(), positions.tolist())])
+
+
+def learning_rate(config: Config, step: int, steps: int) -> float:
+    """Linear warm-up, then constant or half a cosine to 0; started anew when the denoiser joins the encoder."""
+    train = config.train
+    begin, end = (0, train.encoder_steps) if step < train.encoder_steps else (train.encoder_steps, steps)
+    rate = train.lr * min(1.0, (step - begin + 1) / max(1, min(train.warmup_steps, (end - begin) // 4)))
+    if train.lr_decay == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * (step - begin) / max(1, end - begin)))
+    return rate
+
+
+def draw_sigmas(config: Config, model: Patronus, count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels of a global batch: (count,)."""
+    if model.schedule is not None:  # t uniform, Ho et al. 2020
+        t = torch.randint(model.schedule.timesteps, (count,), generator=generator)
+        return model.schedule.sigma(t.to(model.schedule.log_sigmas.device)).cpu()
+    noise = config.train.noise
+    high = round(noise.high_share * count)
+    low, top = noise.high_range
+    uniform = torch.rand(high, generator=generator) * (top - low) + low
+    normal = torch.randn(count - high, generator=generator) * noise.deviation + noise.mean
+    return torch.cat([uniform, normal])[torch.randperm(count, generator=generator)].exp()
+
+
+class TrainingLoss(nn.Module):
+    """Images and noise -> the loss of one batch, as one module so that DDP sees a single forward."""
+
+    def __init__(self, model: Patronus, decoder: ScoreDecoder, config: Config):
+        super().__init__()
+        self.model, self.decoder, self.train_config = model, decoder, config.train
+
+    def forward(self, x0: Tensor, sigma: Tensor, noise: Tensor, encoder_only: bool) -> Tensor:
+        """x0, noise (B, C, H, W), sigma (B,) -> scalar."""
+        config, model = self.train_config, self.model
+        s = model.score(x0)  # (B, m)
+        if model.standardiser is not None:
+            model.standardiser.update(s.detach())
+        if encoder_only:
+            shown = s if model.standardiser is None else model.standardiser(s)
+            loss = squared_error(self.decoder(shown).float() - x0, config.detail).mean()
+        else:
+            level = sigma.view(-1, 1, 1, 1)
+            error = model.denoise(x0 + level * noise, sigma, s) - x0
+            # in the published formulation this weight makes it the squared error of eps (Weng et al. 2026)
+            weight = edm_weight(sigma, model.sigma_data) if model.schedule is None else sigma**-2
+            loss = (weight * squared_error(error, config.detail)).mean()
+        if config.distinct_weight:
+            loss = loss + config.distinct_weight * distinctness(model.encoder.prototypes, config.distinct_margin)
+        return loss
+
+
+@contextmanager
+def _interruptible():
+    """Yields a list that receives the number of a SIGINT or SIGTERM; a second signal acts as usual."""
+    received, previous = [], {}
+
+    def handler(number, frame):
+        received.append(number)
+        for sig, old in previous.items():
+            signal.signal(sig, old)
+
+    for sig in (signal.SIGINT, signal.SIGTERM):
+        previous[sig] = signal.signal(sig, handler)
+    try:
+        yield received
+    finally:
+        for sig, old in previous.items():
+            signal.signal(sig, old)
+
+
+class Logger:
+    """metrics.jsonl always; TensorBoard and Weights & Biases where the config asks."""
+
+    def __init__(self, folder: Path, config: Config, step: int):
+        self.path, self.writers = folder / "metrics.jsonl", []
+        if self.path.exists():  # what was logged after the checkpoint is about to be logged again
+            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step]
+            replace_file(self.path, lambda file: file.write_text("".join(line + "\n" for line in kept)))
+        if config.train.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise UserError("train.tensorboard: package tensorboard is not installed; pip install tensorboard") from None
+            board = SummaryWriter(folder / "tensorboard", purge_step=step)
+            self.writers.append(lambda row: [board.add_scalar(k, v, row["step"]) for k, v in row.items() if k != "step"])
+        if config.train.wandb:
+            try:
+                import wandb
+            except ImportError:
+                raise UserError("train.wandb: package wandb is not installed; pip install wandb") from None
+            run = wandb.init(project=config.train.wandb, name=f"{config.name}-{folder.name}", config=config.plain(), dir=folder)
+            self.writers.append(lambda row: run.log(row, step=row["step"]))
+
+    def write(self, row: dict) -> None:
+        with open(self.path, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        for write in self.writers:
+            write(row)
+
+
+class Trainer:
+    """State of a training and its steps. Every process holds one; the first alone writes.
+
+    state: a checkpoint to go on from, or None for a new start.
+    """
+
+    def __init__(self, config: Config, model: Patronus, train: ImageSet, device: torch.device, rank=0, world=1, state: dict | None = None):
+        self.config, self.data, self.device, self.rank, self.world = config, train, device, rank, world
+        self.steps = total_steps(config, len(train))
+        if config.train.batch_size % (world * config.train.accumulate):
+            raise UserError(
+                f"train.batch_size {config.train.batch_size} must divide by {world} processes x train.accumulate {config.train.accumulate}"
+            )
+        if not 0 <= config.train.encoder_steps < self.steps:
+            raise UserError(f"train.encoder_steps {config.train.encoder_steps}: must be fewer than the {self.steps} steps of the training")
+        self.model = model.to(device, memory_format=torch.channels_last).train()
+        self.decoder = ScoreDecoder(config.model.encoder.prototypes, config.data.channels, config.data.image_size).to(device)
+        if config.model.encoder.init == "data" and state is None:
+            first = np.sort(np.random.default_rng(config.train.seed).permutation(len(train))[:INIT_IMAGES])
+            generator = torch.Generator().manual_seed(config.train.seed)
+            try:
+                model.encoder.initialise_prototypes(to_tensor(train.pixels[first]).to(device), generator)
+            except ValueError as error:
+                raise UserError(f"model.encoder.prototypes: {error} ({len(first)} images)") from None
+        self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema else None
+        rest = [*self.model.unet.parameters(), *self.decoder.parameters()]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": list(self.model.encoder.parameters())}, {"params": rest}],
+            lr=config.train.lr,
+            weight_decay=config.train.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        self.dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(config.train.precision)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.step = 0
+        if state is not None:
+            self._restore(state)
+        loss = TrainingLoss(self.model, self.decoder, config)
+        # decoder and U-Net take turns, so each leaves parameters unused; buffers are kept equal by the standardiser itself
+        self.loss = (
+            DistributedDataParallel(loss, find_unused_parameters=True, broadcast_buffers=False) if world > 1 else loss
+        )
+
+    def _restore(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.decoder.load_state_dict(state["decoder"])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step = state["step"]
+
+    def state(self) -> dict:
+        return {
+            "config": self.config.plain(),
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict() if self.ema is not None else None,
+            "decoder": self.decoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def _train_step(self) -> tuple[float, float]:
+        """One optimiser step on the global batch; returns this process's mean loss and the gradient's norm."""
+        config, step = self.config.train, self.step
+        indices = batch_indices(config.seed, step, config.batch_size, len(self.data))
+        generator = torch.Generator().manual_seed((config.seed << 32) + step)
+        sigmas = draw_sigmas(self.config, self.model, config.batch_size, generator)
+        noise = torch.randn((config.batch_size, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
+        torch.manual_seed((config.seed << 32) + step * self.world + self.rank)  # dropout
+        rate = learning_rate(self.config, step, self.steps)
+        encoder_only = step < config.encoder_steps
+        self.optimizer.param_groups[0]["lr"] = rate * (1.0 if encoder_only else config.encoder_lr_scale)
+        self.optimizer.param_groups[1]["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+
+        pieces = np.array_split(np.arange(config.batch_size), self.world * config.accumulate)[self.rank :: self.world]
+        total = 0.0
+        for number, piece in enumerate(pieces):
+            x0 = to_tensor(self.data.pixels[indices[piece]]).to(self.device).contiguous(memory_format=torch.channels_last)
+            inputs = x0, sigmas[piece].to(self.device), noise[piece].to(self.device), encoder_only
+            if self.world > 1:
+                self.loss.require_backward_grad_sync = number == len(pieces) - 1
+            with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
+                loss = self.loss(*inputs) / len(pieces)
+            self.scaler.scale(loss).backward()
+            total += loss.item()
+        self.scaler.unscale_(self.optimizer)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(trained, config.clip or math.inf).item()
+        if not math.isfinite(total) or (not math.isfinite(norm) and not self.scaler.is_enabled()):
+            ids = listed((self.data.ids[i] for i in indices), 200)
+            raise UserError(f"step {step}: the loss ({total}) or its gradient ({norm}) is not finite; the last checkpoint is kept. Batch: {ids}")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._average()
+        self.step += 1
+        return total, norm
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Exponential moving average with warm-up, min(ema, (1 + k) / (10 + k)) after k steps."""
+        if self.ema is None:
+            return
+        begin = self.config.train.encoder_steps
+        k = self.step - begin if self.step >= begin else self.step
+        decay = min(self.config.train.ema, (1 + k) / (10 + k))
+        torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
+        for mine, theirs in zip(self.ema.buffers(), self.model.buffers()):
+            mine.copy_(theirs)
+
+    @torch.no_grad()
+    def save_samples(self, folder: Path, test: ImageSet) -> Path:
+        """Test images above what the model makes of their scores and fixed noise (18 Heun steps)."""
+        model = (self.ema or self.model).eval()
+        pixels = test.pixels[:SAMPLE_COLUMNS]
+        x0 = to_tensor(pixels).to(self.device).contiguous(memory_format=torch.channels_last)
+        sigmas = model.sigmas(18)
+        z = sigmas[0].float() * SeededNoise(range(len(x0)), x0.shape[1:], self.device)()
+        made = to_uint8(heun(model.denoiser(model.score(x0)), z, sigmas))
+        model.train()
+        return save_png(grid(np.concatenate([pixels, made]), len(x0)), folder / "samples" / f"step_{self.step:07d}.png")
+
+    def run(self, folder: Path, test: ImageSet) -> int | None:
+        """Train to the end, or until a signal, whose number is returned. The checkpoint is saved either way."""
+        config = self.config.train
+        logger = Logger(folder, self.config, self.step) if self.rank == 0 else None
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=self.rank != 0, dynamic_ncols=True)
+        losses, since = [], time.perf_counter()
+        with _interruptible() as received:
+            while self.step < self.steps:
+                loss, norm = self._train_step()
+                losses.append(loss)
+                bar.update()
+                last = self.step == self.steps
+                stop = mean_over_processes(torch.tensor(float(bool(received)), device=self.device), self.world).item() > 0
+                if last or stop or self.step % config.log_every == 0:
+                    mean = mean_over_processes(torch.tensor(float(np.mean(losses)), device=self.device), self.world).item()
+                    speed = len(losses) * config.batch_size / (time.perf_counter() - since)
+                    bar.set_postfix(loss=f"{mean:.4f}", img_s=f"{speed:.0f}")
+                    if logger:
+                        rate = self.optimizer.param_groups[1]["lr"]
+                        row = {"step": self.step, "images": self.step * config.batch_size, "loss": mean, "lr": rate, "grad_norm": norm}
+                        logger.write(row | {"images_per_second": round(speed, 2)})
+                    losses, since = [], time.perf_counter()
+                if self.rank == 0 and (last or stop or self.step % config.checkpoint_every == 0):
+                    save_checkpoint(folder, self.state())
+                if self.rank == 0 and (last or (self.step % config.samples_every == 0 and self.step > config.encoder_steps)):
+                    self.save_samples(folder, test)
+                if stop:
+                    bar.close()
+                    return received[0] if received else signal.SIGTERM
+        bar.close()
+        return None
