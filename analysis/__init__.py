@@ -1,0 +1,1 @@
+"""Reading a run: figures for people, NPZ, CSV and JSON for programs."""

@@ -44,7 +44,7 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def applicable(self):
         for option in ("path", "metadata", "uncertain", "missing"):
-            if option in self.model_fields_set and getattr(self, option) is not None and option not in SOURCES[self.source].options:
+            if getattr(self, option) != type(self).model_fields[option].default and option not in SOURCES[self.source].options:
                 raise ValueError(f"'{option}' is not an option of {self.source}, which takes {listed(SOURCES[self.source].options)}")
         return self
 

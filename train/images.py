@@ -20,11 +20,11 @@ def to_uint8(x: Tensor) -> np.ndarray:
     return x.permute(0, 2, 3, 1).cpu().numpy()
 
 
-def replace_file(path: Path, write) -> Path:
-    """Write a file whole or not at all: write(temporary path) beside it, then rename. Returns path."""
+def replace_file(path: Path, write, workshop: Path | None = None) -> Path:
+    """Write a file whole or not at all: write(temporary path) in its own folder or in `workshop`, then rename. Returns path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    beside = (workshop or path.parent) / f".{path.name}.{os.getpid()}.tmp{path.suffix}"
     try:
         write(beside)
         os.replace(beside, path)
@@ -33,9 +33,10 @@ def replace_file(path: Path, write) -> Path:
     return path
 
 
-def save_png(pixels: np.ndarray, path: Path) -> Path:
+def save_png(pixels: np.ndarray, path: Path, workshop: Path | None = None) -> Path:
     """uint8 (H, W, C) with C 1 or 3 -> a PNG file."""
-    return replace_file(path, lambda p: Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(p))
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return replace_file(path, image.save, workshop)
 
 
 def grid(pixels: np.ndarray, columns: int) -> np.ndarray:

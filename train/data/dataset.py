@@ -33,6 +33,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def subset(self, rows: np.ndarray) -> "ImageSet":
+        """The images of those rows, in that order."""
+        labels = None if self.labels is None else self.labels[rows]
+        return ImageSet(self.pixels[rows], [self.ids[i] for i in rows], self.attributes.iloc[rows].reset_index(drop=True), labels)
+
 
 def list_source(config: DataConfig) -> Listing:
     """What the source holds after `where`, before any pixel is read. Raises UserError."""

@@ -1,0 +1,64 @@
+"""Is a prototype used, dead, or a duplicate, and what does it stand for?"""
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from analysis.auroc import best_attributes
+from models.patronus import Patronus
+from models.samplers import SeededNoise
+from train.runs import Run
+
+PROBE_IMAGES = 8
+PROBE_SIGMA = 5.0  # much noise: what s says matters most here
+
+
+@torch.no_grad()
+def effect(model: Patronus, x0: Tensor, s: Tensor, deviation: Tensor, batch: int = 512) -> Tensor:
+    """How far one deviation more of each score moves the denoiser's estimate of x0 at sigma 5: mean |change| in grey levels of 255, (m,).
+
+    x0 (B, C, H, W) images, s (B, m) their scores, deviation (m,).
+    """
+    b, m = s.shape
+    z = x0 + PROBE_SIGMA * SeededNoise(range(b), x0.shape[1:], x0.device)()
+    edited = s[None] + torch.diag(deviation)[:, None]  # (m, B, m)
+    edited, repeated = edited.flatten(0, 1), z.repeat(m, 1, 1, 1)
+    base = model.denoise(z, z.new_full((b,), PROBE_SIGMA), s)
+    change = []
+    for start in range(0, m * b, batch):
+        part = slice(start, start + batch)
+        moved = model.denoise(repeated[part], z.new_full((len(edited[part]),), PROBE_SIGMA), edited[part])
+        rows = torch.arange(m * b, device=z.device)[part] % b
+        change.append((moved - base[rows]).abs().flatten(1).mean(1))
+    return torch.cat(change).view(m, b).mean(1) * 127.5
+
+
+def health_table(run: Run, scores: np.ndarray, attributes: pd.DataFrame, effects: np.ndarray) -> pd.DataFrame:
+    """One row a prototype. usage: its share of the summed effects; dead: below 1 % of an equal share, or a score that never varies;
+    nearest: the other prototype of highest |cosine|; duplicate: that cosine is above 0.999. scores (N, m), effects (m,)."""
+    prototypes = run.model.encoder.prototypes.detach().cpu()
+    unit = F.normalize(prototypes, dim=1)
+    cosine = (unit @ unit.T).abs().fill_diagonal_(-1)  # (m, m)
+    nearest_cosine, nearest = cosine.max(1)
+    share = effects / max(effects.sum(), 1e-12)
+    names, auroc = best_attributes(scores, attributes)
+    table = pd.DataFrame(
+        {
+            "usage": share,
+            "effect_grey_levels": effects,
+            "dead": (share < 0.01 / len(share)) | (scores.std(0) < 1e-6),
+            "score_min": scores.min(0),
+            "score_mean": scores.mean(0),
+            "score_max": scores.max(0),
+            "score_deviation": scores.std(0),
+            "nearest": nearest.numpy(),
+            "cosine": nearest_cosine.numpy(),
+            "duplicate": nearest_cosine.numpy() > 0.999,
+        }
+    )
+    if len(attributes.columns):
+        table["attribute"], table["auroc"] = names, auroc
+    table.index.name = "prototype"
+    return table

@@ -1,0 +1,61 @@
+"""Ratios measured side by side in this run: the published network's training step plain and ours; encoding batched and one by one."""
+
+import argparse
+import time
+
+import torch
+
+from models.prototype_encoder import PrototypeEncoder
+from models.unet import UNet
+from train.precision import pick_precision
+
+
+def timed(action, repeats: int) -> float:
+    """Fastest of several calls, in seconds, after one for warming up."""
+    action()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def training_step(channels_last: bool, precision: str, fused: bool):
+    torch.manual_seed(0)
+    net = UNet(1, 30)
+    if channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=fused)
+    x, t, s = torch.randn(32, 1, 32, 32), torch.randint(0, 1000, (32,)).float(), torch.rand(32, 30)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            loss = net(x, t, s).float().square().mean()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=3)
+    repeats = parser.parse_args().repeats
+    print(f"{torch.get_num_threads()} threads, CPU capability {torch.backends.cpu.get_cpu_capability()}")
+
+    precision = pick_precision("auto", torch.device("cpu"))
+    plain = timed(training_step(False, "float32", False), repeats)
+    ours = timed(training_step(True, precision, True), repeats)
+    print(f"training step, published network, 1x32x32, batch 32: plain float32 {plain:.2f} s, ours ({precision}) {ours:.2f} s: {ours / plain:.0%}")
+
+    encoder = PrototypeEncoder(3, 256, [32, 64, 64], [3, 3, 1], [2, 1, 1], [1, 0, 0], coordinates=1.0, normalise=True).requires_grad_(False)
+    x = torch.rand(256, 3, 32, 32)
+    batched = timed(lambda: encoder(x), repeats)
+    single = timed(lambda: [encoder(x[i : i + 1]) for i in range(len(x))], repeats)
+    print(f"encoding 256 images: batched {batched:.3f} s, one at a time {single:.3f} s: {single / batched:.1f} times faster")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,346 @@
+"""Every data set from tiny files in its real on-disk format."""
+
+import json
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import draw_images
+from PIL import Image
+
+from train.config import DataConfig
+from train.data import dataset, faces
+from train.data.dataset import list_source, load_split
+from train.data.decode import to_pixels
+from train.data.listing import random_splits, select
+from train.data.table import SOURCES
+from train.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def data_home(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "DATA_DIR", tmp_path / "data")
+    return tmp_path
+
+
+def config(source, path=None, channels=3, size=16, **options):
+    return DataConfig(source=source, image_size=size, channels=channels, **({"path": str(path)} if path else {}), **options)
+
+
+def test_the_table_has_every_name():
+    names = "faces mnist5k elpv fmnist mnist cifar10 celeba celeba_hair_smile ffhq chexpert folder edm"
+    assert set(SOURCES) == set(names.split())
+
+
+# --- decoding
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    values = np.array([[0, 257, 25700, 65535]], dtype=np.uint16).repeat(4, 0)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert to_pixels(Image.open(tmp_path / "a.png"), 4, 1)[0, :, 0].tolist() == [0, 1, 100, 255]
+    assert to_pixels(Image.open(tmp_path / "a.png"), 4, 3)[0, 2].tolist() == [100] * 3
+
+
+def test_palette_alpha_and_grey_jpeg(tmp_path):
+    red = Image.new("RGB", (8, 8), (200, 10, 30))
+    red.convert("P", palette=Image.Palette.ADAPTIVE).save(tmp_path / "p.png")
+    assert np.abs(to_pixels(Image.open(tmp_path / "p.png"), 8, 3)[0, 0].astype(int) - (200, 10, 30)).max() <= 1
+    clear = np.zeros((8, 8, 4), np.uint8)
+    clear[:, :4] = (200, 10, 30, 255)
+    Image.fromarray(clear).save(tmp_path / "a.png")
+    pixels = to_pixels(Image.open(tmp_path / "a.png"), 8, 3)
+    assert pixels[0, 0].tolist() == [200, 10, 30] and pixels[0, 7].tolist() == [255] * 3
+    Image.new("L", (8, 8), 77).save(tmp_path / "g.jpg")
+    assert to_pixels(Image.open(tmp_path / "g.jpg"), 8, 3)[3, 3].tolist() == [77] * 3
+
+
+def test_exif_rotation_is_applied(tmp_path):
+    image = np.zeros((8, 16, 3), np.uint8)
+    image[:, :8] = 255  # left half white; turned by 90 degrees clockwise it is the top half
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(image).save(tmp_path / "r.png", exif=exif)
+    pixels = to_pixels(Image.open(tmp_path / "r.png"), 8, 1)
+    assert pixels[0].min() > 250 and pixels[7].max() < 5
+
+
+def test_resizing_is_pils_antialiased_bicubic(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(noise).resize((16, 16), Image.Resampling.BICUBIC))
+    assert np.array_equal(to_pixels(noise, 16, 3), expected)
+
+
+# --- folders and tables
+
+
+def test_a_mixed_folder_is_cached_once_and_reread(tmp_path):
+    root = draw_images(tmp_path / "images", 12)
+    Image.new("L", (9, 30), 5).save(root / "z.jpg")
+    splits = {split: load_split(config("folder", root), split) for split in ("train", "val", "test")}
+    assert sum(len(part) for part in splits.values()) == 13
+    train = splits["train"]
+    assert train.pixels.shape[1:] == (16, 16, 3) and train.pixels.dtype == np.uint8 and isinstance(train.pixels, np.memmap)
+    caches = set((tmp_path / "data" / "cache").iterdir())
+    load_split(config("folder", root), "train")
+    assert set((tmp_path / "data" / "cache").iterdir()) == caches and len(caches) == 3
+    expected = to_pixels(Image.open(root / train.ids[0]), 16, 3)
+    assert np.array_equal(train.pixels[0], expected)
+
+
+def test_where_and_limit(tmp_path):
+    root = draw_images(tmp_path / "images")
+    table = pd.read_csv(root / "metadata.csv")
+    chosen = load_split(config("folder", root, metadata=str(root / "metadata.csv"), where="Bright == Left", limit=5), "train")
+    assert len(chosen) == 5 and (chosen.attributes["Bright"] == chosen.attributes["Left"]).all()
+    everything = load_split(config("folder", root, metadata=str(root / "metadata.csv"), where="Bright == Left"), "train")
+    assert len(everything) == ((table.split == "train") & (table.Bright == table.Left)).sum()
+    with pytest.raises(UserError, match="no image is left"):
+        list_source(config("folder", root, metadata=str(root / "metadata.csv"), where="Bright and not Bright"))
+
+
+def test_select_follows_its_truth_table_and_leaves_unknowns_out():
+    table = pd.DataFrame({"A": [0, 0, 1, 1, np.nan], "B": [0, 1, 0, 1, 1]})
+    assert select("A and not B", table).tolist() == [False, False, True, False, False]
+    assert select("A + B == 1", table).tolist() == [False, True, True, False, False]
+    assert select("not A", table).tolist() == [True, True, False, False, False]
+    assert select("B", table).tolist() == [False, True, False, True, True]
+    for bad in ("C", "A.size", "f(A)", "A ==", "A < B < 1"):
+        with pytest.raises(UserError):
+            select(bad, table)
+
+
+def test_broken_and_missing_files_are_named(tmp_path):
+    root = draw_images(tmp_path / "images", 8)
+    (root / "003.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    with pytest.raises(UserError, match="003.png"):
+        for split in ("train", "val", "test"):
+            load_split(config("folder", root), split)
+    assert not [p for p in (tmp_path / "data").rglob("*") if "tmp" in p.name]
+    (root / "005.png").unlink()
+    with pytest.raises(UserError, match="row 7.*005.png"):
+        list_source(config("folder", root, metadata=str(root / "metadata.csv")))
+    with pytest.raises(UserError, match="not an option of faces"):
+        raise UserError(str(pytest.raises(ValueError, config, "faces", root).value))
+
+
+def test_splits_do_not_overlap_and_are_seeded():
+    splits = random_splits(1000, 0)
+    assert (splits == "test").sum() == 200 and (splits == "val").sum() == 100
+    assert (splits == random_splits(1000, 0)).all() and (splits != random_splits(1000, 1)).any()
+
+
+# --- CelebA in its three layouts
+
+
+ATTRIBUTES = ["Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling"]
+ROWS = [(1, -1, -1, -1), (1, -1, -1, 1), (-1, 1, -1, 1), (-1, 1, -1, -1), (-1, -1, 1, 1), (1, 1, -1, -1), (-1, -1, -1, 1), (-1, 1, 1, 1)]
+KEPT = [0, 2, 4]  # exactly one colour, and blond or brown with a smile or black without
+
+
+def celeba(root, layout):
+    images, annotation, evaluation = {
+        "flat": (root, root, root),
+        "release": (root / "Img", root / "Anno", root / "Eval"),
+        "metadata": (root, root, root),
+    }[layout]
+    for folder in (images / "img_align_celeba", annotation, evaluation):
+        folder.mkdir(parents=True, exist_ok=True)
+    names = [f"{i + 1:06d}.jpg" for i in range(len(ROWS))]
+    for i, name in enumerate(names):
+        Image.new("RGB", (178, 218), (20 * i, 0, 0)).save(images / "img_align_celeba" / name)
+    splits = [0, 0, 0, 1, 2, 2, 0, 0]
+    if layout == "metadata":
+        lines = [",".join(["img_filename", "split", *ATTRIBUTES])]
+        lines += [",".join(map(str, (name, split, *row))) for name, split, row in zip(names, splits, ROWS)]
+        (root / "metadata.csv").write_text("\n".join(lines))
+    else:
+        lines = [str(len(ROWS)), " ".join(ATTRIBUTES) + " "] + [f"{n} " + " ".join(f"{v:2d}" for v in row) for n, row in zip(names, ROWS)]
+        (annotation / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
+        (evaluation / "list_eval_partition.txt").write_text("".join(f"{n} {s}\n" for n, s in zip(names, splits)))
+    return root
+
+
+@pytest.mark.parametrize("layout", ["flat", "release", "metadata"])
+def test_celeba(tmp_path, layout):
+    root = celeba(tmp_path / "celeba", layout)
+    listing = list_source(config("celeba", root))
+    assert listing.splits.tolist() == ["train"] * 3 + ["val"] + ["test"] * 2 + ["train"] * 2
+    assert (listing.attributes[ATTRIBUTES].to_numpy() == (np.array(ROWS) > 0)).all()
+    assert load_split(config("celeba", root), "test").pixels.shape == (2, 16, 16, 3)
+    biased = list_source(config("celeba_hair_smile", root))
+    assert [i for i, split in enumerate(biased.splits) if split] == KEPT
+
+
+def test_celeba_says_what_is_missing(tmp_path):
+    with pytest.raises(UserError, match="does not exist.*mmlab"):
+        list_source(config("celeba", tmp_path / "none"))
+    root = celeba(tmp_path / "celeba", "flat")
+    (root / "list_eval_partition.txt").unlink()
+    with pytest.raises(UserError, match="list_eval_partition.txt"):
+        list_source(config("celeba", root))
+
+
+# --- FFHQ, CheXpert
+
+
+def test_ffhq(tmp_path, monkeypatch):
+    for i in range(4):
+        folder = tmp_path / "ffhq" / f"{i // 2 * 1000:05d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32)).save(folder / f"{i:05d}.png")
+    listing = list_source(config("ffhq", tmp_path / "ffhq"))
+    assert listing.ids == ["00000/00000.png", "00000/00001.png", "01000/00002.png", "01000/00003.png"]
+    assert set(listing.splits) == {"train"}  # fewer than 60,000
+    (tmp_path / "ffhq" / "metadata.csv").write_text(
+        "img_filename,split,age_group,gender,glasses\n00000.png,0,20-29,male,1\n00003.png,2,30-39,female,0\n"
+    )
+    listing = list_source(config("ffhq", tmp_path / "ffhq"))
+    assert listing.ids == ["00000/00000.png", "01000/00003.png"] and listing.splits.tolist() == ["train", "test"]
+    assert listing.attributes["gender_male"].tolist() == [1, 0] and listing.attributes["glasses"].tolist() == [1, 0]
+
+
+def chexpert(root, patients=20):
+    rows = ["Path,Sex,Age,Frontal/Lateral,AP/PA,No Finding,Cardiomegaly,Pleural Effusion"]
+    for patient in range(patients):
+        for study, view in ((1, "Frontal"), (2, "Frontal"), (2, "Lateral")):
+            name = f"CheXpert-v1.0-small/train/patient{patient:05d}/study{study}/view1_{view.lower()}.jpg"
+            file = root / name.split("/", 1)[1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (39, 32), patient).save(file)
+            rows.append(f"{name},Female,50,{view},AP,{['1.0', ''][patient % 2]},{['', '-1.0', '0.0', '1.0'][patient % 4]},1.0")
+    (root / "train.csv").write_text("\n".join(rows))
+    return root
+
+
+def test_chexpert(tmp_path):
+    root = chexpert(tmp_path / "chexpert")
+    listing = list_source(config("chexpert", root, channels=1))
+    assert len(listing.ids) == 40 and not any("lateral" in name for name in listing.ids)
+    patients = pd.Series(listing.ids).str.extract(r"(patient\d+)")[0]
+    assert pd.Series(listing.splits).groupby(patients).nunique().max() == 1 and set(listing.splits) == {"train", "val", "test"}
+    finding = listing.attributes["Cardiomegaly"].to_numpy()[::2]
+    assert np.isnan(finding[0]) and np.isnan(finding[1]) and finding[2] == 0 and finding[3] == 1
+    mapped = list_source(config("chexpert", root, channels=1, uncertain="positive", missing="negative")).attributes["Cardiomegaly"]
+    assert mapped.tolist()[::2][:4] == [0, 1, 0, 1]
+
+
+# --- EDM
+
+
+def edm_zip(path, sizes=(16, 16, 16), labels=(2, 0, 1), compression=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        names = [f"0000{i}/img{i}.png" for i in range(len(sizes))]
+        for i, (name, size) in enumerate(zip(names, sizes)):
+            with archive.open(name, "w") as file:
+                Image.new("RGB", (size, size), (i, 0, 0)).save(file, "PNG")
+        archive.writestr("dataset.json", json.dumps({"labels": [[n, label] for n, label in zip(names, labels)] if labels else None}))
+    return path
+
+
+def test_edm_zip(tmp_path):
+    listing = list_source(config("edm", edm_zip(tmp_path / "a.zip")))
+    assert listing.labels.tolist() == [2, 0, 1] and [listing.load(i).getpixel((0, 0))[0] for i in range(3)] == [0, 1, 2]
+    assert list_source(config("edm", edm_zip(tmp_path / "b.zip", labels=None))).labels is None
+    assert list_source(config("edm", edm_zip(tmp_path / "c.zip", labels=([0, 1], [1, 0], [0, 1])))).labels.tolist() == [1, 0, 1]
+    with pytest.raises(UserError, match="is 8x8"):
+        list_source(config("edm", edm_zip(tmp_path / "d.zip", sizes=(16, 8, 16))))
+    with pytest.raises(UserError, match="compressed"):
+        list_source(config("edm", edm_zip(tmp_path / "e.zip", compression=zipfile.ZIP_DEFLATED)))
+    (tmp_path / "f.zip").write_bytes(b"PK nothing")
+    with pytest.raises(UserError, match="not a readable zip"):
+        list_source(config("edm", tmp_path / "f.zip"))
+
+
+# --- torchvision's sets, from files in their own formats
+
+
+def idx(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = struct.pack(">HBB", 0, 8, array.ndim) + b"".join(struct.pack(">I", n) for n in array.shape)
+    path.write_bytes(header + array.astype(np.uint8).tobytes())
+
+
+@pytest.mark.parametrize("source, folder", [("mnist", "MNIST"), ("fmnist", "FashionMNIST")])
+def test_idx_files(tmp_path, source, folder):
+    for part, count in (("train", 6), ("t10k", 3)):
+        images = np.arange(count)[:, None, None] * np.ones((1, 28, 28))
+        idx(tmp_path / folder / "raw" / f"{part}-images-idx3-ubyte", images)
+        idx(tmp_path / folder / "raw" / f"{part}-labels-idx1-ubyte", np.arange(count))
+    train = load_split(config(source, tmp_path, channels=1), "train")
+    assert train.pixels[:, 0, 0, 0].tolist() == list(range(6)) and train.labels.tolist() == list(range(6))
+    assert len(load_split(config(source, tmp_path, channels=1), "test")) == 3
+
+
+def test_cifar10(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+
+    base = tmp_path / CIFAR10.base_folder
+    base.mkdir()
+    for number, (name, _) in enumerate(CIFAR10.train_list + CIFAR10.test_list):
+        data = np.full((2, 3, 32, 32), number, np.uint8)
+        data[:, 0] = 200
+        (base / name).write_bytes(pickle.dumps({"data": data.reshape(2, -1), "labels": [number, 1]}))
+    (base / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *a: True)
+    train = load_split(config("cifar10", tmp_path, size=32), "train")
+    assert train.pixels[2, 5, 5].tolist() == [200, 1, 1] and train.labels.tolist()[:3] == [0, 1, 1]
+
+
+def test_a_set_that_is_not_there_says_where_it_belongs(tmp_path, monkeypatch):
+    from torchvision import datasets
+
+    monkeypatch.setattr(datasets.MNIST, "download", lambda self: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(UserError, match="MNIST/raw.*cannot be downloaded"):
+        list_source(config("mnist", tmp_path, channels=1))
+
+
+def test_mnist5k_and_elpv_come_with_packages():
+    digits = list_source(config("mnist5k", channels=1, size=32))
+    assert len(digits.ids) == 5000 and digits.load(0).shape == (32, 32)
+    assert np.bincount(digits.labels[digits.splits == "test"]).min() > 50  # shuffled, though sorted by class in the package
+    pytest.importorskip("elpv_dataset")
+    cells = list_source(config("elpv", channels=1))
+    assert len(cells.ids) == 2624 and 0.2 < cells.attributes["Defect"].mean() < 0.5 and 0.3 < cells.attributes["Poly"].mean() < 0.7
+
+
+# --- faces
+
+
+def test_faces_are_the_same_for_a_seed_and_independent_attributes():
+    assert np.array_equal(faces.render(faces.draw_options(3, 5), 32), faces.render(faces.draw_options(3, 5), 32))
+    table = pd.DataFrame([faces.attributes(faces.draw_options(0, i)) for i in range(4000)])
+    assert list(table) == faces.ATTRIBUTES and (table[list(faces.HAIR_COLOURS)].sum(1) == 1).all()
+    parts = table[["Black_Hair", *faces.BINARY]].corr().to_numpy() - np.eye(7)
+    assert np.abs(parts).max() < 0.06
+
+
+@pytest.mark.parametrize("attribute", faces.ATTRIBUTES)
+def test_a_counterfactual_changes_its_attribute_and_its_region_alone(attribute):
+    options = faces.draw_options(0, 1)
+    absent, present, region = faces.counterfactual(options, attribute, 64)
+    for value in (0, 1):
+        changed = faces.attributes(faces.with_attribute(options, attribute, value))
+        assert changed[attribute] == value
+        others = set(faces.BINARY) - {attribute}
+        assert all(changed[name] == faces.attributes(options)[name] for name in others)
+    assert 0 < region.mean() < 0.6
+    assert np.abs(absent.astype(int) - present)[~region].max() <= 8
+    rows = np.flatnonzero(region.any(1))
+    if attribute == "Smiling":
+        assert rows.min() > 30 and region.mean() < 0.05
+    if attribute == "Red_Clothes":
+        assert rows.min() > 40
+
+
+def test_faces_leave_a_licence_beside_their_cache(data_home, monkeypatch):
+    from train.data import sources
+
+    monkeypatch.setattr(sources, "FACES", {"train": 4, "val": 1, "test": 2})
+    test = load_split(config("faces", size=32), "test")
+    assert np.array_equal(test.pixels[0], faces.render(faces.draw_options(0, 5), 32)) and test.ids[0] == "face_00005"
+    assert "CC BY 4.0" in (data_home / "data" / "cache" / "faces_LICENCE.txt").read_text()

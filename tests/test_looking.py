@@ -1,0 +1,129 @@
+"""Visualising and sampling a tiny run, as a user does."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import REPO
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from analysis.auroc import best_attributes, single_auroc
+from models.prototype_encoder import PrototypeEncoder
+from train.data.dataset import ImageSet
+from train.scores import encode
+
+SCRIPTS = ["train/train_patronus.py", "train/conditional_sampling.py", "analysis/interpretability/visualize_prototype.py"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_needs_no_heavy_import(bench, script):
+    assert "--device" in bench.run(script, "--help").stdout
+    code = f"import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path({str(REPO / script)!r}, run_name='__main__')\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'numpy', 'pandas'} & set(sys.modules), 'heavy'"
+    done = subprocess.run([sys.executable, "-c", code], env=bench.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def samples(folder):
+    return {path.name: np.asarray(Image.open(path)) for path in sorted(folder.iterdir())}
+
+
+def sample(bench, *args, **options):
+    return bench.run("train/conditional_sampling.py", "--device", "cpu", "--steps", 3, *args, **options)
+
+
+def test_sampling_is_exact_resumable_and_independent_of_batches_and_processes(trained):
+    parent = trained.records / "FID" / "cond_tiny_0"
+    sample(trained, "--total_gen_num", 13, "--batch", 13)
+    whole = samples(parent / "run_0")
+    assert sorted(whole) == [f"{i:06d}.png" for i in range(13)] and whole["000000.png"].shape == (16, 16, 3)
+    (parent / "run_0" / "000004.png").unlink()
+    (parent / "run_0" / "000009.png").unlink()
+    assert "2 of them new" in sample(trained, "--total_gen_num", 13, "--batch", 1, "--run", 0).stdout
+    again = samples(parent / "run_0")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
+    sample(trained, "--total_gen_num", 13, "--batch", 3, launcher=launcher)
+    shared = samples(parent / "run_1")
+    for name in whole:
+        for other in (again, shared):
+            assert np.abs(whole[name].astype(int) - other[name]).max() <= 1
+    assert not np.array_equal(whole["000000.png"], whole["000001.png"])
+    settings = json.loads((parent / "run_1.json").read_text())
+    assert settings["steps"] == 3 and settings["averaged_weights"] is True
+    refused = sample(trained, "--total_gen_num", 14, "--run", 0, check=False)
+    assert refused.returncode == 2 and "total_gen_num = 13" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "script, args, expected",
+    [
+        (1, ["--dataset", "cats"], "there are tiny"),
+        (1, ["--version_num", 9], "there are 0"),
+        (1, ["--steps", 1], "at least 2"),
+        (1, ["--run", 77], "run_77"),
+        (2, ["--prototypes", "0,99"], "the run has 0 to 5"),
+        (2, ["--prototypes", "a"], "separated by commas"),
+        (2, ["--device", "quantum"], "--device quantum"),
+    ],
+)
+def test_what_does_not_exist_is_said_in_one_line(trained, script, args, expected):
+    done = trained.run(SCRIPTS[script], *args, check=False)
+    assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_a_run_the_message_says_how_to_train(bench):
+    done = bench.run(SCRIPTS[2], check=False)
+    assert done.returncode == 2 and "train_patronus.py" in done.stderr
+
+
+def test_a_foreign_checkpoint_is_refused_and_runs_nothing(bench):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(bench.home / "evil"), "w"))
+
+    file = bench.version(0) / "checkpoints" / "last.pt"
+    file.parent.mkdir(parents=True)
+    torch.save({"config": Evil()}, file)
+    done = bench.run(SCRIPTS[1], check=False)
+    assert done.returncode == 2 and "not a readable checkpoint" in done.stderr and not (bench.home / "evil").exists()
+
+
+def test_visualisation(trained):
+    done = trained.run(SCRIPTS[2], "--num_samples", 4, "--steps", 3, "--device", "cpu", "--prototypes", "5,0")
+    folder = trained.records / "vis_prototype" / "tiny_v0"
+    assert {path.name for path in folder.iterdir()} == {"prototypes.png", "prototypes.pdf", "prototypes.npz", "health.csv"}
+    drawn = np.load(folder / "prototypes.npz")
+    assert drawn["prototypes"].tolist() == [5, 0] and drawn["regenerated"].shape == (2, 16, 16, 3)
+    for i in range(2):  # the patch is what the box cuts out, and its score is the map's maximum
+        top, left, bottom, right = drawn["boxes"][i]
+        assert np.array_equal(drawn["patches"][i][: bottom - top, : right - left], drawn["regenerated"][i][top:bottom, left:right])
+        assert drawn["maps"][i].max() == pytest.approx(drawn["score_after"][i], rel=1e-5)
+    table = pd.read_csv(folder / "health.csv", index_col="prototype")
+    assert len(table) == 6 and table["usage"].sum() == pytest.approx(1, abs=1e-4) and set(table["attribute"]) <= {"Bright", "Left"}
+    assert "health.csv" in done.stdout
+
+
+def test_auroc_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    scores, labels = rng.integers(0, 5, (60, 3)).astype(float), rng.integers(0, 2, 60).astype(float)
+    scores[:, 2] = -labels
+    expected = [roc_auc_score(labels, scores[:, k]) for k in range(3)]
+    np.testing.assert_allclose(single_auroc(scores, labels), expected)
+    with_gap = np.append(labels, np.nan)
+    np.testing.assert_allclose(single_auroc(np.vstack([scores, scores[:1]]), with_gap), expected)
+    names, best = best_attributes(scores, pd.DataFrame({"x": labels, "constant": np.ones(60)}))
+    assert names == ["x"] * 3 and best[2] == 1
+    assert np.isnan(single_auroc(scores, np.ones(60))).all()
+
+
+def test_encoding_in_batches_equals_one_by_one():
+    torch.manual_seed(0)
+    encoder = PrototypeEncoder(1, 4, [8], [3], [2], [1])
+    model = type("Model", (), {"score": staticmethod(encoder)})()
+    images = ImageSet(np.random.default_rng(0).integers(0, 256, (11, 8, 8, 1), dtype=np.uint8), list("abcdefghijk"), pd.DataFrame(index=range(11)), None)
+    torch.testing.assert_close(encode(model, images, batch=4, progress=False), encode(model, images, batch=1, progress=False))

@@ -1,0 +1,234 @@
+"""Known answers of the mathematics."""
+
+import math
+
+import pytest
+import torch
+
+from models import denoiser as dn
+from models.losses import distinctness, edm_weight, squared_error
+from models.patronus import Patronus, Standardiser
+from models.prototype_encoder import MAX_SCORE, PrototypeEncoder, similarity
+from models.receptive_field import ReceptiveField
+from models.samplers import SAMPLERS, SeededNoise, ancestral, dpmpp_2m, euler, heun, invert, sample
+from models.schedule import LinearSchedule, ddim_sigmas, karras_sigmas
+from models.unet import UNet, sinusoids
+
+GEOMETRIES = [
+    ((3, 3, 3, 3), (2, 1, 1, 1), (1, 0, 0, 0)),
+    ((5, 5, 5), (2, 2, 1), (1, 1, 0)),
+    ((4, 2, 1), (3, 1, 2), (2, 1, 0)),
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_receptive_field_is_what_autograd_sees(geometry):
+    torch.manual_seed(0)
+    kernels, strides, paddings = geometry
+    field = ReceptiveField(*geometry)
+    layers = [torch.nn.Conv2d(1, 1, k, s, p) for k, s, p in zip(*geometry)]
+    for layer in layers:
+        torch.nn.init.uniform_(layer.weight, 0.5, 1)
+    height, width = 23, 31
+    x = torch.rand(1, 1, height, width, requires_grad=True)
+    z = torch.nn.Sequential(*layers)(x)
+    assert z.shape[-2:] == (field.cells(height), field.cells(width))
+    for row, column in [(0, 0), (1, 2), (z.shape[2] - 1, z.shape[3] - 1)]:
+        (gradient,) = torch.autograd.grad(z[0, 0, row, column], x, retain_graph=True)
+        touched = gradient[0, 0].nonzero()
+        (top, left), (bottom, right) = touched.amin(0).tolist(), (touched.amax(0) + 1).tolist()
+        assert (top, left, bottom, right) == field.box(row, column, height, width)
+
+
+def tiny_encoder(**options):
+    torch.manual_seed(0)
+    return PrototypeEncoder(3, 7, [8, 16], [3, 3], [2, 1], [1, 0], **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"coordinates": 0.5, "normalise": True, "scaled_init": True}, {"log_scores": False}])
+def test_scores_equal_the_naive_loop(options):
+    encoder = tiny_encoder(**options)
+    x = torch.rand(2, 3, 16, 16) * 2 - 1
+    match = encoder.match(x)
+    z, p = encoder.embed(x), encoder.prototypes
+    if encoder.normalise:
+        z, p = z / z.norm(dim=1, keepdim=True), p / p.norm(dim=1, keepdim=True)
+    for b in range(2):
+        for k in range(7):
+            d = [[(z[b, :, i, j] - p[k]).square().sum().item() for j in range(z.shape[3])] for i in range(z.shape[2])]
+            best = min(min(row) for row in d)
+            expected = math.log((best + 1) / (best + 1e-4)) if encoder.log_scores else -best
+            assert match.scores[b, k].item() == pytest.approx(expected, rel=1e-3, abs=1e-4)
+            assert d[match.rows[b, k]][match.columns[b, k]] == pytest.approx(best, abs=1e-5)
+    torch.testing.assert_close(encoder(x), match.scores)
+
+
+def test_scores_are_bounded_and_a_drawn_prototype_matches_perfectly():
+    assert similarity(torch.tensor(0.0)).item() == pytest.approx(MAX_SCORE, rel=1e-4)
+    encoder = tiny_encoder(scaled_init=True)
+    x = torch.rand(4, 3, 16, 16)
+    encoder.initialise_prototypes(x, torch.Generator().manual_seed(0))
+    assert encoder(x).amax(0).min() > 7  # each prototype is a patch of some image
+    with pytest.raises(ValueError, match="7 prototypes"):
+        encoder.initialise_prototypes(x[:1, :, :6, :6], torch.Generator())
+
+
+def published_unet(condition=30, **options):
+    return UNet(1, condition, **options)
+
+
+def test_published_unet_has_the_published_size_and_outputs_its_input_shape():
+    torch.manual_seed(0)
+    unet = published_unet()
+    encoder = PrototypeEncoder(1, 30, [32, 64, 64, 128], [3] * 4, [2, 1, 1, 1], [1, 0, 0, 0])
+    total = sum(p.numel() for p in [*unet.parameters(), *encoder.parameters()])
+    assert total == pytest.approx(25.3e6, rel=0.01)
+    assert [type(layer).__name__ for layer in unet.down].count("Conv2d") == 3 and len(unet.up) == 4 * 3 + 3
+    x = torch.randn(2, 1, 16, 16)
+    assert unet(x, torch.tensor([0.0, 999.0]), torch.rand(2, 30)).shape == x.shape
+
+
+def test_unet_options():
+    x, t, s = torch.randn(2, 3, 16, 16), torch.tensor([1.0, 2.5]), torch.rand(2, 5)
+    net = UNet(3, 5, base=8, multipliers=(1, 2), blocks=1, attention=(False, True), dropout=0.0, unshuffle=2, zero_output=True)
+    assert net(x, t, s).abs().max() == 0
+    torch.nn.init.normal_(net.last.weight)
+    assert not torch.allclose(net(x, t, s), net(x, t, s + 1))
+    assert not torch.allclose(net(x, t, s), net(x, t + 1, s))
+
+
+def test_sinusoids_are_half_sines_half_cosines():
+    table = sinusoids(torch.tensor([3.0]), 8)[0]
+    frequencies = [10000 ** (-i / 3) for i in range(4)]
+    expected = [math.sin(3 * f) for f in frequencies] + [math.cos(3 * f) for f in frequencies]
+    torch.testing.assert_close(table, torch.tensor(expected))
+
+
+def test_schedule_agrees_with_its_definition_and_inverts():
+    schedule = LinearSchedule(1000)
+    abar = 1.0
+    for t in range(1000):
+        abar *= 1 - (1e-4 + (0.02 - 1e-4) * t / 999)
+        if t in (0, 500, 999):
+            assert schedule.sigma(torch.tensor([t])).item() == pytest.approx(math.sqrt((1 - abar) / abar), rel=1e-5)
+    assert schedule.sigma_max == pytest.approx(157, rel=0.01)
+    t = torch.tensor([0.0, 0.25, 17.5, 998.9, 999.0])
+    torch.testing.assert_close(schedule.timestep(schedule.sigma(t)), t, atol=2e-3, rtol=1e-5)
+    with pytest.raises(ValueError):
+        LinearSchedule(10)
+
+
+def test_grids():
+    sigmas = karras_sigmas(18)
+    assert sigmas[0].item() == pytest.approx(80) and sigmas[17].item() == pytest.approx(0.002) and sigmas[18] == 0
+    grid = ddim_sigmas(LinearSchedule(), 10)
+    assert len(grid) == 11 and grid[0].item() == pytest.approx(LinearSchedule().sigma_max, rel=1e-5) and grid[-1] == 0
+    for bad in (lambda: karras_sigmas(1), lambda: ddim_sigmas(LinearSchedule(100), 101)):
+        with pytest.raises(ValueError):
+            bad()
+
+
+MEAN, STD = 0.3, 0.5
+
+
+def gaussian(z, sigma):
+    """The exact denoiser of x0 ~ N(MEAN, STD^2): closed form."""
+    level = dn.expand(sigma, z)
+    return MEAN + STD**2 / (STD**2 + level**2) * (z - MEAN)
+
+
+def exact_flow(z, sigma, target):
+    """The probability-flow ODE of a Gaussian scales deviations with sqrt(STD^2 + sigma^2)."""
+    return MEAN + (z - MEAN) * math.sqrt((STD**2 + target**2) / (STD**2 + sigma**2))
+
+
+def test_solvers_follow_the_exact_flow_at_their_order():
+    z = 80 * torch.randn(64, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = exact_flow(z, 80, 0)
+    errors = {}
+    for solver in (euler, heun, dpmpp_2m):
+        errors[solver] = [(solver(gaussian, z, karras_sigmas(n)) - expected).abs().max().item() for n in (40, 80)]
+        assert errors[solver][1] < 0.2
+    assert errors[euler][0] / errors[euler][1] == pytest.approx(2, rel=0.15)
+    for solver in (heun, dpmpp_2m):
+        assert errors[solver][0] / errors[solver][1] > 3 and errors[solver][1] < errors[euler][1] / 5
+
+
+def test_one_euler_step_is_one_ddim_step():
+    schedule = LinearSchedule()
+    a, b = (1 / (1 + schedule.sigma(torch.tensor([t])).double() ** 2) for t in (700.0, 650.0))
+    network = lambda x, t, s: torch.tanh(x) + t.view(-1, 1) / 1000  # noqa: E731
+    x_t = torch.randn(4, 6, dtype=torch.float64)
+    eps = network(x_t, torch.full((4,), 700.0), None)
+    ddim = b.sqrt() * (x_t - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
+    z = euler(lambda z, sigma: dn.eps_denoise(network, schedule, z, sigma, None), x_t / a.sqrt(), schedule.sigma(torch.tensor([700.0, 650.0])).double())
+    torch.testing.assert_close(z * b.sqrt(), ddim, atol=1e-4, rtol=1e-4)
+
+
+def test_inversion_and_back_is_the_identity():
+    x0 = MEAN + STD * torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    x_T = invert(gaussian, x0, karras_sigmas(18))
+    torch.testing.assert_close(x_T, exact_flow(x0, 0.002, 80), rtol=0.05, atol=0.5)
+    assert (heun(gaussian, x_T, karras_sigmas(18)) - x0).abs().max() < 0.02
+
+
+def test_ancestral_sampling_has_the_right_moments_and_eta_0_is_ddim():
+    noise = SeededNoise(range(4000), (2,))
+    z = 80 * noise()
+    made = ancestral(gaussian, z, karras_sigmas(60), noise)
+    assert made.mean().item() == pytest.approx(MEAN, abs=0.03) and made.std().item() == pytest.approx(STD, rel=0.05)
+    torch.testing.assert_close(ancestral(gaussian, z, karras_sigmas(20), noise, eta=0.0), euler(gaussian, z, karras_sigmas(20)))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_image_does_not_depend_on_its_batch(name):
+    def run(seeds):
+        noise = SeededNoise(seeds, (3,))
+        return sample(name, gaussian, 80 * noise(), karras_sigmas(8), noise)
+
+    torch.testing.assert_close(run([5, 6, 7])[1], run([6])[0])
+
+
+def test_edm_preconditioning_at_the_limits():
+    z = torch.randn(2, 3, 4, 4)
+    zero = lambda x, t, s: torch.zeros_like(x)  # noqa: E731
+    torch.testing.assert_close(dn.edm_denoise(zero, 0.5, z, torch.full((2,), 1e-4), None), z, atol=1e-5, rtol=1e-5)
+    assert dn.edm_denoise(zero, 0.5, z, torch.full((2,), 1e4), None).abs().max() < 1e-6
+    assert edm_weight(torch.tensor([0.5]), 0.5).item() == pytest.approx(8)
+    clipped = dn.clipped(lambda z, sigma: z, -1, 1)
+    assert clipped(3 * z, torch.ones(2)).abs().max() <= 1
+
+
+def test_published_loss_is_the_error_of_eps():
+    model = Patronus(tiny_encoder(), UNet(3, 7, base=8, multipliers=(1, 2), blocks=1, attention=(False,) * 2, dropout=0.0), LinearSchedule())
+    x0, noise = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
+    s = model.score(torch.rand(2, 3, 16, 16))
+    sigma = model.schedule.sigma(torch.tensor([10, 800]))
+    level = sigma.view(-1, 1, 1, 1)
+    x_t = (x0 + level * noise) / (1 + level**2).sqrt()
+    expected = (model.network(x_t, torch.tensor([10.0, 800.0]), s) - noise).square().mean((1, 2, 3))
+    error = model.denoise(x0 + level * noise, sigma, s) - x0
+    torch.testing.assert_close(sigma**-2 * squared_error(error), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_distinctness():
+    assert distinctness(torch.eye(3), 0.2) == 0
+    two = torch.tensor([[1.0, 0], [-2.0, 0], [0, 1.0]])  # the first two are parallel
+    assert distinctness(two, 0.2).item() == pytest.approx(2 * 0.2 / 3)
+    assert distinctness(torch.ones(1, 4)) == 0
+
+
+def test_detail_loss_counts_differences_of_neighbours():
+    error = torch.zeros(1, 1, 2, 2)
+    error[0, 0, 0, 0] = 1
+    assert squared_error(error).item() == pytest.approx(1 / 4)
+    assert squared_error(error, detail=2).item() == pytest.approx(1 / 4 + 2 * (1 / 2 + 1 / 2))
+
+
+def test_standardiser_starts_with_the_first_batch():
+    standardise = Standardiser(3)
+    s = torch.randn(500, 3) * torch.tensor([1.0, 5.0, 0.1]) + 2
+    standardise.update(s)
+    out = standardise(s)
+    torch.testing.assert_close(out.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(out.std(0), torch.ones(3), atol=1e-2, rtol=0)

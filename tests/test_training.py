@@ -1,0 +1,182 @@
+"""Training as a user runs it: whole scripts on tiny data."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import REPO
+
+from train.build import build_model
+from train.config import load_config
+from train.data.dataset import ImageSet
+from train.loop import Trainer, batch_indices, learning_rate
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoints" / "last.pt", weights_only=True)
+
+
+def assert_same_state(a, b):
+    assert a["step"] == b["step"]
+    for part in ("model", "ema", "decoder"):
+        for name in a[part]:
+            assert torch.equal(a[part][name], b[part][name]), f"{part}.{name}"
+    for key, moments in a["optimizer"]["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(value, b["optimizer"]["state"][key][name])
+
+
+def test_a_run_leaves_what_it_promises(trained):
+    folder = trained.version(0)
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["train"]["weight_decay"] == 0.01 and config["name"] == "tiny"
+    assert (folder / "samples" / "step_0000006.png").is_file()
+    assert weights(folder)["step"] == 6 and weights(folder)["config"] == config
+    assert not list(folder.rglob("*.tmp*"))
+
+
+def test_sigterm_saves_and_resuming_goes_on(bench):
+    command = [sys.executable, str(REPO / "train/train_patronus.py"), "--config", str(bench.config), "--set", "train.steps=5000", "--device", "cpu"]
+    process = subprocess.Popen(command, env=bench.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    metrics = bench.version(0) / "metrics.jsonl"
+    for _ in range(600):
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 4:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM and "--resume 0" in output
+    stopped = weights(bench.version(0))["step"]
+    assert stopped >= 4
+    bench.train("--resume", 0, "--set", f"train.steps={stopped + 4}")
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert weights(bench.version(0))["step"] == stopped + 4 and steps == list(range(1, stopped + 5))
+
+
+def test_resuming_from_a_checkpoint_equals_never_having_stopped(bench):
+    """The trainer itself: six steps at a stretch against three, a round trip through the file, and three more."""
+    config = load_config(bench.config)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+    data = ImageSet(pixels, [str(i) for i in range(20)], pd.DataFrame(index=range(20)), None)
+
+    def trainer(state=None):
+        torch.manual_seed(0)
+        return Trainer(config, build_model(config), data, torch.device("cpu"), state=state)
+
+    whole = trainer()
+    for _ in range(6):
+        whole._train_step()
+    half = trainer()
+    for _ in range(3):
+        half._train_step()
+    path = bench.home / "state.pt"
+    torch.save(half.state(), path)
+    torch.manual_seed(123)  # whatever happened in between
+    rest = trainer(torch.load(path, weights_only=True))
+    for _ in range(3):
+        rest._train_step()
+    assert_same_state(whole.state(), rest.state())
+
+
+def test_two_processes_train_like_one(bench):
+    bench.config = bench.write_config({"model.dropout": 0.0})
+    bench.train()
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29613"]
+    bench.train(launcher=launcher)
+    one, two = ([json.loads(line)["loss"] for line in (bench.version(v) / "metrics.jsonl").read_text().splitlines()] for v in (0, 1))
+    assert one == pytest.approx(two, rel=1e-3)
+
+
+def test_accumulation_changes_nothing_but_float_error(bench):
+    bench.config = bench.write_config({"model.dropout": 0.0, "model.standardise_scores": False})
+    bench.train()
+    bench.train("--set", "train.accumulate=4")
+    a, b = (weights(bench.version(v))["model"] for v in (0, 1))
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], atol=2e-3, rtol=1e-2)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_batch(bench):
+    done = bench.train("--set", "train.lr=1e30", "--set", "train.clip=null", "--set", "train.steps=50", check=False)
+    assert done.returncode == 2 and "not finite" in done.stderr and ".png" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+BAD = {
+    "train.lr=fast": "train.lr",
+    "train.lr=-1": "train.lr",
+    "train.speed=3": "unknown key",
+    "model.base_channels=12": "groups",
+    "data.image_size=17": "divide",
+    "data.source=cats": "cifar10",
+    "model.encoder.prototypes=1000000": "patches",
+    "model.encoder.kernels=[3]": "one entry a layer",
+    "train.epochs=0": "train.epochs",
+    "train.batch_size=7.5": "train.batch_size",
+    "data.where=Cat": "Bright",
+    "data.where=__import__('os')": "only attribute names",
+    "data.path=/nowhere": "does not exist",
+    "train.encoder_steps=6": "encoder_steps",
+    "model.attention=[true]": "attention",
+}
+
+
+@pytest.mark.parametrize("setting", BAD)
+def test_bad_settings_are_one_line_and_nothing_is_written(bench, setting):
+    done = bench.train("--set", setting, check=False)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip() and "img/s" not in line]
+    assert len(lines) == 1 and BAD[setting] in lines[0], done.stderr
+    assert not (bench.records / "patronus").exists()
+
+
+def test_bad_files(bench):
+    for text, expected in (("a: [", "not valid YAML"), ("- 1", "must hold"), ("name: x\nname: y", "stands twice")):
+        file = bench.home / "bad.yaml"
+        file.write_text(text)
+        done = bench.run("train/train_patronus.py", "--config", file, check=False)
+        assert done.returncode == 2 and expected in done.stderr and "bad.yaml" in done.stderr
+    done = bench.train("--resume", 7, check=False)
+    assert done.returncode == 2 and "--resume 7" in done.stderr
+
+
+def test_every_shipped_config_is_valid():
+    files = sorted((REPO / "configs").rglob("*.yaml"))
+    assert len(files) >= 15
+    for file in files:
+        load_config(file)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (REPO / "configs" / "paper").glob("*.yaml")))
+def test_two_steps_of_every_published_config(bench, name):
+    values = yaml.safe_load((REPO / "configs" / "paper" / f"{name}.yaml").read_text())
+    settings = {"data.source": "folder", "data.path": str(bench.images), "data.image_size": 64 if name == "chexpert" else 32}
+    settings |= {"train.batch_size": 2, "train.steps": 2, "model.base_channels": 8}
+    channels = values["data"]["channels"]
+    arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    bench.run("train/train_patronus.py", "--config", REPO / "configs" / "paper" / f"{name}.yaml", "--device", "cpu", *arguments)
+    state = weights(bench.records / "patronus" / f"{name}_paper" / "version_0")
+    assert state["step"] == 2 and state["ema"] is None
+    assert state["model"]["encoder.features.0.weight"].shape[1] == channels
+
+
+def test_every_image_is_seen_once_an_epoch():
+    seen = [i for step in range(5) for i in batch_indices(0, step, 4, 10)]
+    assert sorted(seen[:10]) == list(range(10)) and sorted(seen[10:]) == list(range(10))
+    assert seen[:10] != seen[10:]
+
+
+def test_learning_rate_warms_up_and_falls(bench):
+    config = load_config(bench.config, ["train.steps=1000", "train.warmup_steps=100", "train.encoder_steps=0", "train.lr=1"])
+    assert learning_rate(config, 0, 1000) == pytest.approx(0.01, rel=1e-3)
+    assert learning_rate(config, 500, 1000) == pytest.approx(0.5)
+    assert learning_rate(config, 999, 1000) < 1e-4
