@@ -1,6 +1,7 @@
 """The one interface, D(z, sigma) = E[x0 | z], and the adapters that turn a network into it."""
 
-from typing import Callable, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,11 +29,21 @@ def eps_denoise(network: Network, schedule: LinearSchedule, z: Tensor, sigma: Te
     return z - level * eps.float()
 
 
-def edm_denoise(network: Network, sigma_data: float, z: Tensor, sigma: Tensor, s: Tensor) -> Tensor:
-    """Preconditioned denoiser (Karras et al. 2022, Eq. 7 and Table 1)."""
-    level = expand(sigma, z)
-    total = (level**2 + sigma_data**2).sqrt()
-    c_skip, c_out, c_in = (sigma_data / total) ** 2, level * sigma_data / total, 1 / total
+def edm_scales(sigma: Tensor, sigma_data: float, sigma_skip: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(c_skip, c_out, c_in) of D = c_skip z + c_out F(c_in z), like sigma.
+
+    c_skip = sigma_skip^2 / (sigma^2 + sigma_skip^2), and c_out gives F's target unit variance for data of deviation sigma_data. With sigma_skip =
+    sigma_data it is Karras et al. 2022, Table 1. A smaller one asks F for the clean image above that level instead of for a mixture
+    with the noise, which a network of few channels a pixel cannot carry (Li and He 2025, "Back to Basics").
+    """
+    c_skip = sigma_skip**2 / (sigma**2 + sigma_skip**2)
+    c_out = (((1 - c_skip) * sigma_data) ** 2 + (c_skip * sigma) ** 2).sqrt()
+    return c_skip, c_out, 1 / (sigma**2 + sigma_data**2).sqrt()
+
+
+def edm_denoise(network: Network, sigma_data: float, sigma_skip: float, z: Tensor, sigma: Tensor, s: Tensor) -> Tensor:
+    """Preconditioned denoiser (Karras et al. 2022, Eq. 7)."""
+    c_skip, c_out, c_in = edm_scales(expand(sigma, z), sigma_data, sigma_skip)
     return c_skip * z + c_out * network(c_in * z, sigma.float().log() / 4, s).float()
 
 

@@ -18,11 +18,6 @@ def squared_error(error: Tensor, detail: float = 0.0) -> Tensor:
     return loss
 
 
-def edm_weight(sigma: Tensor, sigma_data: float) -> Tensor:
-    """1 / c_out^2: the weight of the squared error of D at which every level counts alike (Karras et al. 2022, Table 1): (B,)."""
-    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
-
-
 def distinctness(prototypes: Tensor, margin: float = 0.2) -> Tensor:
     """Mean over prototypes (m, D) of relu(margin - cosine distance to the nearest other one), a scalar (Weng et al. 2026).
 

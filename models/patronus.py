@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.denoiser import Denoiser, edm_denoise, eps_denoise, expand
-from models.losses import edm_weight, squared_error
+from models.denoiser import Denoiser, edm_denoise, edm_scales, eps_denoise
 from models.prototype_encoder import PrototypeEncoder
 from models.schedule import LinearSchedule, ddim_sigmas, karras_sigmas
 from models.unet import UNet
@@ -39,7 +38,8 @@ class Standardiser(nn.Module):
 class Patronus(nn.Module):
     """Prototype encoder and conditional U-Net as one model, in one of two formulations behind one interface.
 
-    schedule: the published formulation, eps at integer t of that schedule; None is the EDM formulation with sigma_data.
+    schedule: the published formulation, eps at integer t of that schedule; None is the EDM formulation with
+        sigma_data and sigma_skip (see edm_scales).
     standardise: s enters the U-Net standardised by running moments rather than raw.
     """
 
@@ -49,10 +49,12 @@ class Patronus(nn.Module):
         unet: UNet,
         schedule: LinearSchedule | None = None,
         sigma_data: float = 0.5,
+        sigma_skip: float = 0.5,
         standardise: bool = False,
     ):
         super().__init__()
-        self.encoder, self.unet, self.schedule, self.sigma_data = encoder, unet, schedule, sigma_data
+        self.encoder, self.unet, self.schedule = encoder, unet, schedule
+        self.sigma_data, self.sigma_skip = sigma_data, sigma_skip
         self.standardiser = Standardiser(len(encoder.prototypes)) if standardise else None
 
     def score(self, x0: Tensor) -> Tensor:
@@ -66,8 +68,15 @@ class Patronus(nn.Module):
     def denoise(self, z: Tensor, sigma: Tensor, s: Tensor) -> Tensor:
         """E[x0 | z, s] of z = x0 + sigma n: (B, C, H, W), (B,), (B, m) -> (B, C, H, W), float32."""
         if self.schedule is None:
-            return edm_denoise(self.network, self.sigma_data, z, sigma, s)
+            return edm_denoise(self.network, self.sigma_data, self.sigma_skip, z, sigma, s)
         return eps_denoise(self.network, self.schedule, z, sigma, s)
+
+    def loss_weight(self, sigma: Tensor) -> Tensor:
+        """What the squared error of D is multiplied by: (B,) -> (B,). In the published formulation it becomes the squared error of eps;
+        in ours every level counts alike, 1 / c_out^2 (Karras et al. 2022, Sec. 5)."""
+        if self.schedule is not None:
+            return sigma**-2
+        return edm_scales(sigma, self.sigma_data, self.sigma_skip)[1] ** -2
 
     def denoiser(self, s: Tensor) -> Denoiser:
         """The Denoiser of images whose scores are s (B, m)."""

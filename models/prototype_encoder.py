@@ -1,7 +1,8 @@
 """Image -> distance maps to learned patch prototypes -> scores s (Weng et al. 2026, Sec. 3)."""
 
 import math
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn

@@ -1,7 +1,7 @@
 """Geometry of a patch: from lists of kernels, strides and paddings to the box of a cell."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Sequence
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ Every solver takes (denoiser, z (B, ...), sigmas (n + 1,), trace) and returns z 
 (generation) or rise (inversion). `trace(sigma, x0_hat)` is called once a step with the level and the estimate of x0.
 """
 
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor

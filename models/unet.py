@@ -1,7 +1,7 @@
 """The conditional U-Net (x, t, c) -> output like x. It knows nothing of prototypes (Weng et al. 2026, Sec. 3 and App.)."""
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn

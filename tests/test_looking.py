@@ -23,7 +23,8 @@ SCRIPTS = ["train/train_patronus.py", "train/conditional_sampling.py", "analysis
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_needs_no_heavy_import(bench, script):
     assert "--device" in bench.run(script, "--help").stdout
-    code = f"import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path({str(REPO / script)!r}, run_name='__main__')\nexcept SystemExit: pass\n"
+    code = "import sys, runpy; sys.argv = ['x', '--help']\ntry: "
+    code += f"runpy.run_path({str(REPO / script)!r}, run_name='__main__')\nexcept SystemExit: pass\n"
     code += "assert not {'torch', 'numpy', 'pandas'} & set(sys.modules), 'heavy'"
     done = subprocess.run([sys.executable, "-c", code], env=bench.environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -125,5 +126,6 @@ def test_encoding_in_batches_equals_one_by_one():
     torch.manual_seed(0)
     encoder = PrototypeEncoder(1, 4, [8], [3], [2], [1])
     model = type("Model", (), {"score": staticmethod(encoder)})()
-    images = ImageSet(np.random.default_rng(0).integers(0, 256, (11, 8, 8, 1), dtype=np.uint8), list("abcdefghijk"), pd.DataFrame(index=range(11)), None)
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 8, 1), dtype=np.uint8)
+    images = ImageSet(pixels, list("abcdefghijk"), pd.DataFrame(index=range(11)), None)
     torch.testing.assert_close(encode(model, images, batch=4, progress=False), encode(model, images, batch=1, progress=False))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from models import denoiser as dn
-from models.losses import distinctness, edm_weight, squared_error
+from models.losses import distinctness, squared_error
 from models.patronus import Patronus, Standardiser
 from models.prototype_encoder import MAX_SCORE, PrototypeEncoder, similarity
 from models.receptive_field import ReceptiveField
@@ -161,7 +161,8 @@ def test_one_euler_step_is_one_ddim_step():
     x_t = torch.randn(4, 6, dtype=torch.float64)
     eps = network(x_t, torch.full((4,), 700.0), None)
     ddim = b.sqrt() * (x_t - (1 - a).sqrt() * eps) / a.sqrt() + (1 - b).sqrt() * eps
-    z = euler(lambda z, sigma: dn.eps_denoise(network, schedule, z, sigma, None), x_t / a.sqrt(), schedule.sigma(torch.tensor([700.0, 650.0])).double())
+    sigmas = schedule.sigma(torch.tensor([700.0, 650.0])).double()
+    z = euler(lambda z, sigma: dn.eps_denoise(network, schedule, z, sigma, None), x_t / a.sqrt(), sigmas)
     torch.testing.assert_close(z * b.sqrt(), ddim, atol=1e-4, rtol=1e-4)
 
 
@@ -192,9 +193,16 @@ def test_an_image_does_not_depend_on_its_batch(name):
 def test_edm_preconditioning_at_the_limits():
     z = torch.randn(2, 3, 4, 4)
     zero = lambda x, t, s: torch.zeros_like(x)  # noqa: E731
-    torch.testing.assert_close(dn.edm_denoise(zero, 0.5, z, torch.full((2,), 1e-4), None), z, atol=1e-5, rtol=1e-5)
-    assert dn.edm_denoise(zero, 0.5, z, torch.full((2,), 1e4), None).abs().max() < 1e-6
-    assert edm_weight(torch.tensor([0.5]), 0.5).item() == pytest.approx(8)
+    torch.testing.assert_close(dn.edm_denoise(zero, 0.5, 0.5, z, torch.full((2,), 1e-4), None), z, atol=1e-5, rtol=1e-5)
+    assert dn.edm_denoise(zero, 0.5, 0.5, z, torch.full((2,), 1e4), None).abs().max() < 1e-6
+    sigma = torch.tensor([0.02, 0.5, 7.0])
+    c_skip, c_out, c_in = dn.edm_scales(sigma, 0.5, 0.5)  # Karras et al. 2022, Table 1
+    torch.testing.assert_close(c_skip, 0.25 / (sigma**2 + 0.25))
+    torch.testing.assert_close(c_out, sigma * 0.5 / (sigma**2 + 0.25).sqrt())
+    x0, n = 0.5 * torch.randn(100_000), torch.randn(100_000)
+    for level in (0.02, 0.2, 3.0):  # the target of F has unit variance whatever sigma_skip is
+        c_skip, c_out, _ = dn.edm_scales(torch.tensor(level), 0.5, 0.1)
+        assert ((x0 - c_skip * (x0 + level * n)) / c_out).std().item() == pytest.approx(1, rel=0.02)
     clipped = dn.clipped(lambda z, sigma: z, -1, 1)
     assert clipped(3 * z, torch.ones(2)).abs().max() <= 1
 

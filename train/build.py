@@ -35,5 +35,6 @@ def build_model(config: Config) -> Patronus:
             model.zero_output,
         ),
         LinearSchedule(model.timesteps) if model.formulation == "eps" else None,
+        sigma_skip=model.sigma_skip,
         standardise=model.standardise_scores,
     )

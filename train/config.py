@@ -73,6 +73,7 @@ class EncoderConfig(Section):
 
 class ModelConfig(Section):
     formulation: Literal["edm", "eps"] = "edm"  # eps: the published one, on the linear schedule
+    sigma_skip: Annotated[float, Field(gt=0)] = 0.5  # edm: below it the network predicts noise, above it the image
     timesteps: Annotated[int, Field(ge=21)] = 1000  # of the linear schedule
     base_channels: Positive = 64
     multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 4]

@@ -1,7 +1,7 @@
 """Errors for people: one line that says what is wrong, where, and what to do."""
 
 import sys
-from typing import Callable, Iterable
+from collections.abc import Callable, Iterable
 
 
 class UserError(Exception):

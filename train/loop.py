@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import signal
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from models.losses import distinctness, edm_weight, squared_error
+from models.denoiser import expand
+from models.losses import distinctness, squared_error
 from models.patronus import Patronus
 from models.reconstruction import ScoreDecoder
 from models.samplers import SeededNoise, heun
@@ -64,6 +66,18 @@ def draw_sigmas(config: Config, model: Patronus, count: int, generator: torch.Ge
     return torch.cat([uniform, normal])[torch.randperm(count, generator=generator)].exp()
 
 
+def initialise(model: Patronus, config: Config, train: ImageSet, device: torch.device) -> None:
+    """Draw the prototypes from patches of training images where the config asks for it. Raises UserError."""
+    if config.model.encoder.init != "data":
+        return
+    chosen = np.sort(np.random.default_rng(config.train.seed).permutation(len(train))[:INIT_IMAGES])
+    generator = torch.Generator().manual_seed(config.train.seed)
+    try:
+        model.encoder.initialise_prototypes(to_tensor(train.pixels[chosen]).to(device), generator)
+    except ValueError as error:
+        raise UserError(f"model.encoder.prototypes: {error} of {len(chosen)} images") from None
+
+
 class TrainingLoss(nn.Module):
     """Images and noise -> the loss of one batch, as one module so that DDP sees a single forward."""
 
@@ -81,11 +95,9 @@ class TrainingLoss(nn.Module):
             shown = s if model.standardiser is None else model.standardiser(s)
             loss = squared_error(self.decoder(shown).float() - x0, config.detail).mean()
         else:
-            level = sigma.view(-1, 1, 1, 1)
+            level = expand(sigma, x0)
             error = model.denoise(x0 + level * noise, sigma, s) - x0
-            # in the published formulation this weight makes it the squared error of eps (Weng et al. 2026)
-            weight = edm_weight(sigma, model.sigma_data) if model.schedule is None else sigma**-2
-            loss = (weight * squared_error(error, config.detail)).mean()
+            loss = (model.loss_weight(sigma) * squared_error(error, config.detail)).mean()
         if config.distinct_weight:
             loss = loss + config.distinct_weight * distinctness(model.encoder.prototypes, config.distinct_margin)
         return loss
@@ -157,13 +169,8 @@ class Trainer:
             raise UserError(f"train.encoder_steps {config.train.encoder_steps}: must be fewer than the {self.steps} steps of the training")
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.decoder = ScoreDecoder(config.model.encoder.prototypes, config.data.channels, config.data.image_size).to(device)
-        if config.model.encoder.init == "data" and state is None:
-            first = np.sort(np.random.default_rng(config.train.seed).permutation(len(train))[:INIT_IMAGES])
-            generator = torch.Generator().manual_seed(config.train.seed)
-            try:
-                model.encoder.initialise_prototypes(to_tensor(train.pixels[first]).to(device), generator)
-            except ValueError as error:
-                raise UserError(f"model.encoder.prototypes: {error} ({len(first)} images)") from None
+        if state is None:
+            initialise(model, config, train, device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema else None
         rest = [*self.model.unet.parameters(), *self.decoder.parameters()]
         self.optimizer = torch.optim.AdamW(
@@ -268,7 +275,8 @@ class Trainer:
         """Train to the end, or until a signal, whose number is returned. The checkpoint is saved either way."""
         config = self.config.train
         logger = Logger(folder, self.config, self.step) if self.rank == 0 else None
-        bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=self.rank != 0, dynamic_ncols=True)
+        every = 0.1 if sys.stderr.isatty() else 10.0  # seconds between redraws: a log file wants fewer
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=self.rank != 0, dynamic_ncols=True, mininterval=every)
         losses, since = [], time.perf_counter()
         with _interruptible() as received:
             while self.step < self.steps:
@@ -280,7 +288,7 @@ class Trainer:
                 if last or stop or self.step % config.log_every == 0:
                     mean = mean_over_processes(torch.tensor(float(np.mean(losses)), device=self.device), self.world).item()
                     speed = len(losses) * config.batch_size / (time.perf_counter() - since)
-                    bar.set_postfix(loss=f"{mean:.4f}", img_s=f"{speed:.0f}")
+                    bar.set_postfix(refresh=False, loss=f"{mean:.4f}", img_s=f"{speed:.0f}")
                     if logger:
                         rate = self.optimizer.param_groups[1]["lr"]
                         row = {"step": self.step, "images": self.step * config.batch_size, "loss": mean, "lr": rate, "grad_norm": norm}

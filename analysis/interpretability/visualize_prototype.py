@@ -96,7 +96,6 @@ def main() -> None:
     args = parse_args()
 
     import numpy as np
-    import torch
 
     from analysis.health import PROBE_IMAGES, effect, health_table
     from global_config import RECORDS_DIR

@@ -87,7 +87,7 @@ def _torchvision(name: str, subdirectory: str, config) -> Listing:
             except Exception as error:
                 raise UserError(
                     f"data set {name}: not found in {root / subdirectory} and cannot be downloaded ({type(error).__name__}); on a machine "
-                    f"with a network run python -c \"import torchvision; torchvision.datasets.{name}('{root}', download=True)\" and copy that folder here"
+                    f"with a network run python -c \"from torchvision.datasets import {name}; {name}('.', download=True)\" and copy the folder here"
                 ) from None
     pixels = np.concatenate([np.asarray(part.data) for part in parts])
     labels = np.concatenate([np.asarray(part.targets) for part in parts]).astype(int)
