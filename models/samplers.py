@@ -65,9 +65,7 @@ def dpmpp_2m(denoiser: Denoiser, z: Tensor, sigmas: Tensor, trace: Trace | None 
 
 
 @torch.no_grad()
-def ancestral(
-    denoiser: Denoiser, z: Tensor, sigmas: Tensor, noise: Callable[[], Tensor], eta: float = 1.0, trace: Trace | None = None
-) -> Tensor:
+def ancestral(denoiser: Denoiser, z: Tensor, sigmas: Tensor, noise: Callable[[], Tensor], eta: float = 1.0, trace: Trace | None = None) -> Tensor:
     """DDIM with eta, which at eta = 1 is DDPM's ancestral sampling (Song et al. 2021, Eq. 16). n network calls.
 
     noise(): fresh standard normal noise like z, from the caller's own generators. Falling grids only.

@@ -109,9 +109,7 @@ class UNet(nn.Module):
             if level < len(multipliers) - 1:
                 self.down.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
                 skips.append(channels)
-        self.middle = nn.ModuleList(
-            [ResidualBlock(channels, channels, embedding, dropout, attend) for attend in (True, False)]
-        )
+        self.middle = nn.ModuleList([ResidualBlock(channels, channels, embedding, dropout, attend) for attend in (True, False)])
         self.up = nn.ModuleList()
         for level, (multiplier, attend) in reversed(list(enumerate(zip(multipliers, attention)))):
             for _ in range(blocks + 1):

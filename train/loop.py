@@ -186,9 +186,7 @@ class Trainer:
             self._restore(state)
         loss = TrainingLoss(self.model, self.decoder, config)
         # decoder and U-Net take turns, so each leaves parameters unused; buffers are kept equal by the standardiser itself
-        self.loss = (
-            DistributedDataParallel(loss, find_unused_parameters=True, broadcast_buffers=False) if world > 1 else loss
-        )
+        self.loss = DistributedDataParallel(loss, find_unused_parameters=True, broadcast_buffers=False) if world > 1 else loss
 
     def _restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])

@@ -103,7 +103,9 @@ def main() -> None:
         model = build_model(run.config).to(device)
         initialise(model, run.config, load_split(run.config.data, "train"), device)
     attributes = test.attributes
-    usable = [c for c in attributes if attributes[c].notna().all() and attributes[c].value_counts().min() >= 2 * FOLDS and attributes[c].nunique() == 2]
+    usable = [
+        c for c in attributes if attributes[c].notna().all() and attributes[c].value_counts().min() >= 2 * FOLDS and attributes[c].nunique() == 2
+    ]
     left_out = [c for c in attributes if c not in usable]
     if not usable:
         raise UserError(f"{run.name}: no attribute with both classes known and at least {2 * FOLDS} images of each; left out: {left_out or 'none'}")
@@ -113,7 +115,9 @@ def main() -> None:
     folder = RECORDS_DIR / "prototype_quality" / f"{run.name}_v{run.version}"
     file = replace_file(folder / f"{name}.csv", lambda target: table.to_csv(target))
     print(table.round(3).to_string())
-    print(f"{len(test)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; captured {len(captured)}: {', '.join(captured) or 'none'}")
+    print(
+        f"{len(test)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; captured {len(captured)}: {', '.join(captured) or 'none'}"
+    )
     print(f"TAD {tad:.3f} +- {deviation:.3f}" + (f"; left out (unknown values or too few of a class): {', '.join(left_out)}" if left_out else ""))
     print(f"table: {file}")
 

@@ -51,9 +51,7 @@ def _listing(root: Path, names: list[str], splits, attributes: pd.DataFrame, lab
         except OSError:
             raise UserError(f"{path}: named in the table, but there is no such file") from None
         digest.update(f"{name}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
-    return Listing(
-        names, np.asarray(splits, dtype="<U5"), partial(_open, paths), digest.hexdigest(), attributes.reset_index(drop=True), labels
-    )
+    return Listing(names, np.asarray(splits, dtype="<U5"), partial(_open, paths), digest.hexdigest(), attributes.reset_index(drop=True), labels)
 
 
 def _walk(root: Path) -> list[str]:
@@ -259,9 +257,7 @@ def edm(config) -> Listing:
             raise UserError(f"{root}: {names[index]}: not a readable image: {error}") from None
         first = first or size
         if size != first or size[0] != size[1]:
-            raise UserError(
-                f"{root}: {names[index]} is {size[0]}x{size[1]}, {names[0]} is {first[0]}x{first[1]}; the format wants one square size"
-            )
+            raise UserError(f"{root}: {names[index]} is {size[0]}x{size[1]}, {names[0]} is {first[0]}x{first[1]}; the format wants one square size")
     return listing
 
 
