@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from models.schedule import LinearSchedule
@@ -45,8 +44,3 @@ def edm_denoise(network: Network, sigma_data: float, sigma_skip: float, z: Tenso
     """Preconditioned denoiser (Karras et al. 2022, Eq. 7)."""
     c_skip, c_out, c_in = edm_scales(expand(sigma, z), sigma_data, sigma_skip)
     return c_skip * z + c_out * network(c_in * z, sigma.float().log() / 4, s).float()
-
-
-def clipped(denoiser: Denoiser, low: float | Tensor = -1.0, high: float | Tensor = 1.0) -> Denoiser:
-    """The denoiser with its estimates kept in [low, high] (numbers, or tensors that broadcast)."""
-    return lambda z, sigma: torch.clamp(denoiser(z, sigma), torch.as_tensor(low).to(z), torch.as_tensor(high).to(z))

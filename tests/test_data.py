@@ -272,6 +272,8 @@ def test_idx_files(tmp_path, source, folder):
         idx(tmp_path / folder / "raw" / f"{part}-labels-idx1-ubyte", np.arange(count))
     train = load_split(config(source, tmp_path, channels=1), "train")
     assert train.pixels[:, 0, 0, 0].tolist() == list(range(6)) and train.labels.tolist() == list(range(6))
+    assert train.attributes["Class_4"].tolist() == [0, 0, 0, 0, 1, 0]
+    assert load_split(config(source, tmp_path, channels=1, where="Class_2"), "train").ids == ["train_00002"]
     assert len(load_split(config(source, tmp_path, channels=1), "test")) == 3
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import torch
 import yaml
 from conftest import REPO
 
+from train import runs
 from train.build import build_model
 from train.config import load_config
 from train.data.dataset import ImageSet
@@ -85,6 +87,20 @@ def test_resuming_from_a_checkpoint_equals_never_having_stopped(bench):
     for _ in range(3):
         rest._train_step()
     assert_same_state(whole.state(), rest.state())
+
+
+def test_two_trainings_at_once_get_two_versions(bench, monkeypatch):
+    monkeypatch.setattr(runs, "RUNS_DIR", bench.records / "patronus")
+    config = load_config(bench.config)
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: runs.new_run_folder(config), range(16)))
+    assert sorted(folder.name for folder in folders) == sorted(f"version_{i}" for i in range(16))
+
+
+def test_tensorboard_events(bench):
+    pytest.importorskip("tensorboard")
+    bench.train("--set", "train.tensorboard=true")
+    assert list((bench.version(0) / "tensorboard").glob("events*"))
 
 
 def test_two_processes_train_like_one(bench):

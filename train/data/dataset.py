@@ -20,6 +20,8 @@ from train.data.table import SOURCES
 from train.errors import UserError
 from train.images import replace_file
 
+MOST_CLASSES = 100  # of a labelled set that become attributes
+
 
 @dataclass
 class ImageSet:
@@ -44,6 +46,9 @@ def list_source(config: DataConfig) -> Listing:
     source = SOURCES[config.source]
     module, function = source.reader.split(":")
     listing = getattr(importlib.import_module(module), function)(config)
+    if listing.labels is not None:  # a class is an attribute too
+        for label in np.unique(listing.labels)[:MOST_CLASSES]:
+            listing.attributes[f"Class_{label}"] = (listing.labels == label).astype(int)
     keep = np.ones(len(listing.ids), dtype=bool)
     for expression in (source.where, config.where):
         if expression:
