@@ -115,10 +115,10 @@ def main() -> None:
     folder = RECORDS_DIR / "prototype_quality" / f"{run.name}_v{run.version}"
     file = replace_file(folder / f"{name}.csv", lambda target: table.to_csv(target))
     print(table.round(3).to_string())
-    print(
-        f"{len(test)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; captured {len(captured)}: {', '.join(captured) or 'none'}"
-    )
-    print(f"TAD {tad:.3f} +- {deviation:.3f}" + (f"; left out (unknown values or too few of a class): {', '.join(left_out)}" if left_out else ""))
+    print(f"{len(test)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; TAD {tad:.3f} +- {deviation:.3f}")
+    print(f"captured attributes, {len(captured)}: {', '.join(captured) or 'none'}")
+    if left_out:
+        print(f"left out (unknown values or too few of a class): {', '.join(left_out)}")
     print(f"table: {file}")
 
 
