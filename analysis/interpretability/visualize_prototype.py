@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
     parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
-    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the ten that the denoiser uses most)")
+    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the ten used most, no two alike)")
     parser.add_argument("--num_samples", type=int, default=20, help="test images tried for each prototype (default: 20)")
     parser.add_argument("--steps", type=int, default=18, help="Heun steps to invert and to regenerate (default: 18)")
     parser.add_argument("--seed", type=int, default=0, help="which test images (default: 0)")
@@ -97,7 +97,7 @@ def main() -> None:
 
     import numpy as np
 
-    from analysis.health import PROBE_IMAGES, effect, health_table
+    from analysis.health import PROBE_IMAGES, effect, health_table, most_used
     from global_config import RECORDS_DIR
     from train.data.dataset import load_split
     from train.distributed import pick_device
@@ -117,7 +117,7 @@ def main() -> None:
     probe = to_tensor(test.pixels[:PROBE_IMAGES]).to(device)
     effects = effect(run.model, probe, scores[:PROBE_IMAGES].to(device), scores.std(0).to(device)).cpu().numpy()
     table = health_table(run, scores.numpy(), test.attributes, effects)
-    prototypes = asked or [int(k) for k in np.argsort(-effects, kind="stable")[:10]]
+    prototypes = asked or most_used(run.model.encoder.prototypes, effects, 10)
 
     rng = np.random.default_rng(args.seed)
     chosen = np.sort(rng.permutation(len(test))[: args.num_samples])
