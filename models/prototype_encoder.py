@@ -107,22 +107,14 @@ class PrototypeEncoder(nn.Module):
         return Match(self.scores_of(best), cell // width, cell % width)
 
     @torch.no_grad()
-    def initialise_prototypes(self, x: Tensor, generator: torch.Generator, pool: int = 20000) -> None:
-        """Set the prototypes to the vectors of m patches of the images x (B, C, H, W), spread as the seeds of k-means++ are.
+    def initialise_prototypes(self, x: Tensor, generator: torch.Generator) -> None:
+        """Set the prototypes to the vectors of m random patches of the images x (B, C, H, W).
 
-        Each is drawn with a probability proportional to its squared distance to the nearest one drawn before (Arthur and Vassilvitskii 2007),
-        from `pool` random patches: plain background fills most images, and would fill most prototypes.
         Raises ValueError where the images hold fewer than m patches.
         """
-        z = self.embed(x).float().permute(0, 2, 3, 1).flatten(0, 2).cpu()  # (B * H' * W', D)
+        z = self.embed(x).permute(0, 2, 3, 1).flatten(0, 2)  # (B * H' * W', D)
         m = len(self.prototypes)
         if len(z) < m:
             raise ValueError(f"{m} prototypes cannot be drawn from {len(z)} patches")
-        if self.normalise:
-            z = F.normalize(z, dim=-1, eps=1e-3)
-        z = z[torch.randperm(len(z), generator=generator)[:pool]]
-        chosen, distance = [0], (z - z[0]).square().sum(1)  # (pool,)
-        while len(chosen) < m:
-            chosen.append(torch.multinomial(distance + 1e-12, 1, generator=generator).item())
-            distance = torch.minimum(distance, (z - z[chosen[-1]]).square().sum(1))
+        chosen = torch.randperm(len(z), generator=generator)[:m].to(z.device)
         self.prototypes.copy_(z[chosen])

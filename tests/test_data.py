@@ -316,7 +316,7 @@ def test_mnist5k_and_elpv_come_with_packages():
 def test_faces_are_the_same_for_a_seed_and_independent_attributes():
     assert np.array_equal(faces.render(faces.draw_options(3, 5), 32), faces.render(faces.draw_options(3, 5), 32))
     table = pd.DataFrame([faces.attributes(faces.draw_options(0, i)) for i in range(4000)])
-    assert list(table) == faces.ATTRIBUTES and (table[list(faces.HAIR_COLOURS)].sum(1) == 1).all()
+    assert list(table) == faces.ATTRIBUTES and (table[list(faces.HAIR_COLOURS)].sum(axis=1) == 1).all()
     parts = table[["Black_Hair", *faces.BINARY]].corr().to_numpy() - np.eye(7)
     assert np.abs(parts).max() < 0.06
 

@@ -33,7 +33,8 @@ def test_receptive_field_is_what_autograd_sees(geometry):
     x = torch.rand(1, 1, height, width, requires_grad=True)
     z = torch.nn.Sequential(*layers)(x)
     assert z.shape[-2:] == (field.cells(height), field.cells(width))
-    for row, column in [(0, 0), (1, 2), (z.shape[2] - 1, z.shape[3] - 1)]:
+    rows, columns = z.shape[-2:]
+    for row, column in [(0, 0), (rows // 2, columns // 3), (rows - 1, columns - 1)]:
         (gradient,) = torch.autograd.grad(z[0, 0, row, column], x, retain_graph=True)
         touched = gradient[0, 0].nonzero()
         (top, left), (bottom, right) = touched.amin(0).tolist(), (touched.amax(0) + 1).tolist()
@@ -176,8 +177,9 @@ def test_inversion_and_back_is_the_identity():
 def test_ancestral_sampling_has_the_right_moments_and_eta_0_is_ddim():
     noise = SeededNoise(range(4000), (2,))
     z = 80 * noise()
-    made = ancestral(gaussian, z, karras_sigmas(60), noise)
-    assert made.mean().item() == pytest.approx(MEAN, abs=0.03) and made.std().item() == pytest.approx(STD, rel=0.05)
+    made = ancestral(gaussian, z, karras_sigmas(400), noise)
+    assert made.mean().item() == pytest.approx(MEAN, abs=0.03)
+    assert made.std().item() == pytest.approx(STD, rel=0.03)
     torch.testing.assert_close(ancestral(gaussian, z, karras_sigmas(20), noise, eta=0.0), euler(gaussian, z, karras_sigmas(20)))
 
 

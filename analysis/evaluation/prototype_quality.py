@@ -1,8 +1,9 @@
 """How much do the scores tell about known attributes? (Weng et al. 2026, Sec. 4.2; protocol of Wang et al. 2023)
 
-Over five shuffled folds of encoded test images: AUROC of a logistic regression on all scores (latent), of the best single prototype, and
-TAD with the number of captured attributes (Yeats et al. 2022). --untrained shows the same for the model before its first step, since random
-features of patches already tell a good deal. Results go to records/prototype_quality/<dataset>_v<n>/.
+Over five shuffled folds of encoded images (test images first, then the others: the encoder saw no labels of either): AUROC of a logistic
+regression on all scores (latent), of the best single prototype, and TAD with the number of captured attributes (Yeats et al. 2022).
+--untrained shows the same for the model before its first step, since random features of patches already tell a good deal.
+Results go to records/prototype_quality/<dataset>_v<n>/.
 """
 
 import argparse
@@ -81,11 +82,12 @@ def evaluate(scores, attributes):
 def main() -> None:
     args = parse_args()
 
+    import pandas as pd
     import torch
 
     from global_config import RECORDS_DIR
     from train.build import build_model
-    from train.data.dataset import load_split
+    from train.data.dataset import list_source, load_split
     from train.distributed import pick_device
     from train.images import replace_file
     from train.loop import initialise
@@ -94,28 +96,28 @@ def main() -> None:
 
     device = pick_device(args.device)
     run = load_run(args.dataset, args.version_num, device)
-    test = load_split(run.config.data, "test")
-    if args.limit < len(test):
-        test = test.subset(range(args.limit))
+    present = set(list_source(run.config.data).splits)
+    splits = [load_split(run.config.data, split) for split in ("test", "val", "train") if split in present]
     model = run.model
     if args.untrained:
         torch.manual_seed(run.config.train.seed)
         model = build_model(run.config).to(device)
         initialise(model, run.config, load_split(run.config.data, "train"), device)
-    attributes = test.attributes
+    attributes = pd.concat([images.attributes for images in splits], ignore_index=True)[: args.limit]
     usable = [
         c for c in attributes if attributes[c].notna().all() and attributes[c].value_counts().min() >= 2 * FOLDS and attributes[c].nunique() == 2
     ]
     left_out = [c for c in attributes if c not in usable]
     if not usable:
         raise UserError(f"{run.name}: no attribute with both classes known and at least {2 * FOLDS} images of each; left out: {left_out or 'none'}")
-    table, captured, tad, deviation = evaluate(encode(model, test, device=device).numpy(), attributes[usable])
+    scores = torch.cat([encode(model, images, device=device) for images in splits])[: args.limit].numpy()
+    table, captured, tad, deviation = evaluate(scores, attributes[usable])
 
     name = "untrained" if args.untrained else "quality"
     folder = RECORDS_DIR / "prototype_quality" / f"{run.name}_v{run.version}"
     file = replace_file(folder / f"{name}.csv", lambda target: table.to_csv(target))
     print(table.round(3).to_string())
-    print(f"{len(test)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; TAD {tad:.3f} +- {deviation:.3f}")
+    print(f"{len(scores)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; TAD {tad:.3f} +- {deviation:.3f}")
     print(f"captured attributes, {len(captured)}: {', '.join(captured) or 'none'}")
     if left_out:
         print(f"left out (unknown values or too few of a class): {', '.join(left_out)}")

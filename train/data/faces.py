@@ -20,7 +20,7 @@ HAIR_COLOURS = {
 }
 OTHER_SKINS = ["#5c3829", "#a36b4f", "#c68e7a", "#b98e6a"]
 OTHER_CLOTHES = ["#151613", "#0b3286", "#545454", "#147f3c", "#f97316", "#ec4899", "#731ac3", "#e8e9e6", "#eab308"]
-BACKGROUNDS = ["#b6e3f4", "#f4f4f0"]
+BACKGROUNDS = ["#b6e3f4", "#c0aede", "#d1d4f9", "#ffd5dc", "#ffdfbf", "#d8f0d0"]
 
 # attribute -> (the option it rules, values where it holds, values where it does not, how often it holds)
 BINARY = {

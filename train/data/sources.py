@@ -31,7 +31,7 @@ def faces(config) -> Listing:
         ids=[f"face_{i:05d}" for i in range(count)],
         splits=splits,
         load=partial(_draw, config.seed, config.image_size),
-        fingerprint=f"toon-head 10.6.0 seed {config.seed} framing 2",
+        fingerprint=f"toon-head 10.6.0 seed {config.seed} framing 1",
         attributes=attributes,
         processes=True,
         licence=drawings.LICENCE,
