@@ -1,5 +1,6 @@
 """A YAML file -> a validated configuration. What is wrong is said as file, key, value and what is allowed."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -229,8 +230,6 @@ def validate(values: Any, where: str) -> Config:
 
 def override(values: dict, settings: list[str]) -> dict:
     """A copy of plain config values with `key.key=value` settings applied; values are read as YAML."""
-    import copy
-
     values = copy.deepcopy(values)
     for setting in settings:
         key, equals, text = setting.partition("=")

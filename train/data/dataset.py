@@ -60,16 +60,16 @@ def list_source(config: DataConfig) -> Listing:
 
 
 class _Decoder:
-    """load -> pixels, picklable where the loader is."""
+    """Index -> pixels; picklable where the loader is."""
 
-    def __init__(self, load, size: int, channels: int):
-        self.load, self.size, self.channels = load, size, channels
+    def __init__(self, listing: Listing, config: DataConfig):
+        self.load, self.ids, self.config = listing.load, listing.ids, config
 
     def __call__(self, index: int) -> np.ndarray:
         try:
-            return to_pixels(self.load(index), self.size, self.channels)
+            return to_pixels(self.load(index), self.config.image_size, self.config.channels)
         except (OSError, ValueError, SyntaxError) as error:  # PIL raises SyntaxError for some broken PNGs
-            raise UserError(f"image {index}: cannot be read: {error}") from None
+            raise UserError(f"data set {self.config.source}: {self.ids[index]}: cannot be read: {error}") from None
 
 
 def _pool(processes: bool) -> Executor:
@@ -78,17 +78,13 @@ def _pool(processes: bool) -> Executor:
 
 
 def _decode_all(listing: Listing, chosen: np.ndarray, config: DataConfig, file: Path, title: str) -> None:
-    decode = _Decoder(listing.load, config.image_size, config.channels)
     shape = (len(chosen), config.image_size, config.image_size, config.channels)
     pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
     with _pool(listing.processes) as pool:
         try:
-            done = pool.map(decode, chosen.tolist(), chunksize=64)
+            done = pool.map(_Decoder(listing, config), chosen.tolist(), chunksize=64)
             for row, image in enumerate(tqdm(done, total=len(chosen), desc=title, unit="img", leave=False)):
                 pixels[row] = image
-        except UserError as error:
-            index = int(str(error).split(":")[0].split()[1])
-            raise UserError(f"data set {config.source}: {listing.ids[index]}: {str(error).split(': ', 1)[1]}") from None
         finally:
             pool.shutdown(cancel_futures=True)
     pixels.flush()

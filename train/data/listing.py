@@ -19,7 +19,8 @@ class Listing:
     """N images: ids and splits (one of SPLITS each) of length N, attributes (N rows; 1, 0 or NaN for unknown; may have no columns),
     labels (N,) integers or None, and load(i) -> the image at any size and mode, or uint8 (H, W[, 3]).
 
-    fingerprint: changes whenever the pixels could. load_many: processes where drawing is pure Python, else threads.
+    fingerprint: changes whenever the pixels could. processes: load in several processes (pure Python, picklable) rather than threads.
+    licence: a text to lie beside the cached pixels.
     """
 
     ids: list[str]
