@@ -97,6 +97,7 @@ def main() -> None:
 
     import numpy as np
 
+    from analysis.auroc import single_auroc
     from analysis.health import PROBE_IMAGES, effect, health_table, most_used
     from global_config import RECORDS_DIR
     from train.data.dataset import load_split
@@ -131,9 +132,14 @@ def main() -> None:
 
     print(table.loc[prototypes].round(3).to_string())
     print(f"of {len(table)} prototypes: {int(table['dead'].sum())} dead, {int(table['duplicate'].sum())} duplicates")
-    if "auroc" in table:
-        best = table.sort_values("auroc").groupby("attribute").tail(1).sort_values("auroc", ascending=False)
-        print("best single prototype of each attribute: " + ", ".join(f"{r.attribute} {k} ({r.auroc:.2f})" for k, r in best.iterrows()))
+    best = []
+    for attribute in test.attributes:
+        auroc = single_auroc(scores.numpy(), test.attributes[attribute].to_numpy(float))
+        auroc = np.maximum(auroc, 1 - auroc)
+        if not np.isnan(auroc).any():
+            best.append(f"{attribute} {auroc.argmax()} ({auroc.max():.2f})")
+    if best:
+        print(f"best single prototype of each attribute (AUROC): {', '.join(best)}")
     print(f"figure: {files[0]} and .pdf; arrays: {folder / 'prototypes.npz'}; all prototypes: {folder / 'health.csv'}")
 
 
