@@ -81,10 +81,7 @@ def main() -> None:
     settings = {"run": str(run.folder), "training_step": run.step, "averaged_weights": run.config.train.ema is not None}
     settings |= {key: getattr(args, key) for key in ("total_gen_num", "sampler", "steps", "seed", "split")}
     folder = distributed.broadcast(open_folder(parent, args.run, settings) if rank == 0 else None, world)
-    if rank == 0:
-        load_split(run.config.data, args.split)
-    distributed.broadcast(None, world)
-    images = load_split(run.config.data, args.split)
+    images = distributed.first_process_first(lambda: load_split(run.config.data, args.split), rank, world)
 
     missing = [i for i in range(args.total_gen_num) if not (folder / f"{i:06d}.png").exists()]
     mine = missing[rank::world]

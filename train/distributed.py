@@ -1,6 +1,7 @@
 """One process or several (torchrun): the few facts the training script needs."""
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
@@ -40,6 +41,13 @@ def broadcast(value, world: int):
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def first_process_first(action: Callable, rank: int, world: int):
+    """What action() returns, called in every process, but only after the first one is through: it fills the caches."""
+    result = action() if rank == 0 else None
+    broadcast(None, world)
+    return result if rank == 0 else action()
 
 
 def mean_over_processes(values: torch.Tensor, world: int) -> torch.Tensor:

@@ -53,10 +53,8 @@ def main() -> None:
     rank, world = distributed.start(device)
     try:
         config.train.precision = distributed.broadcast(pick_precision(config.train.precision, device) if rank == 0 else None, world)
-        if rank == 0:  # the others find the cache ready
-            load_split(config.data, "train")
-        distributed.broadcast(None, world)
-        train, test = load_split(config.data, "train"), load_split(config.data, "test") if rank == 0 else None
+        train = distributed.first_process_first(lambda: load_split(config.data, "train"), rank, world)
+        test = load_split(config.data, "test") if rank == 0 else None
         torch.manual_seed(config.train.seed)
         trainer = Trainer(config, build_model(config), train, device, rank, world, state)
         if folder is None:
