@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from analysis.auroc import best_attributes
 from models.patronus import Patronus
 from models.samplers import SeededNoise
+from train.data.dataset import ImageSet
+from train.images import to_tensor
 from train.runs import Run
 
 PROBE_IMAGES = 8
@@ -33,6 +35,13 @@ def effect(model: Patronus, x0: Tensor, s: Tensor, deviation: Tensor, batch: int
         rows = torch.arange(m * b, device=z.device)[part] % b
         change.append((moved - base[rows]).abs().flatten(1).mean(1))
     return torch.cat(change).view(m, b).mean(1) * 127.5
+
+
+def test_effects(run: Run, test: ImageSet, scores: Tensor) -> np.ndarray:
+    """`effect` of every prototype, probed on the first test images; scores (N, m) of the whole test set, on the CPU: (m,)."""
+    device = run.model.encoder.prototypes.device
+    probe = to_tensor(test.pixels[:PROBE_IMAGES]).to(device)
+    return effect(run.model, probe, scores[:PROBE_IMAGES].to(device), scores.std(0).to(device)).cpu().numpy()
 
 
 def most_used(prototypes: Tensor, effects: np.ndarray, count: int, alike: float = 0.9) -> list[int]:

@@ -1,86 +1,87 @@
 """Reconstruction and variation (Weng et al. 2026, Fig. 3): what comes back from s and x_T, and from s alone.
 
-Inverts test images under their own scores and regenerates them from their own x_T (PSNR and SSIM printed, with the number of network calls)
-and from random noise. Results go to records/reconstruct/<dataset>_v<n>/.
+Test images are regenerated from their scores and three kinds of noise: their own x_T (by inversion under their own scores), one fixed x_T
+for all, and random x_T. PSNR and SSIM of each are printed. Results go to records/reconstruct/<dataset>_v<n>/.
 """
 
 import argparse
 
-from train.errors import UserError, run_script
+from analysis.script import open_run, parse_images, require, results_folder, run_parser
+from train.errors import run_script
+
+SHOWN = 8
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
-    parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
-    parser.add_argument("--num_samples", type=int, default=64, help="test images for the numbers; the first 8 are drawn (default: 64)")
-    parser.add_argument("--steps", type=int, default=18, help="Heun steps each way (default: 18)")
+    parser = run_parser(__doc__)
+    parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first --num_samples)")
+    parser.add_argument("--num_samples", type=int, default=64, help=f"test images for the numbers; the first {SHOWN} are drawn (default: 64)")
     parser.add_argument("--variations", type=int, default=3, help="rows of random x_T in the figure (default: 3)")
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--seed", type=int, default=0, help="of the fixed and the random noise (default: 0)")
     args = parser.parse_args()
-    if args.num_samples < 1 or args.steps < 2 or args.variations < 0:
-        parser.error("--num_samples must be at least 1, --steps at least 2, --variations at least 0")
+    require(parser, args, num_samples=1, steps=2, variations=1, seed=0)
     return args
+
+
+def likeness(pixels, made) -> dict[str, float]:
+    """Mean PSNR (dB, of 8-bit images) and SSIM of pairs of uint8 (n, H, W, C)."""
+    import numpy as np
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+    identical = 10 * np.log10(255**2 * pixels[0].size)  # of one grey level in one value: a finite stand-in for no error at all
+    psnr = [identical if np.array_equal(a, b) else peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(pixels, made)]
+    ssim = [structural_similarity(a, b, channel_axis=-1, data_range=255) for a, b in zip(pixels, made)]
+    return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(ssim))}
 
 
 def main() -> None:
     args = parse_args()
 
-    import json
-
     import numpy as np
-    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     from analysis.edits import encode_and_invert, regenerate
-    from analysis.figures import panel, panels, save_figure
-    from global_config import RECORDS_DIR
+    from analysis.figures import picture_rows, save_figure
+    from analysis.results import save_arrays, save_json
     from models.samplers import SeededNoise
     from train.data.dataset import load_split
-    from train.distributed import pick_device
-    from train.images import replace_file, to_tensor, to_uint8
-    from train.runs import load_run
+    from train.images import to_tensor, to_uint8
 
-    device = pick_device(args.device)
-    run = load_run(args.dataset, args.version_num, device)
-    try:
-        sigmas = run.model.sigmas(args.steps)
-    except ValueError as error:
-        raise UserError(f"--steps: {error}") from None
+    run, device = open_run(args)
     test = load_split(run.config.data, "test")
-    count = min(args.num_samples, len(test))
-    pixels = np.array(test.pixels[:count])
-    own, rows = [], []
-    for start in range(0, count, 64):
-        x0 = to_tensor(pixels[start : start + 64]).to(device)
-        encoding = encode_and_invert(run.model, x0, args.steps)
-        own.append(to_uint8(regenerate(run.model, encoding.noise, encoding.scores, args.steps)))
-        if start == 0:
-            shown = min(8, count)
-            s = encoding.scores[:shown]
-            for variation in range(args.variations):
-                noise = SeededNoise(range(variation * shown, (variation + 1) * shown), x0.shape[1:], device)()
-                rows.append(to_uint8(regenerate(run.model, sigmas[0].float() * noise, s, args.steps)))
-    own = np.concatenate(own)
-    psnr = [peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(pixels, own)]
-    ssim = [structural_similarity(a, b, channel_axis=-1, data_range=255) for a, b in zip(pixels, own)]
-    calls = 2 * (args.steps - 1) + 2 * args.steps - 1
-    varied = [np.mean([peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(pixels, row)]) for row in rows]
-    numbers = {"images": count, "steps": args.steps, "network_calls": calls, "psnr": float(np.mean(psnr)), "ssim": float(np.mean(ssim))}
-    numbers |= {"psnr_random_noise": float(np.mean(varied)) if varied else None}
+    rows = parse_images(args.images, test) if args.images else list(range(min(args.num_samples, len(test))))
+    pixels = np.array(test.pixels[rows])
+    n = len(pixels)
+    x0 = to_tensor(pixels).to(device)
+    encoding = encode_and_invert(run.model, x0, args.steps, title="inverting")
+    top = run.model.sigmas(args.steps)[0].float()
 
-    figure, axes = panels(2 + len(rows), shown)
-    labels = ["original", "own noise", *[f"noise {i}" for i in range(len(rows))]]
-    for line, (label, images) in enumerate(zip(labels, [pixels[:shown], own[:shown], *rows])):
-        for column in range(shown):
-            panel(axes[line, column], images[column])
-        axes[line, 0].set_ylabel(label, fontsize=8)
-    folder = RECORDS_DIR / "reconstruct" / f"{run.name}_v{run.version}"
+    def made_from(noise, title, count=n):
+        return to_uint8(regenerate(run.model, noise, encoding.scores[:count], args.steps, title=title))
+
+    def seeded(first, count=n):
+        return top * SeededNoise(range(args.seed + first, args.seed + first + count), x0.shape[1:], device)()
+
+    images = {
+        "own": made_from(encoding.noise, "own noise"),
+        "fixed": made_from(seeded(0, 1).expand_as(x0), "fixed noise"),
+        "random": made_from(seeded(1), "random noise"),
+    }
+    shown = min(SHOWN, n)
+    more = [made_from(seeded(1 + n * variation, shown), None, shown) for variation in range(1, args.variations)]
+    calls = 2 * (args.steps - 1) + 2 * args.steps - 1
+    numbers = {"images": n, "steps": args.steps, "network_calls": calls} | {kind: likeness(pixels, made) for kind, made in images.items()}
+
+    drawn = [pixels[:shown], *(images[kind][:shown] for kind in images), *more]
+    labels = ["original", "own noise", "fixed noise", *[f"noise {i}" for i in range(args.variations)]]
+    figure, _ = picture_rows(drawn, labels)
+    folder = results_folder("reconstruct", run)
     files = save_figure(figure, folder / "reconstruct")
-    replace_file(folder / "reconstruct.json", lambda file: file.write_text(json.dumps(numbers, indent=1)))
-    replace_file(folder / "reconstruct.npz", lambda file: np.savez_compressed(file, original=pixels, own_noise=own, random_noise=np.array(rows)))
-    random_part = f"; from random noise PSNR {numbers['psnr_random_noise']:.1f} dB" if varied else ""
-    print(f"{count} images, {calls} network calls: PSNR {numbers['psnr']:.1f} dB, SSIM {numbers['ssim']:.3f}{random_part}")
-    print(f"figure: {files[0]} and .pdf; numbers: {folder / 'reconstruct.json'}; arrays: {folder / 'reconstruct.npz'}")
+    json_file = save_json(folder / "reconstruct.json", numbers)
+    arrays = save_arrays(folder / "reconstruct.npz", original=pixels, ids=[test.ids[i] for i in rows], **images)
+    print(f"{n} images, {calls} network calls to invert and regenerate")
+    for kind in images:
+        print(f"  {kind:>6} x_T: PSNR {numbers[kind]['psnr']:.1f} dB, SSIM {numbers[kind]['ssim']:.3f}")
+    print(f"figure: {files[0]} and .pdf; numbers: {json_file}; arrays: {arrays}")
 
 
 if __name__ == "__main__":

