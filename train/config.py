@@ -198,18 +198,18 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
 
 
-def _allowed_keys(loc: tuple) -> list[str]:
-    model = Config
+def _allowed_keys(model: type[BaseModel], loc: tuple) -> list[str]:
     for key in loc:
         model = model.model_fields[key].annotation
     return list(model.model_fields)
 
 
-def _complaint(error: dict, where: str) -> str:
+def complaint(error: dict, where: str, model: type[BaseModel]) -> str:
+    """One of pydantic's errors about a model as one line."""
     loc = tuple(key for key in error["loc"] if isinstance(key, str) and not key.startswith("constrained"))
     key = ".".join(loc)
     if error["type"] == "extra_forbidden":
-        return f"{where}: {key}: unknown key; allowed here: {listed(_allowed_keys(loc[:-1]), 40)}"
+        return f"{where}: {key}: unknown key; allowed here: {listed(_allowed_keys(model, loc[:-1]), 40)}"
     if error["type"] == "missing":
         return f"{where}: {key}: missing"
     message = error["msg"].removeprefix("Value error, ")
@@ -225,7 +225,7 @@ def validate(values: Any, where: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise UserError(_complaint(error.errors()[0], where)) from None
+        raise UserError(complaint(error.errors()[0], where, Config)) from None
 
 
 def override(values: dict, settings: list[str]) -> dict:

@@ -34,6 +34,12 @@ def start(device: torch.device) -> tuple[int, int]:
     return dist.get_rank(), world
 
 
+def stop(world: int) -> None:
+    """Leave the process group, if there is one."""
+    if world > 1:
+        dist.destroy_process_group()
+
+
 def broadcast(value, world: int):
     """The first process's plain value, everywhere."""
     if world == 1:

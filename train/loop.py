@@ -53,6 +53,11 @@ def learning_rate(config: Config, step: int, steps: int) -> float:
     return rate
 
 
+def ema_decay(highest: float, step: int) -> float:
+    """Decay of the moving average of weights after so many steps: it warms up, min(highest, (1 + k) / (10 + k))."""
+    return min(highest, (1 + step) / (10 + step))
+
+
 def draw_sigmas(config: Config, model: Patronus, count: int, generator: torch.Generator) -> Tensor:
     """Noise levels of a global batch: (count,)."""
     if model.schedule is not None:  # t uniform, Ho et al. 2020
@@ -104,7 +109,7 @@ class TrainingLoss(nn.Module):
 
 
 @contextmanager
-def _interruptible():
+def interruptible():
     """Yields a list that receives the number of a SIGINT or SIGTERM; a second signal acts as usual."""
     received, previous = [], {}
 
@@ -247,12 +252,12 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Exponential moving average with warm-up, min(ema, (1 + k) / (10 + k)) after k steps."""
+        """Exponential moving average, started anew when the denoiser joins the encoder."""
         if self.ema is None:
             return
         begin = self.config.train.encoder_steps
         k = self.step - begin if self.step >= begin else self.step
-        decay = min(self.config.train.ema, (1 + k) / (10 + k))
+        decay = ema_decay(self.config.train.ema, k)
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
         for mine, theirs in zip(self.ema.buffers(), self.model.buffers()):
             mine.copy_(theirs)
@@ -276,7 +281,7 @@ class Trainer:
         every = 0.1 if sys.stderr.isatty() else 10.0  # seconds between redraws: a log file wants fewer
         bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=self.rank != 0, dynamic_ncols=True, mininterval=every)
         losses, since = [], time.perf_counter()
-        with _interruptible() as received:
+        with interruptible() as received:
             while self.step < self.steps:
                 loss, norm = self._train_step()
                 losses.append(loss)

@@ -27,28 +27,34 @@ class Run(NamedTuple):
     config: Config
     model: Patronus
     step: int
+    averaged: bool  # whether these are averaged weights
 
 
 def run_folder(name: str, version: int) -> Path:
     return RUNS_DIR / name / f"version_{version}"
 
 
-def versions(name: str) -> list[int]:
-    """Existing version numbers of a name, ascending."""
-    numbers = (path.name.removeprefix("version_") for path in (RUNS_DIR / name).glob("version_*"))
+def versions(parent: Path) -> list[int]:
+    """Numbers of the folders version_<n> in a folder, ascending."""
+    numbers = (path.name.removeprefix("version_") for path in parent.glob("version_*"))
     return sorted(int(number) for number in numbers if number.isdigit())
 
 
-def new_run_folder(config: Config) -> Path:
-    """Claim the next version number (safe against two trainings at once) and write the resolved config there."""
-    version = max(versions(config.name), default=-1) + 1
+def claim_version(parent: Path) -> Path:
+    """Make the next folder version_<n>, safe against two trainings at once."""
+    version = max(versions(parent), default=-1) + 1
     while True:
-        folder = run_folder(config.name, version)
+        folder = parent / f"version_{version}"
         try:
             folder.mkdir(parents=True)
-            break
+            return folder
         except FileExistsError:
             version += 1
+
+
+def new_run_folder(config: Config) -> Path:
+    """Claim the next version number and write the resolved config there."""
+    folder = claim_version(RUNS_DIR / config.name)
     text = yaml.safe_dump(config.plain(), sort_keys=False)
     replace_file(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
     return folder
@@ -63,16 +69,21 @@ def save_checkpoint(folder: Path, state: dict) -> Path:
     return replace_file(checkpoint_path(folder), lambda file: torch.save(state, file))
 
 
-def load_checkpoint(path: Path) -> dict:
-    """Read a checkpoint of ours without running any code in it. Raises UserError."""
+def load_state(path: Path, keys: set[str]) -> dict:
+    """Read a dict of tensors and plain values with those keys, without running any code in the file. Raises UserError."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
         raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:120]})") from None
-    missing = {"config", "step", "model"} - set(state if isinstance(state, dict) else ())
+    missing = keys - set(state if isinstance(state, dict) else ())
     if missing:
         raise UserError(f"{path}: not a Patronus checkpoint: no key {listed(sorted(missing))}")
     return state
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read the checkpoint of a run. Raises UserError."""
+    return load_state(path, {"config", "step", "model"})
 
 
 def _runs_with_checkpoint() -> list[tuple[float, str, int]]:
@@ -111,4 +122,4 @@ def load_run(name: str | None = None, version: int | None = None, device: torch.
     except RuntimeError as error:
         raise UserError(f"{path}: the weights do not fit its config: {str(error).splitlines()[-1].strip()}") from None
     model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    return Run(folder, name, version, config, model, state["step"])
+    return Run(folder, name, version, config, model, state["step"], state.get("ema") is not None)

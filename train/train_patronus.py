@@ -20,14 +20,14 @@ def parse_args() -> argparse.Namespace:
 def read_config(args: argparse.Namespace):
     """-> (config, checkpoint state or None, run folder or None)."""
     from train.config import load_config, override, validate
-    from train.runs import checkpoint_path, load_checkpoint, run_folder, versions
+    from train.runs import RUNS_DIR, checkpoint_path, load_checkpoint, run_folder, versions
 
     if args.resume is None:
         return load_config(args.config, args.set), None, None
     name = load_config(args.config).name
     folder = run_folder(name, args.resume)
     if not checkpoint_path(folder).is_file():
-        raise UserError(f"--resume {args.resume}: {name} has no such version with a checkpoint; versions: {versions(name) or 'none'}")
+        raise UserError(f"--resume {args.resume}: {name} has no such version with a checkpoint; versions: {versions(RUNS_DIR / name) or 'none'}")
     state = load_checkpoint(checkpoint_path(folder))
     fixed = [setting for setting in args.set if not setting.startswith("train.")]
     if fixed:
@@ -66,8 +66,7 @@ def main() -> None:
             print(f"run: {folder}")
         stopped_by = trainer.run(folder, test)
     finally:
-        if world > 1:
-            torch.distributed.destroy_process_group()
+        distributed.stop(world)
     if rank == 0:
         report(args, config, folder, version, trainer.step, stopped_by)
     if stopped_by:

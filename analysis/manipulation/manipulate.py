@@ -144,9 +144,7 @@ def main() -> None:
     differences = np.abs(images[1].astype(float) - images[0]).mean(-1)  # (n, H, W)
     edited = list(dict.fromkeys(k for k, _ in parsed))
     files = save_figure(draw_edits(run, pixels, names, images, differences, edited), folder / "manipulate")
-    arrays = save_arrays(
-        folder / "manipulate.npz", names=names, original=pixels, reconstruction=images[0], edit=images[1], difference=differences
-    )
+    arrays = save_arrays(folder / "manipulate.npz", names=names, original=pixels, reconstruction=images[0], edit=images[1], difference=differences)
     table = {
         name: {
             f"prototype_{k}": {

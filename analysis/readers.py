@@ -1,0 +1,85 @@
+"""Reading attributes off images: by the prototypes that match in them, or by a small classifier of pixels."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from analysis.auroc import single_auroc
+from models.patronus import Patronus
+from train.data.dataset import ImageSet
+from train.images import to_tensor
+
+Reader = Callable[[Tensor], np.ndarray]  # images (B, C, H, W) in [-1, 1] -> evidence of each attribute (B, A)
+EPOCHS = 6
+BATCH = 64
+
+
+def prototype_reader(model: Patronus, scores: np.ndarray, labels: np.ndarray) -> Reader:
+    """Encode again, then a logistic regression on all scores. scores (N, m) and labels (N, A; NaN unknown) to fit it on."""
+    fits = []
+    for column in labels.T:
+        known = ~np.isnan(column)
+        fits.append(make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500)).fit(scores[known], column[known].astype(int)))
+
+    def read(x: Tensor) -> np.ndarray:
+        with torch.no_grad():
+            s = model.score(x).float().cpu().numpy()
+        return np.stack([fit.decision_function(s) for fit in fits], axis=1)
+
+    return read
+
+
+def small_classifier(channels: int, size: int, outputs: int) -> nn.Sequential:
+    """Convolutions with pooling down to at most 8x8 cells, then one linear layer: images (B, C, size, size) -> logits (B, outputs)."""
+    layers, width, side = [], channels, size
+    while side > 8 or not layers:
+        layers += [nn.Conv2d(width, 32 if not layers else 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
+        width, side = layers[-3].out_channels, side // 2
+    layers += [nn.Conv2d(width, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * side * side, outputs)]
+    return nn.Sequential(*layers)
+
+
+def classifier_reader(images: ImageSet, labels: np.ndarray, device: torch.device, seed: int = 0) -> Reader:
+    """A small convolutional classifier of all attributes at once, trained on labelled images; labels (N, A; NaN unknown).
+
+    A little noise on its input keeps it from reading textures that generated images lack.
+    """
+    torch.manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
+    _, size, _, channels = images.pixels.shape
+    net = small_classifier(channels, size, labels.shape[1]).to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    targets, known = torch.from_numpy(np.nan_to_num(labels)).float(), torch.from_numpy(~np.isnan(labels)).float()
+    for _ in tqdm(range(EPOCHS), desc="training the classifier", unit="epoch", leave=False):
+        for rows in torch.randperm(len(images), generator=generator).split(BATCH):
+            x = to_tensor(images.pixels[rows.numpy()])
+            x = (x + 0.1 * torch.randn(x.shape, generator=generator)).to(device).contiguous(memory_format=torch.channels_last)
+            loss = F.binary_cross_entropy_with_logits(net(x), targets[rows].to(device), known[rows].to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+    net.eval().requires_grad_(False)
+    return lambda x: net(x.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
+
+
+def read_set(reader: Reader, images: ImageSet, device: torch.device, batch: int = 256) -> np.ndarray:
+    """Evidence of each attribute in every image of a set: (N, A)."""
+    starts = range(0, len(images), batch)
+    return np.concatenate([reader(to_tensor(images.pixels[i : i + batch]).to(device)) for i in starts])
+
+
+def class_gaps(evidence: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean evidence where an attribute holds minus where it does not, (A,): the unit in which effects are told."""
+    return np.array([e[y == 1].mean() - e[y == 0].mean() for e, y in zip(evidence.T, labels.T)])
+
+
+def reliability(evidence: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """AUROC of each attribute's own evidence, (A,)."""
+    return np.array([single_auroc(e[:, None], y)[0] for e, y in zip(evidence.T, labels.T)])

@@ -1,0 +1,123 @@
+"""Does raising one attribute's prototypes move another attribute? Edits, nulls, and when to call it a shortcut."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from analysis.auroc import single_auroc
+from analysis.edits import encode_and_invert, regenerate
+from analysis.readers import Reader
+from models.patronus import Patronus
+from models.samplers import SeededNoise
+
+LEAST_EFFECT = 0.2  # of the difference between having an attribute and not: smaller effects are not named
+LEVEL = 0.05  # of the corrected p-values
+FEWEST = 5  # images in each of the four cells of a pair
+
+
+def class_gap(scores: np.ndarray, labels: np.ndarray, top: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """-> (gap (m,), prototypes by falling |AUROC - 1/2|): what each of an attribute's top prototypes differs by between its two classes, 0 for others.
+
+    top: how many; None takes those whose AUROC is more than three standard errors off one half (Hanley and McNeil 1982, at AUROC 1/2).
+    """
+    known = ~np.isnan(labels)
+    s, y = scores[known], labels[known] > 0
+    auroc = single_auroc(s, y.astype(float))
+    order = np.argsort(-np.abs(auroc - 0.5), kind="stable")
+    error = np.sqrt((len(y) + 1) / (12 * y.sum() * (~y).sum()))
+    chosen = order[:top] if top else order[np.abs(auroc[order] - 0.5) > 3 * error]
+    gap = np.zeros(s.shape[1], dtype=np.float32)
+    gap[chosen] = (s[y].mean(0) - s[~y].mean(0))[chosen]
+    return gap, order
+
+
+class Edits:
+    """Images with their x_T, whose scores can be moved and whose results are read by every reader."""
+
+    def __init__(self, model: Patronus, readers: dict[str, Reader], x0: Tensor, steps: int):
+        self.model, self.readers, self.steps = model, readers, steps
+        self.encoding = encode_and_invert(model, x0, steps, title="inverting")
+
+    def moved(self, shift: Tensor) -> Tensor:
+        """The images with `shift` (m,) added to their scores: (n, C, H, W)."""
+        return regenerate(self.model, self.encoding.noise, self.encoding.scores + shift, self.steps).clamp(-1, 1)
+
+    def effect(self, gap: Tensor) -> dict[str, np.ndarray]:
+        """What half of `gap` (m,) more, against half of it less, does to each attribute's evidence: (n, A) a reader."""
+        up, down = self.moved(gap / 2), self.moved(-gap / 2)
+        return {name: reader(up) - reader(down) for name, reader in self.readers.items()}
+
+
+def random_gap(gap: np.ndarray, deviation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As large a change, in deviations, of as many prototypes, but of random ones: the null of an edit. All (m,)."""
+    return (rng.permutation(gap / deviation) * deviation).astype(np.float32)
+
+
+def generated_evidence(model: Patronus, readers: dict[str, Reader], scores: Tensor, shape, steps: int, seed: int) -> dict[str, np.ndarray]:
+    """Evidence of attributes in images from real, unedited scores (n, m) and random x_T: (n, A) a reader."""
+    device = scores.device
+    noise = model.sigmas(steps)[0].float() * SeededNoise(range(seed, seed + len(scores)), shape, device)()
+    made = regenerate(model, noise, scores, steps, title="generating").clamp(-1, 1)
+    return {name: reader(made) for name, reader in readers.items()}
+
+
+def generated_effect(change: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """How A moves what generation does to the evidence of B: the coefficient of A in the regression of change (n,) on A and B (n,).
+
+    B itself is in the regression because whatever the model cannot draw returns to the mean. Returns (coefficient, standard error, p).
+    """
+    x = np.stack([np.ones(len(a)), a, b], axis=1)
+    coefficients = np.linalg.lstsq(x, change, rcond=None)[0]
+    freedom = len(a) - 3
+    variance = np.square(change - x @ coefficients).sum() / freedom
+    error = np.sqrt(variance * np.linalg.inv(x.T @ x)[1, 1])
+    return coefficients[1], error, 2 * student.sf(abs(coefficients[1]) / error, freedom)
+
+
+class EditEffect(NamedTuple):
+    mean: float
+    error: float  # standard, over images
+    p: float  # the larger of the two: against no effect, over images, and against edits of random prototypes
+
+
+def edit_effect(effects: np.ndarray, nulls: np.ndarray) -> EditEffect:
+    """Effects of one edit on one attribute (n images,) against those of edits of random prototypes, means over images (R,)."""
+    n, r = len(effects), len(nulls)
+    mean, error = effects.mean(), effects.std(ddof=1) / np.sqrt(n)
+    spread = np.sqrt(np.square(nulls).mean())
+    p = max(2 * student.sf(abs(mean) / max(error, 1e-12), n - 1), 2 * student.sf(abs(mean) / max(spread, 1e-12), r))
+    return EditEffect(float(mean), float(error), float(p))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """P-values corrected for their number (Holm 1979)."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
+
+
+def tellable(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether each combination of two attributes occurs often enough for the one to be told from the other; NaN is unknown."""
+    return all(((a == x) & (b == y)).sum() >= FEWEST for x in (0, 1) for y in (0, 1))
+
+
+def judge(table: pd.DataFrame) -> pd.DataFrame:
+    """Add corrected p-values and the verdict to one row a pair with edit, edit_p, generated, generated_p.
+
+    A shortcut needs both: the edit of A moves B, and images generated from real scores turn out with the wrong B because of A. Edits alone
+    leave what images can be, and then move much; generation alone shows also what the model cannot draw.
+    """
+    table["p"] = holm(table[["edit_p", "generated_p"]].max(axis=1).to_numpy())
+    least = table[["edit", "generated"]].abs().min(axis=1)
+    table["shortcut"] = (table["p"] < LEVEL) & (least >= LEAST_EFFECT) & (np.sign(table["edit"]) == np.sign(table["generated"]))
+    return table
+
+
+def as_tensor(values: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(values).to(like)

@@ -1,0 +1,156 @@
+"""Sampling images into a folder: whole PNGs alone, numbered, resumable, the same for every batch size and number of processes."""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from global_config import RECORDS_DIR
+from train.errors import UserError
+
+SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral"]
+SAMPLES_DIR = RECORDS_DIR / "FID"
+LATENT_SEEDS = 2**32  # added to an image's seed for its scores, so that they do not share their noise with its pixels
+
+
+class Sampling(NamedTuple):
+    """How to sample; image i has seed `seed` + i. eta is of the ancestral sampler alone."""
+
+    total_gen_num: int
+    sampler: str = "heun"
+    steps: int = 18
+    eta: float = 1.0
+    seed: int = 0
+
+
+def sampling_parser(doc: str) -> argparse.ArgumentParser:
+    """The options that both sampling scripts share."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
+    parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
+    parser.add_argument("--total_gen_num", type=int, default=10000, help="number of images (default: 10000)")
+    parser.add_argument("--sampler", default="heun", choices=SAMPLERS, help="default: heun, which calls the network twice a step")
+    parser.add_argument("--steps", type=int, default=18, help="steps of the sampler (default: 18)")
+    parser.add_argument("--eta", type=float, help="of --sampler ancestral: 0 is DDIM, 1 is DDPM (default: 1)")
+    parser.add_argument("--batch", type=int, default=250, help="images sampled together (default: 250)")
+    parser.add_argument("--seed", type=int, default=0, help="image i has seed SEED + i (default: 0)")
+    parser.add_argument("--run", type=int, metavar="K", help="go on with run_K (default: a new one)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    return parser
+
+
+def parse_sampling(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Sampling]:
+    args = parser.parse_args()
+    for option, least in (("total_gen_num", 1), ("batch", 1), ("steps", 2), ("seed", 0)):
+        if getattr(args, option) < least:
+            parser.error(f"--{option} must be at least {least}")
+    if args.eta is not None and args.sampler != "ancestral":
+        parser.error(f"--eta belongs to --sampler ancestral, not to {args.sampler}")
+    if args.eta is not None and not 0 <= args.eta <= 1:
+        parser.error("--eta must lie between 0 and 1")
+    return args, Sampling(args.total_gen_num, args.sampler, args.steps, 1.0 if args.eta is None else args.eta, args.seed)
+
+
+def grid_of_levels(model, steps: int):
+    """The model's noise levels for a number of steps given by the user. Raises UserError."""
+    try:
+        return model.sigmas(steps)
+    except ValueError as error:
+        raise UserError(f"--steps: {error}") from None
+
+
+def open_folder(parent: Path, number: int | None, settings: dict) -> Path:
+    """Claim a new run_<k>, or check that run_<number> was begun with the same settings. The settings lie beside it as run_<k>.json."""
+    from train.images import replace_file
+
+    if number is not None:
+        folder, file = parent / f"run_{number}", parent / f"run_{number}.json"
+        if not file.is_file():
+            known = sorted(path.stem for path in parent.glob("run_*.json"))
+            raise UserError(f"--run {number}: {folder} does not exist; there are: {', '.join(known) or 'none'}")
+        begun = json.loads(file.read_text())
+        different = [key for key in settings if begun.get(key) != settings[key]]
+        if different:
+            key = different[0]
+            raise UserError(f"--run {number} was begun with {key} = {begun.get(key)}, not {settings[key]}; give the same or start a new run")
+        return folder
+    number = 0
+    while True:
+        folder = parent / f"run_{number}"
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            number += 1
+    replace_file(parent / f"run_{number}.json", lambda path: path.write_text(json.dumps(settings, indent=1)))
+    return folder
+
+
+def generate(
+    run,
+    kind: str,
+    sampling: Sampling,
+    about: dict,
+    scores_of: Callable,
+    device,
+    number: int | None = None,
+    batch: int = 250,
+    rank: int = 0,
+    world: int = 1,
+) -> Path:
+    """Sample images from the scores scores_of(image numbers) -> s (B, m), into records/FID/<kind>_<run>/run_<k>; what is there stays.
+
+    kind: 'cond' or 'uncond'; about: further facts for the settings file; number: k of a run to go on with. Returns the folder.
+    """
+    import torch
+    from tqdm import tqdm
+
+    from models.samplers import SeededNoise, sample
+    from train import distributed
+    from train.images import save_png, to_uint8
+
+    sigmas = grid_of_levels(run.model, sampling.steps)
+    parent = SAMPLES_DIR / f"{kind}_{run.name}_{run.version}"
+    settings = {"run": str(run.folder), "training_step": run.step, "averaged_weights": run.averaged} | sampling._asdict() | about
+    folder = distributed.broadcast(open_folder(parent, number, settings) if rank == 0 else None, world)
+    data = run.config.data
+    missing = [i for i in range(sampling.total_gen_num) if not (folder / f"{i:06d}.png").exists()]
+    mine = missing[rank::world]
+    for start in tqdm(range(0, len(mine), batch), desc="sampling", unit="batch", disable=rank != 0):
+        numbers = mine[start : start + batch]
+        noise = SeededNoise([sampling.seed + n for n in numbers], (data.channels, data.image_size, data.image_size), device)
+        with torch.no_grad():
+            s = scores_of(numbers)
+        z = (sigmas[0].float() * noise()).contiguous(memory_format=torch.channels_last)
+        made = sample(sampling.sampler, run.model.denoiser(s), z, sigmas, noise, sampling.eta)
+        for index, pixels in zip(numbers, to_uint8(made)):
+            save_png(pixels, folder / f"{index:06d}.png", workshop=parent)
+    if world > 1:
+        torch.distributed.barrier()
+    if rank == 0:
+        print(f"{sampling.total_gen_num} images in {folder} ({len(missing)} of them new); settings in {folder}.json")
+    return folder
+
+
+def conditional_scores(run, images, device) -> Callable:
+    """Image number -> the scores of image (number mod N) of a set."""
+    from train.images import to_tensor
+
+    return lambda numbers: run.model.score(to_tensor(images.pixels[[n % len(images) for n in numbers]]).to(device))
+
+
+def unconditional_scores(latent, sampling: Sampling, device) -> Callable:
+    """Image number -> scores sampled from the latent model by the same sampler, one seed an image."""
+    from models.samplers import SeededNoise, sample
+
+    # in the published formulation the latent model has fewer timesteps than the image model
+    steps = min(sampling.steps, latent.schedule.timesteps) if latent.schedule is not None else sampling.steps
+    sigmas = latent.sigmas(steps)
+
+    def scores_of(numbers):
+        noise = SeededNoise([LATENT_SEEDS + sampling.seed + n for n in numbers], latent.mean.shape, device)
+        z = sample(sampling.sampler, latent.denoise, sigmas[0].float() * noise(), sigmas, noise, sampling.eta)
+        return latent.scores(z)
+
+    return scores_of

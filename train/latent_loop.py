@@ -1,0 +1,130 @@
+"""Training of a latent model: everything random is a function of (seed, step), so resuming has nothing to restore but tensors."""
+
+import copy
+import json
+import math
+import signal
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from models.denoiser import expand
+from models.latent import LatentModel
+from train.images import replace_file
+from train.latents import LatentConfig, ScoreSplits
+from train.loop import batch_indices, ema_decay, interruptible
+
+CHECKPOINT_EPOCHS = 20
+WARMUP = 100
+LEVELS = 16  # noise levels at which held-out vectors are tried
+
+
+def draw_levels(model: LatentModel, count: int, generator: torch.Generator) -> Tensor:
+    """Noise levels (count,): uniform t as published, or ln sigma normal(-0.5, 1.4): EDM's with the data's deviation at 1."""
+    if model.schedule is not None:
+        t = torch.randint(model.schedule.timesteps, (count,), generator=generator)
+        return model.schedule.sigma(t.to(model.schedule.log_sigmas.device)).cpu()
+    return (torch.randn(count, generator=generator) * 1.4 - 0.5).exp()
+
+
+def denoising_loss(model: LatentModel, z0: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+    """Weighted squared error on standardised vectors z0 (B, m) at levels sigma (B,): scalar."""
+    error = model.denoise(z0 + expand(sigma, z0) * noise, sigma) - z0
+    return (model.loss_weight(sigma) * error.square().mean(1)).mean()
+
+
+class LatentTrainer:
+    """State of a latent training. state: what last.pt holds, to go on from, or None."""
+
+    def __init__(self, config: LatentConfig, model: LatentModel, scores: ScoreSplits, run_step: int, device: torch.device, state: dict | None = None):
+        self.config, self.run_step, self.device = config, run_step, device
+        self.steps = math.ceil(config.epochs * len(scores.train) / config.batch_size)
+        self.epoch = max(1, math.ceil(len(scores.train) / config.batch_size))  # steps
+        if state is None:
+            model.fit(scores.train)
+        self.model = model.to(device).train()
+        self.averaged = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr)
+        self.step, self.best = 0, math.inf
+        if state is not None:
+            self.model.load_state_dict(state["model"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.best = state["step"], state["best"]
+        self.train = self.model.standardise(scores.train.to(device))
+        held = self.model.standardise(scores.held_out.to(device))
+        generator = torch.Generator().manual_seed(config.seed)
+        self.held = held.repeat(math.ceil(LEVELS * 16 / len(held)), 1)  # enough trials for a steady mean on small sets too
+        self.held_levels = draw_levels(self.model, len(self.held), generator).to(device)
+        self.held_noise = torch.randn(self.held.shape, generator=generator).to(device)
+
+    def _rate(self) -> float:
+        rate = self.config.lr * min(1.0, (self.step + 1) / WARMUP)
+        return rate * 0.5 * (1 + math.cos(math.pi * self.step / self.steps)) if self.config.lr_decay == "cosine" else rate
+
+    def _train_step(self) -> float:
+        config = self.config
+        rows = batch_indices(config.seed, self.step, config.batch_size, len(self.train))
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([config.seed, self.step]).generate_state(1)[0]))
+        z0 = self.train[torch.from_numpy(rows).to(self.device)]
+        sigma, noise = draw_levels(self.model, len(z0), generator).to(self.device), torch.randn(z0.shape, generator=generator).to(self.device)
+        torch.manual_seed(int(generator.initial_seed()))  # dropout
+        self.optimizer.param_groups[0]["lr"] = self._rate()
+        loss = denoising_loss(self.model, z0, sigma, noise)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        decay = ema_decay(config.ema, self.step)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
+        self.step += 1
+        return loss.item()
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float:
+        """Of the averaged weights, at the same levels and noise every time."""
+        return denoising_loss(self.averaged, self.held, self.held_levels, self.held_noise).item()
+
+    def _plain(self) -> dict:
+        return {"config": self.config.model_dump(mode="json"), "run_step": self.run_step, "step": self.step}
+
+    def save_best(self, folder: Path) -> None:
+        replace_file(folder / "best.pt", lambda file: torch.save(self._plain() | {"model": self.averaged.state_dict(), "held_out": self.best}, file))
+
+    def save_last(self, folder: Path) -> None:
+        state = self._plain() | {"model": self.model.state_dict(), "averaged": self.averaged.state_dict(), "best": self.best}
+        replace_file(folder / "last.pt", lambda file: torch.save(state | {"optimizer": self.optimizer.state_dict()}, file))
+
+    def run(self, folder: Path) -> int | None:
+        """Train to the end, or until a signal, whose number is returned. last.pt is saved either way, best.pt whenever it improves."""
+        losses = []
+        metrics = folder / "metrics.jsonl"
+        if metrics.exists():  # what was logged after the checkpoint is about to be logged again
+            kept = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= self.step]
+            replace_file(metrics, lambda file: file.write_text("".join(line + "\n" for line in kept)))
+        bar = tqdm(total=self.steps, initial=self.step, unit="step", dynamic_ncols=True, mininterval=1.0)
+        with interruptible() as received:
+            while self.step < self.steps:
+                losses.append(self._train_step())
+                bar.update()
+                last = self.step == self.steps
+                if last or self.step % self.epoch == 0:
+                    held_out = self.held_out_loss()
+                    if held_out < self.best:
+                        self.best = held_out
+                        self.save_best(folder)
+                    with open(metrics, "a") as file:
+                        file.write(json.dumps({"step": self.step, "loss": float(np.mean(losses)), "held_out": held_out}) + "\n")
+                    bar.set_postfix(refresh=False, loss=f"{np.mean(losses):.4f}", held_out=f"{held_out:.4f}")
+                    losses = []
+                if last or received or self.step % (CHECKPOINT_EPOCHS * self.epoch) == 0:
+                    self.save_last(folder)
+                if received:
+                    bar.close()
+                    return received[0] if received else signal.SIGTERM
+        bar.close()
+        return None

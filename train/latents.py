@@ -1,0 +1,117 @@
+"""The latent models of a run: records/latent_ddim/<name>_v<n>/version_<l>/ with best.pt, last.pt and metrics.jsonl."""
+
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+import torch
+from pydantic import Field, ValidationError
+from torch import Tensor
+
+from global_config import RECORDS_DIR
+from models.latent import LatentMLP, LatentModel, LatentUNet1d
+from models.prototype_encoder import MAX_SCORE
+from models.schedule import LinearSchedule
+from train.config import Natural, Positive, Section, complaint
+from train.data.dataset import list_source, load_split
+from train.errors import UserError, listed
+from train.images import replace_file
+from train.runs import Run, load_state
+from train.scores import encode
+
+LATENTS_DIR = RECORDS_DIR / "latent_ddim"
+
+
+class LatentConfig(Section):
+    """What a latent model is and how it is trained."""
+
+    network: Literal["mlp", "unet1d"] = "mlp"
+    formulation: Literal["edm", "eps"] = "edm"
+    timesteps: Annotated[int, Field(ge=21)] = 100  # of the eps formulation
+    width: Positive = 384  # of the mlp
+    layers: Positive = 5  # of the mlp
+    multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4]  # of the unet1d
+    blocks: Positive = 3  # of the unet1d
+    epochs: Positive = 200
+    batch_size: Positive = 256
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr_decay: Literal["constant", "cosine"] = "cosine"
+    ema: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    seed: Natural = 0
+
+
+PRESETS = {"mlp": {}, "unet1d": {"network": "unet1d", "formulation": "eps", "lr": 1e-4, "lr_decay": "constant"}}  # the second as published
+
+
+def latent_config(values: dict, where: str) -> LatentConfig:
+    """Validate plain values. Raises UserError."""
+    try:
+        return LatentConfig.model_validate(values)
+    except ValidationError as error:
+        raise UserError(complaint(error.errors()[0], where, LatentConfig)) from None
+
+
+def build_latent(config: LatentConfig, scores: int, bounded: bool) -> LatentModel:
+    """A freshly initialised latent model over that many scores; bounded: similarities end at 9.21."""
+    network = LatentMLP(scores, config.width, config.layers) if config.network == "mlp" else LatentUNet1d(64, config.multipliers, config.blocks)
+    schedule = LinearSchedule(config.timesteps) if config.formulation == "eps" else None
+    return LatentModel(network, scores, schedule, MAX_SCORE if bounded else None)
+
+
+def latents_folder(run: Run) -> Path:
+    return LATENTS_DIR / f"{run.name}_v{run.version}"
+
+
+class ScoreSplits(NamedTuple):
+    train: Tensor  # (N, m)
+    held_out: Tensor  # (K, m)
+
+
+def cached_scores(run: Run, device: torch.device) -> ScoreSplits:
+    """Scores of the training images, and of the val split (else of a tenth of the training images, then left out of the first).
+
+    Encoded once a run and training step. Raises UserError.
+    """
+    found = {}
+    splits = [split for split in ("train", "val") if split in set(list_source(run.config.data).splits)]
+    for split in splits:
+        file = latents_folder(run) / f"scores_{split}_step{run.step}.npy"
+        if not file.is_file():
+            scores = encode(run.model, load_split(run.config.data, split), device=device)
+            replace_file(file, lambda path: np.save(path, scores.numpy()))
+        found[split] = torch.from_numpy(np.load(file))
+    if "val" in found:
+        return ScoreSplits(found["train"], found["val"])
+    scores = found["train"]
+    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(0))
+    tenth = max(1, len(scores) // 10)
+    return ScoreSplits(scores[order[tenth:]], scores[order[:tenth]])
+
+
+def latent_versions(run: Run) -> list[int]:
+    """Existing versions of a run's latent models, ascending."""
+    return sorted(int(path.parent.name.removeprefix("version_")) for path in latents_folder(run).glob("version_*/best.pt"))
+
+
+def load_latent(run: Run, version: int | None = None, device: torch.device | str = "cpu") -> tuple[LatentModel, int]:
+    """The latent model of a run (default: its newest), for use. Raises UserError."""
+    known = latent_versions(run)
+    if not known:
+        raise UserError(
+            f"{run.name} version {run.version} has no latent model; train one with: "
+            f"python train/train_latent_ddim.py --dataset {run.name} --version_num {run.version}"
+        )
+    if version is None:
+        version = known[-1]
+    if version not in known:
+        raise UserError(f"--latent_version {version}: {run.name} version {run.version} has no such latent model; there are {listed(known, 30)}")
+    path = latents_folder(run) / f"version_{version}" / "best.pt"
+    state = load_state(path, {"config", "model", "run_step"})
+    if state["run_step"] != run.step:
+        raise UserError(f"{path}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; train a new latent model")
+    model = build_latent(latent_config(state["config"], str(path)), len(run.model.encoder.prototypes), run.model.encoder.log_scores)
+    try:
+        model.load_state_dict(state["model"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights do not fit its config: {str(error).splitlines()[-1].strip()}") from None
+    return model.to(device).eval().requires_grad_(False), version

@@ -1,0 +1,71 @@
+"""Train the latent model of a run: a small diffusion model over its prototype scores, for sampling without any image.
+
+The scores of the training images are encoded once. The default network is a fully connected one; --network unet1d is the published one (eps on
+100 timesteps, learning rate 1e-4; --set multipliers=[1,2] for FashionMNIST). Results go to records/latent_ddim/<dataset>_v<n>/version_<l>/: best.pt
+(averaged weights of the lowest held-out loss), last.pt, metrics.jsonl.
+"""
+
+import argparse
+import signal
+import sys
+
+from train.errors import UserError, listed, run_script
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
+    parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
+    parser.add_argument("--network", default="mlp", choices=["mlp", "unet1d"], help="default: mlp")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, e.g. epochs=100; repeatable")
+    parser.add_argument("--resume", type=int, metavar="L", help="go on with that version of the run's latent models")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+
+    import torch
+
+    from train.config import override
+    from train.distributed import pick_device
+    from train.latent_loop import LatentTrainer
+    from train.latents import PRESETS, build_latent, cached_scores, latent_config, latents_folder
+    from train.runs import claim_version, load_run, load_state
+
+    device = pick_device(args.device)
+    run = load_run(args.dataset, args.version_num, device)
+    state = None
+    if args.resume is not None:
+        folder = latents_folder(run) / f"version_{args.resume}"
+        if not (folder / "last.pt").is_file():
+            known = [path.parent.name for path in latents_folder(run).glob("version_*/last.pt")]
+            raise UserError(f"--resume {args.resume}: {folder} holds no last.pt; there are {listed(sorted(known))}")
+        state = load_state(folder / "last.pt", {"config", "model", "averaged", "optimizer", "step", "best", "run_step"})
+        if state["run_step"] != run.step:
+            raise UserError(f"{folder}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; start a new one")
+    config = latent_config(override(PRESETS[args.network] if state is None else state["config"], args.set), "--set")
+    scores = cached_scores(run, device)
+    torch.manual_seed(config.seed)
+    model = build_latent(config, scores.train.shape[1], run.model.encoder.log_scores)
+    trainer = LatentTrainer(config, model, scores, run.step, device, state)
+    if state is None:
+        folder = claim_version(latents_folder(run))
+    version = folder.name.removeprefix("version_")
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    print(
+        f"{run.name} version {run.version}: {len(scores.train)} vectors of {scores.train.shape[1]} scores, {parameters:.1f} M parameters on {device}"
+    )
+    stopped_by = trainer.run(folder)
+    names = f"--dataset {run.name} --version_num {run.version}"
+    if stopped_by:
+        print(f"stopped by {signal.Signals(stopped_by).name} after step {trainer.step}, saved; go on with:")
+        print(f"  python train/train_latent_ddim.py {names} --resume {version}")
+        sys.exit(128 + stopped_by)
+    print(f"done: {folder}; lowest held-out loss {trainer.best:.4f}; next:")
+    print(f"  python train/unconditional_sampling.py {names} --latent_version {version} --total_gen_num 100")
+
+
+if __name__ == "__main__":
+    run_script(main)
