@@ -8,11 +8,15 @@ from train.errors import UserError, listed
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
 
 
-def run_parser(doc: str, steps: int | None = STEPS) -> argparse.ArgumentParser:
-    """A parser with the options by which every script names its run; steps: default of --steps, None where there is none."""
+def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> argparse.ArgumentParser:
+    """A parser with the options by which every script names its run; steps: default of --steps, None where there is none.
+
+    several: --version_num takes more than one.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
-    parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
+    text = "versions of the run" if several else "version of the run"
+    parser.add_argument("--version_num", type=int, nargs="+" if several else None, help=f"{text} (default: the newest)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     if steps:
         parser.add_argument("--steps", type=int, default=steps, help=f"Heun steps to invert and to regenerate (default: {steps})")

@@ -20,7 +20,7 @@ FEWEST = 5  # images in each of the four cells of a pair
 
 
 def class_gap(scores: np.ndarray, labels: np.ndarray, top: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """-> (gap (m,), prototypes by falling |AUROC - 1/2|): what each of an attribute's top prototypes differs by between its two classes, 0 for others.
+    """What an attribute's top prototypes differ by between its two classes, 0 for others; and all prototypes by falling |AUROC - 1/2|: (m,) each.
 
     top: how many; None takes those whose AUROC is more than three standard errors off one half (Hanley and McNeil 1982, at AUROC 1/2).
     """

@@ -32,7 +32,7 @@ class LatentConfig(Section):
     layers: Positive = 5  # of the mlp
     multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4]  # of the unet1d
     blocks: Positive = 3  # of the unet1d
-    epochs: Positive = 200
+    epochs: Positive = 120
     batch_size: Positive = 256
     lr: Annotated[float, Field(gt=0)] = 1e-3
     lr_decay: Literal["constant", "cosine"] = "cosine"
@@ -40,7 +40,10 @@ class LatentConfig(Section):
     seed: Natural = 0
 
 
-PRESETS = {"mlp": {}, "unet1d": {"network": "unet1d", "formulation": "eps", "lr": 1e-4, "lr_decay": "constant"}}  # the second as published
+PRESETS = {
+    "mlp": {},
+    "unet1d": {"network": "unet1d", "formulation": "eps", "epochs": 200, "lr": 1e-4, "lr_decay": "constant"},
+}  # the second as published
 
 
 def latent_config(values: dict, where: str) -> LatentConfig:

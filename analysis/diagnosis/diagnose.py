@@ -1,11 +1,11 @@
 """Has the model learnt a shortcut, and which? (Weng et al. 2026, Sec. 4.4)
 
-Two questions are asked of every ordered pair of attributes A, B, with labelled images in which the two are not tied (by default the run's data set
-without its `where`). Edit: the prototypes that tell A (ranked by AUROC) are raised and lowered by half of their class gap, on test images at their
-own x_T; does the evidence of B move, more than when random prototypes are moved as much? Generation: images from real, unedited scores and random x_T;
-does B come out wrong because of A? Both must say so, by at least a fifth of the difference between having B and not, at corrected p < 0.05.
-Evidence is read by a small classifier trained on the labelled images, or by the prototypes alone with --no-classifier. Results go to
-records/diagnose/<dataset>_v<n>/.
+Two questions are asked of every ordered pair of attributes A, B, with labelled images in which the two are not tied (by default the run's
+data set without its `where`). Edit: the prototypes that tell A (ranked by AUROC) are raised and lowered by half of their class gap, on test
+images at their own x_T; does the evidence of B move, more than when random prototypes are moved as much? Generation: images from real, unedited
+scores and random x_T; does B come out wrong because of A? Both must say so, by at least a fifth of the difference between having B and
+not, at corrected p < 0.05. Evidence is read by a small classifier trained on the labelled images, or by the prototypes alone with
+--no-classifier. Results go to records/diagnose/<dataset>_v<n>/.
 """
 
 import argparse

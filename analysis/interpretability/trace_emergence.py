@@ -1,9 +1,11 @@
 """When and where does a prototype appear while the model denoises? (Weng et al. 2026, Sec. 4.3)
 
 Images are generated from one x_T with their own scores s and with s', one prototype raised to its largest score in the test set. At every step
-the denoiser's estimate of x0 is encoded again. When: s_k(x0-hat | s') - s_k(x0-hat | s) against the timestep, mean and deviation over images, and
-the timestep at which the mean has risen by half. Where: x0-hat and the prototype's similarity map along the way, as a strip and as an animation.
-Timesteps are those of the 1000-step linear schedule at the same noise level. Results go to records/trace_emergence/<dataset>_v<n>/.
+the denoiser's estimate of x0 is encoded again. When it appears: s_k(x0-hat | s') - s_k(x0-hat | s) against the timestep, and the timestep at which
+its mean has risen by half. When it is decided: s' is used only down to some timestep and s after it, and the timestep is told by which half of the
+final effect is settled; a model whose scores say nearly everything shows a prototype at once and decides it later. Where: x0-hat and the prototype's
+similarity map along the way, as a strip and as an animation. Timesteps are those of the 1000-step linear schedule at the same noise level.
+Results go to records/trace_emergence/<dataset>_v<n>/.
 """
 
 import argparse
@@ -12,11 +14,13 @@ from analysis.script import open_run, parse_images, prototypes_or_most_used, req
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
+SWITCHES = 12  # timesteps at which s' gives way to s
+SWITCHED_IMAGES = 8
 
 
 def parse_args() -> argparse.Namespace:
-    parser = run_parser(__doc__, steps=36)
-    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the eight used most, no two alike)")
+    parser = run_parser(__doc__)
+    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the six used most, no two alike)")
     parser.add_argument("--num_samples", type=int, default=16, help="test images of the curves (default: 16)")
     parser.add_argument("--images", metavar="ID", default="0", help="test image of the strip and the animation (default: 0)")
     args = parser.parse_args()
@@ -68,8 +72,28 @@ def trace_scores(run, noise, s, steps: int, show: int):
     return torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(shown), last
 
 
-def emergence_table(run, test, scores, prototypes, t, rises, changes):
-    """One row a prototype, ordered by emergence (early, that is high t, first). rises (K, T, n); changes (K, n, H, W) in grey levels."""
+def switched_scores(run, noise, late, early, sigmas, cuts, prototype: int):
+    """Score of a prototype in images generated with scores `early` (n, m) above the noise levels `cuts` (S,) and `late` below: (S, n)."""
+    import torch
+
+    from models.samplers import heun
+
+    count, n = len(cuts), len(noise)
+    until = cuts.to(noise).repeat_interleave(n)  # (S n,)
+    early, late = early.repeat(count, 1), late.repeat(count, 1)
+
+    def denoiser(z, sigma):
+        return run.model.denoise(z, sigma, torch.where((sigma > until)[:, None], early, late))
+
+    made = heun(denoiser, noise.repeat(count, 1, 1, 1), sigmas).clamp(-1, 1)
+    return run.model.score(made)[:, prototype].view(count, n).cpu()
+
+
+def emergence_table(run, test, scores, prototypes, t, rises, changes, switch_t, kept):
+    """One row a prototype, ordered by emergence (early, that is high t, first; then by when it is decided).
+
+    rises (K, T, n) at timesteps t; changes (K, n, H, W) in grey levels; kept (K, S) effects of s' down to timesteps switch_t.
+    """
     import numpy as np
     import pandas as pd
 
@@ -83,13 +107,14 @@ def emergence_table(run, test, scores, prototypes, t, rises, changes):
     regions = SOURCES[run.config.data.source].regions
     shares = resolve(regions)(run.config.data.image_size) if regions else {}
     rows = []
-    for k, rise, change in zip(prototypes, rises, changes):
+    for k, rise, change, effect in zip(prototypes, rises, changes, kept):
         spread = np.array([half_rise(t, rise[:, chosen].mean(1)) for chosen in resampled])
         rows.append(
             {
                 "prototype": k,
                 "half_rise_t": half_rise(t, rise.mean(1)),
                 "deviation": float(np.std(spread[~np.isnan(spread)])) if not np.isnan(spread).all() else np.nan,
+                "half_decided_t": half_rise(switch_t, effect),
                 "rise": float(rise[-1].mean()),
                 "frequency": float(np.mean([spectral_centroid(image) for image in change])),
                 "changed_share": float((np.abs(change) > 8).mean()),
@@ -99,22 +124,26 @@ def emergence_table(run, test, scores, prototypes, t, rises, changes):
             rows[-1] |= {"attribute": attribute[k], "auroc": auroc[k]}
         if shares:
             rows[-1] |= {"region_share": shares[attribute[k]]}
-    return pd.DataFrame(rows).set_index("prototype").sort_values("half_rise_t", ascending=False)
+    return pd.DataFrame(rows).set_index("prototype").sort_values(["half_rise_t", "half_decided_t"], ascending=False)
 
 
-def draw_curves(table, curves: dict, t, path):
+def draw_curves(table, curves: dict, t, kept: dict, switch_t, path):
+    """Above: when the raised score appears in x0-hat, mean and deviation over images; below: when it is decided."""
     from analysis.figures import plt, save_figure
 
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, (appears, decided) = plt.subplots(2, 1, figsize=(7, 6.5), layout="constrained", sharex=True)
     for colour, k in enumerate(table.index):
         mean, deviation = curves[k].mean(1), curves[k].std(1)
         about = f" {table.loc[k, 'attribute']} {table.loc[k, 'auroc']:.2f}" if "attribute" in table else ""
-        axis.plot(t, mean, color=f"C{colour}", label=f"{k}{about}, t = {table.loc[k, 'half_rise_t']:.0f}")
-        axis.fill_between(t, mean - deviation, mean + deviation, color=f"C{colour}", alpha=0.12, linewidth=0)
-    axis.invert_xaxis()
-    axis.set_xlabel("timestep (noise on the left)")
-    axis.set_ylabel("rise of the score in x0-hat")
-    axis.legend(fontsize=7, title="prototype, half-rise", title_fontsize=7)
+        appears.plot(t, mean, color=f"C{colour}", label=f"{k}{about}, t = {table.loc[k, 'half_rise_t']:.0f}")
+        appears.fill_between(t, mean - deviation, mean + deviation, color=f"C{colour}", alpha=0.12, linewidth=0)
+        decided.plot(switch_t, kept[k], ".-", color=f"C{colour}", label=f"{k}, t = {table.loc[k, 'half_decided_t']:.0f}")
+    appears.invert_xaxis()
+    appears.set_ylabel("rise of the score in x0-hat")
+    decided.set_ylabel("final rise, raised down to t only")
+    decided.set_xlabel("timestep (noise on the left)")
+    for axis, title in ((appears, "half risen at"), (decided, "half decided by")):
+        axis.legend(fontsize=7, title=f"prototype, {title}", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return save_figure(figure, path)
 
 
@@ -179,36 +208,45 @@ def main() -> None:
     others = [row for row in range(min(args.num_samples, len(test))) if row != shown]
     rows = [shown, *others[: args.num_samples - 1]]
     scores = encode(run.model, test, device=device)
-    prototypes = prototypes_or_most_used(args.prototypes, run, test, scores, 8)
+    prototypes = prototypes_or_most_used(args.prototypes, run, test, scores, 6)
     encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows]).to(device), args.steps)
     sigmas, base, own, plain = trace_scores(run, encoding.noise, encoding.scores, args.steps, 0)
     t = LinearSchedule().timestep(sigmas).numpy()
-    estimates, rises, changes, maps = {None: own}, [], [], {}
+    grid = run.model.sigmas(args.steps)
+    cuts = sigmas[torch.linspace(0, len(sigmas) - 1, min(SWITCHES, len(sigmas))).round().long()]
+    switch_t, few = LinearSchedule().timestep(cuts).numpy(), slice(0, SWITCHED_IMAGES)
+    estimates, rises, changes, kept, maps = {None: own}, [], [], [], {}
     for k in tqdm(prototypes, desc="generating", unit="prototype", leave=False):
         raised = with_score(encoding.scores, k, scores[:, k].max().item())
         _, found, estimates[k], last = trace_scores(run, encoding.noise, raised, args.steps, 0)
         rises.append((found[..., k] - base[..., k]).numpy())  # (T, n)
         changes.append(((last - plain).clamp(-2, 2).mean(1) * 127.5).cpu().numpy())  # (n, H, W)
         with torch.no_grad():
+            final = switched_scores(run, encoding.noise[few], encoding.scores[few], raised[few], grid, cuts, k)
+            kept.append((final - run.model.score(plain[few].clamp(-1, 1))[:, k].cpu()).mean(1).numpy())  # (S,)
             closeness = run.model.encoder.scores_of(run.model.encoder.distances(estimates[k].clamp(-1, 1)))[:, k]
         closeness = (closeness - closeness.min()).cpu().numpy()  # (T, H', W')
         maps[k] = (closeness, float(closeness.max()))
-    table = emergence_table(run, test, scores, prototypes, t, np.array(rises), np.array(changes))
+    table = emergence_table(run, test, scores, prototypes, t, np.array(rises), np.array(changes), switch_t, kept)
 
     folder, order = results_folder("trace_emergence", run), list(table.index)
-    files = draw_curves(table, dict(zip(prototypes, rises)), t, folder / "emergence")
+    files = draw_curves(table, dict(zip(prototypes, rises)), t, dict(zip(prototypes, kept)), switch_t, folder / "emergence")
     strip = draw_strip(run, order, estimates, maps, t, folder / "strip")
     frames = [rendered(draw_frame(run, order, estimates, t[step], step, maps)) for step in tqdm(range(len(t)), desc="animation", leave=False)]
     animation = save_animation(frames, folder / "emergence.gif")
-    arrays = save_arrays(folder / "emergence.npz", prototypes=prototypes, timestep=t, sigma=sigmas.numpy(), rises=np.array(rises))
+    numbers = {"timestep": t, "sigma": sigmas.numpy(), "rises": np.array(rises), "switch_timestep": switch_t, "kept": np.array(kept)}
+    arrays = save_arrays(folder / "emergence.npz", prototypes=prototypes, **numbers)
     csv = save_table(folder / "emergence.csv", table)
 
     print(table.round(3).to_string())
-    risen = table.dropna(subset="half_rise_t")
-    for column, meaning in (("frequency", "spatial frequency of the change"), ("region_share", "size of the attribute's region")):
-        if column in risen and len(risen) > 2 and risen[column].nunique() > 1:
-            rho, p = spearmanr(risen["half_rise_t"], risen[column])
-            print(f"Spearman of emergence (t) and {meaning}: {rho:+.2f} (p = {p:.2f}, {len(risen)} prototypes)")
+    for when, name in (("half_rise_t", "appearance"), ("half_decided_t", "decision")):
+        risen = table.dropna(subset=when)
+        for column, meaning in (("frequency", "spatial frequency of the change"), ("region_share", "size of the attribute's region")):
+            if column in risen and len(risen) > 2 and risen[column].nunique() > 1 and risen[when].nunique() > 1:
+                rho, p = spearmanr(risen[when], risen[column])
+                print(f"Spearman of {name} (t) and {meaning}: {rho:+.2f} (p = {p:.2f}, {len(risen)} prototypes)")
+    if table["half_rise_t"].nunique() == 1:
+        print("every prototype is there from the first step on: these scores nearly determine the image, and the decisions tell them apart")
     print(f"curves: {files[0]}; strip: {strip[0]}; animation: {animation}; arrays: {arrays}; table: {csv}")
 
 
