@@ -75,7 +75,7 @@ def generated_effect(change: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[
     freedom = len(a) - 3
     variance = np.square(change - x @ coefficients).sum() / freedom
     error = np.sqrt(variance * np.linalg.inv(x.T @ x)[1, 1])
-    return coefficients[1], error, 2 * student.sf(abs(coefficients[1]) / error, freedom)
+    return coefficients[1], error, 2 * student.sf(abs(coefficients[1]) / max(error, 1e-12), freedom)
 
 
 class EditEffect(NamedTuple):

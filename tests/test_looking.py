@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -35,29 +36,33 @@ def samples(folder):
     return {path.name: np.asarray(Image.open(path)) for path in sorted(folder.iterdir())}
 
 
+def folder_of(done) -> Path:
+    """Where a sampling script says that its images are."""
+    return Path(done.stdout.split(" images in ")[1].split(" (")[0])
+
+
 def sample(bench, *args, **options):
     return bench.run("train/conditional_sampling.py", "--device", "cpu", "--steps", 3, *args, **options)
 
 
 def test_sampling_is_exact_resumable_and_independent_of_batches_and_processes(trained):
-    parent = trained.records / "FID" / "cond_tiny_0"
-    sample(trained, "--total_gen_num", 13, "--batch", 13)
-    whole = samples(parent / "run_0")
+    first = folder_of(sample(trained, "--total_gen_num", 13, "--batch", 13))
+    number, whole = first.name.removeprefix("run_"), samples(first)
     assert sorted(whole) == [f"{i:06d}.png" for i in range(13)] and whole["000000.png"].shape == (16, 16, 3)
-    (parent / "run_0" / "000004.png").unlink()
-    (parent / "run_0" / "000009.png").unlink()
-    assert "2 of them new" in sample(trained, "--total_gen_num", 13, "--batch", 1, "--run", 0).stdout
-    again = samples(parent / "run_0")
+    (first / "000004.png").unlink()
+    (first / "000009.png").unlink()
+    assert "2 of them new" in sample(trained, "--total_gen_num", 13, "--batch", 1, "--run", number).stdout
+    again = samples(first)
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
-    sample(trained, "--total_gen_num", 13, "--batch", 3, launcher=launcher)
-    shared = samples(parent / "run_1")
+    second = folder_of(sample(trained, "--total_gen_num", 13, "--batch", 3, launcher=launcher))
+    shared = samples(second)
     for name in whole:
         for other in (again, shared):
             assert np.abs(whole[name].astype(int) - other[name]).max() <= 1
     assert not np.array_equal(whole["000000.png"], whole["000001.png"])
-    settings = json.loads((parent / "run_1.json").read_text())
+    settings = json.loads(second.with_suffix(".json").read_text())
     assert settings["steps"] == 3 and settings["averaged_weights"] is True
-    refused = sample(trained, "--total_gen_num", 14, "--run", 0, check=False)
+    refused = sample(trained, "--total_gen_num", 14, "--run", number, check=False)
     assert refused.returncode == 2 and "total_gen_num = 13" in refused.stderr
 
 

@@ -82,9 +82,9 @@ def generated_folder(args, run, device, real: int):
             raise UserError(f"--images {args.images}: no such folder")
         return folder
     parent = SAMPLES_DIR / f"{args.kind}_{run.name}_{run.version}"
-    known = sorted(path for path in parent.glob("run_*") if path.is_dir())
+    known = [int(number) for path in parent.glob("run_*") if path.is_dir() and (number := path.name.removeprefix("run_")).isdigit()]
     if known:
-        return max(known, key=lambda path: int(path.name.removeprefix("run_")))
+        return parent / f"run_{max(known)}"
     if args.kind == "uncond":
         names = f"--dataset {run.name} --version_num {run.version}"
         raise UserError(f"{run.name} version {run.version} has no unconditional samples; make some: python train/unconditional_sampling.py {names}")
@@ -158,11 +158,16 @@ def export_real(images, count: int, run, split: str):
 
 def frechet(a, b) -> float:
     """FID of two arrays of activations (N, dims), from the statistics that pytorch-fid takes of them."""
+    import warnings
+
     import numpy as np
     from pytorch_fid.fid_score import calculate_frechet_distance
+    from scipy.linalg import LinAlgWarning
 
     statistics = [(np.mean(act, axis=0), np.cov(act, rowvar=False)) for act in (a, b)]
-    return float(calculate_frechet_distance(*statistics[0], *statistics[1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LinAlgWarning)  # of too few images, which the note below says in plain words
+        return float(calculate_frechet_distance(*statistics[0], *statistics[1]))
 
 
 def protocol(args, run, folders: dict, checksum: str) -> dict:

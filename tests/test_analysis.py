@@ -1,0 +1,168 @@
+"""The arithmetic of the figures on known answers, and every figure script on a tiny run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from analysis.edits import encode_and_invert, regenerate, slerp
+from analysis.evaluation.consistency import alikeness
+from analysis.interpretability.trace_emergence import half_rise, spectral_centroid
+from analysis.manipulation.manipulate import parse_setting
+from models.patronus import Patronus
+from models.prototype_encoder import PrototypeEncoder
+from models.unet import UNet
+from train.config import load_config
+
+MANIPULATE = "analysis/manipulation/manipulate.py"
+TRACE = "analysis/interpretability/trace_emergence.py"
+FIGURES = {
+    MANIPULATE: ["manipulate/tiny_v0/manipulate.png", "manipulate/tiny_v0/manipulate.npz", "manipulate/tiny_v0/manipulate.json"],
+    "analysis/evaluation/interpolate.py": ["interpolate/tiny_v0/interpolate.png", "interpolate/tiny_v0/interpolate.npz"],
+    "analysis/evaluation/extrapolate.py": ["extrapolate/tiny_v0/extrapolate.png", "extrapolate/tiny_v0/extrapolate.npz"],
+    "analysis/evaluation/consistency.py": ["consistency/tiny_v0/consistency.png", "consistency/tiny_v0/consistency.npz"],
+    TRACE: [f"trace_emergence/tiny_v0/{name}" for name in ("emergence.png", "strip.pdf", "emergence.gif", "emergence.npz", "emergence.csv")],
+}
+
+
+def small_model() -> Patronus:
+    torch.manual_seed(0)
+    encoder = PrototypeEncoder(1, 4, [8, 8], [3, 3], [2, 1], [1, 0], normalise=True, scaled_init=True)
+    return Patronus(encoder, UNet(1, 4, 8, [1, 2], 1, [False, False], 0.0)).eval()
+
+
+def test_slerp_keeps_ends_and_length():
+    a, b = torch.zeros(2, 2), torch.zeros(2, 2)
+    a[0, 0], b[1, 1] = 3.0, 3.0
+    torch.testing.assert_close(slerp(a, b, 0.0), a)
+    torch.testing.assert_close(slerp(a, b, 1.0), b)
+    middle = slerp(a, b, 0.5)
+    assert middle.norm().item() == pytest.approx(3.0) and middle[0, 0] == middle[1, 1]
+    torch.testing.assert_close(slerp(a, 2 * a, 0.5), 1.5 * a)
+
+
+def test_batches_change_no_image():
+    model, x0 = small_model(), torch.rand(5, 1, 16, 16) * 2 - 1
+    whole, parts = encode_and_invert(model, x0, 4), encode_and_invert(model, x0, 4, batch=2)
+    torch.testing.assert_close(whole, parts, rtol=1e-4, atol=5e-3)  # x_T is of size 80
+    one = regenerate(model, whole.noise, whole.scores, 4)
+    torch.testing.assert_close(one, regenerate(model, whole.noise, whole.scores, 4, batch=2), rtol=1e-4, atol=1e-4)
+
+
+def test_half_rise_of_known_curves():
+    t = np.array([900.0, 600.0, 300.0, 0.0])
+    assert half_rise(t, np.array([0.0, 0.25, 0.75, 1.0])) == pytest.approx(450)
+    assert half_rise(t, np.array([0.9, 1.0, 1.0, 1.0])) == 900
+    assert np.isnan(half_rise(t, np.array([0.0, 0.1, 0.0, -1.0])))
+
+
+def test_spectral_centroid_of_a_wave_is_its_frequency():
+    x = np.arange(32) / 32
+    wave = np.tile(np.cos(2 * np.pi * 5 * x), (32, 1))
+    assert spectral_centroid(wave) == pytest.approx(5) and spectral_centroid(wave.T) == pytest.approx(5)
+    assert spectral_centroid(7 + np.cos(2 * np.pi * 3 * x)[:, None] * np.cos(2 * np.pi * 4 * x)) == pytest.approx(5)  # 3-4-5
+
+
+def test_patches_of_one_prototype_are_alike_where_they_are():
+    vectors = torch.eye(3)[:, None].repeat(1, 4, 1)  # three prototypes, each the same patch in four images
+    within, between = alikeness(vectors)
+    np.testing.assert_allclose(within, 1, atol=1e-6)
+    assert between == pytest.approx(-0.5)  # of three unit vectors about their mean
+
+
+def test_settings_of_scores():
+    scores = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
+    old = torch.tensor([1.0, 5.0])
+    for text, expected in (("1=max", [3, 3]), ("1=min", [1, 1]), ("1=mean", [2, 2]), ("1=0.5", [0.5, 0.5]), ("1=+0.5", [1.5, 5.5]), ("1=-1", [0, 4])):
+        prototype, change = parse_setting(text, scores)
+        assert prototype == 1 and change(old).tolist() == expected
+
+
+@pytest.mark.parametrize("script", FIGURES)
+def test_figure_scripts(trained, script):
+    extra = ["--num_samples", 3] if script == TRACE else []
+    done = trained.run(script, "--device", "cpu", "--steps", 3, "--frames" if "polate" in script else "--steps", 3, *extra)
+    assert "figure" in done.stdout or "curves" in done.stdout
+    for name in FIGURES[script]:
+        assert (trained.records / name).stat().st_size > 500, name
+
+
+def test_an_edit_that_changes_nothing_is_the_reconstruction(trained):
+    own_file = trained.images / "001.png"
+    trained.run(MANIPULATE, "--steps", 3, "--device", "cpu", "--set", "2=+0", "--image", own_file, "--images", "000.png,4")
+    folder = trained.records / "manipulate" / "tiny_v0"
+    arrays = np.load(folder / "manipulate.npz")
+    assert arrays["names"].tolist() == ["000.png", "016.png", "001.png"] and np.array_equal(arrays["edit"], arrays["reconstruction"])
+    entry = json.loads((folder / "manipulate.json").read_text())["images"]["001.png"]["prototype_2"]
+    assert entry["own"] == entry["set"] and entry["found_in_edit"] == entry["found_in_reconstruction"]
+    trained.run(MANIPULATE, "--steps", 3, "--device", "cpu", "--sweep", 1, "--frames", 4)
+    swept = np.load(folder / "sweep.npz")
+    assert swept["images"].shape == (4, 4, 16, 16, 3) and np.all(np.diff(swept["values"]) > 0)
+
+
+def test_interpolation_ends_at_the_reconstructions(trained):
+    trained.run("analysis/evaluation/interpolate.py", "--steps", 3, "--frames", 3, "--images", "1,2", "--device", "cpu")
+    arrays = np.load(trained.records / "interpolate" / "tiny_v0" / "interpolate.npz")
+    trained.run(MANIPULATE, "--steps", 3, "--device", "cpu", "--set", "0=+0", "--images", "1,2")
+    back = np.load(trained.records / "manipulate" / "tiny_v0" / "manipulate.npz")["reconstruction"]
+    for kind, column, image in (("both", 0, 0), ("both", 2, 1), ("scores_only", 0, 0), ("noise_only", 0, 0)):
+        assert np.abs(arrays[kind][column].astype(int) - back[image]).max() <= 1
+
+
+def test_the_animation_has_a_frame_a_step(trained):
+    trained.run(TRACE, "--device", "cpu", "--steps", 4, "--num_samples", 2, "--prototypes", "1,3")
+    folder = trained.records / "trace_emergence" / "tiny_v0"
+    assert Image.open(folder / "emergence.gif").n_frames == 4
+    arrays = np.load(folder / "emergence.npz")
+    assert arrays["rises"].shape == (2, 4, 2) and np.all(np.diff(arrays["timestep"]) <= 0)
+    assert np.abs(arrays["kept"][:, 0]).max() < np.abs(arrays["kept"]).max() + 1e-9 and arrays["kept"].shape == (2, 4)
+    np.testing.assert_allclose(arrays["kept"][:, 0], 0, atol=1e-4)  # raised down to the first level only, that is never
+
+
+@pytest.mark.parametrize(
+    "script, args, expected",
+    [
+        (MANIPULATE, ["--set", "9=max"], "the run has 0 to 5"),
+        (MANIPULATE, ["--set", "2=huge"], "'huge' is none of"),
+        (MANIPULATE, ["--set", "2"], "PROTOTYPE=VALUE"),
+        (MANIPULATE, ["--sweep", 6], "no prototype 6"),
+        (MANIPULATE, ["--images", "nobody"], "have no 'nobody'"),
+        (MANIPULATE, ["--image", "/nowhere.png"], "/nowhere.png"),
+        ("analysis/evaluation/interpolate.py", ["--images", "1,2,3"], "two images, not 3"),
+        ("analysis/evaluation/extrapolate.py", ["--range", "zero"], "LOW:HIGH"),
+        (TRACE, ["--steps", 1], "at least 2"),
+        ("analysis/evaluation/prototype_quality.py", ["--version_num", 0, 7], "no such trained version"),
+        ("analysis/diagnosis/plant_bias.py", ["--where", "Hat == 1"], "no attribute 'Hat'"),
+        ("analysis/diagnosis/diagnose.py", [], "at least 5 labelled images of each class"),
+    ],
+)
+def test_bad_input_is_one_line(trained, script, args, expected):
+    done = trained.run(script, *args, check=False)
+    assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
+
+
+def test_plant_bias(trained):
+    rule = "Bright == Left"
+    done = trained.run("analysis/diagnosis/plant_bias.py", "--config", trained.config, "--where", rule, "--name", "tied")
+    folder = trained.records / "plant_bias" / "tied"
+    assert yaml.safe_load((folder / "tied.yaml").read_text())["data"]["where"] == rule
+    assert pd.read_csv(folder / "correlations_after.csv", index_col=0).loc["Bright", "Left"] == pytest.approx(1)
+    counts = pd.read_csv(folder / "counts.csv", index_col="attribute")
+    assert counts.loc["Bright", "after"] == counts.loc["Left", "after"] and "correlation of Bright and Left" in done.stdout
+    assert (folder / "correlations.png").is_file()
+    assert load_config(folder / "tied.yaml").name == "tied"
+
+
+def test_quality_of_two_versions(bench):
+    bench.train()
+    bench.train("--set", "train.seed=1")
+    done = bench.run("analysis/evaluation/prototype_quality.py", "--version_num", 0, 1, "--device", "cpu")
+    assert [line.split()[0] for line in done.stdout.splitlines()[-4:]] == ["0", "1", "mean", "std"]
+    for version in (0, 1):
+        folder = bench.records / "prototype_quality" / f"tiny_v{version}"
+        numbers, table = json.loads((folder / "quality.json").read_text()), pd.read_csv(folder / "quality.csv")
+        assert numbers["latent"] == pytest.approx(table["latent"].mean()) and numbers["version"] == version

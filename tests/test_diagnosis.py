@@ -1,0 +1,133 @@
+"""Shortcuts: the statistics on known answers, and a toy model with and without a planted one."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import Bench, draw_images
+from sklearn.metrics import mutual_info_score
+
+from analysis.evaluation.prototype_quality import mutual_bits
+from analysis.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
+from analysis.shortcuts import Edits, class_gap, edit_effect, generated_effect, generated_evidence, holm, judge, random_gap, tellable
+from models.schedule import karras_sigmas
+from train.data.dataset import ImageSet
+
+
+def test_mutual_information_agrees_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 2, 500)
+    labels = np.array([a, rng.integers(0, 2, 500), a, 1 - a, np.ones(500, int)])
+    expected = [[mutual_info_score(x, y) / np.log(2) for y in labels] for x in labels]
+    np.testing.assert_allclose(mutual_bits(labels), expected, atol=1e-9)
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
+    assert holm(np.array([0.9, 0.8])).max() == 1
+
+
+def test_generated_effect_is_a_regression_that_knows_b():
+    rng = np.random.default_rng(0)
+    b = rng.integers(0, 2, 400)
+    a = np.where(rng.random(400) < 0.8, b, 1 - b)  # A goes with B
+    change = -0.9 * b + 0.01 * rng.normal(size=400)  # B returns to the mean, A does nothing
+    assert abs(generated_effect(change, a, b)[0]) < 0.01
+    coefficient, error, p = generated_effect(change + 0.3 * a, a, b)
+    assert coefficient == pytest.approx(0.3, abs=0.01) and error < 0.01 and p < 1e-10
+
+
+def test_edit_effect_needs_images_and_nulls():
+    effects = np.full(50, 0.4) + 0.01 * np.random.default_rng(0).normal(size=50)
+    assert edit_effect(effects, np.full(20, 0.01)).p < 1e-6
+    assert edit_effect(effects, np.array([0.4, -0.4] * 10)).p > 0.3  # random prototypes move it as much
+    assert edit_effect(effects * np.array([1, -1] * 25), np.full(20, 0.001)).p > 0.3  # images disagree
+
+
+def test_class_gap_keeps_what_tells_and_random_gap_keeps_its_size():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 1000).astype(float)
+    scores = rng.normal(size=(1000, 6))
+    scores[:, 2] += 2 * labels
+    gap, order = class_gap(scores, np.append(labels[:-1], np.nan), None)
+    assert order[0] == 2 and gap[2] == pytest.approx(2, abs=0.2) and np.count_nonzero(gap) <= 2
+    assert np.count_nonzero(class_gap(scores, labels, 3)[0]) == 3
+    deviation = scores.std(0)
+    moved = random_gap(gap, deviation, rng)
+    np.testing.assert_allclose(np.sort(moved / deviation), np.sort(gap / deviation), rtol=1e-5)
+
+
+def test_pairs_that_exclude_each_other_cannot_be_told_apart():
+    a = np.repeat([0, 1], 50)
+    assert not tellable(a, 1 - a) and tellable(a, np.tile([0, 1], 50))
+    assert not tellable(np.append(a[:54], [np.nan] * 46), np.tile([0, 1], 50))
+
+
+class Drawer:
+    """A toy: images of two pixels (hair, smile) that are their own scores. A biased one draws the smile from the hair alone."""
+
+    def __init__(self, biased: bool):
+        self.biased = biased
+
+    def score(self, x):
+        return x.flatten(1)
+
+    def sigmas(self, steps):
+        return karras_sigmas(steps)
+
+    def denoiser(self, s):
+        drawn = torch.stack([s[:, 0], -s[:, 0] if self.biased else s[:, 1]], dim=1)[:, None, None]  # (B, 1, 1, 2)
+        return lambda z, sigma: drawn
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_a_planted_shortcut_is_named_and_nothing_else(biased):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (300, 2)).astype(float)
+    x0 = torch.from_numpy(labels * 0.8 - 0.4 + 0.05 * rng.normal(size=labels.shape)).float()[:, None, None]  # (N, 1, 1, 2)
+    model, readers = Drawer(biased), {"pixels": lambda x: x.flatten(1).numpy()}
+    scores = model.score(x0)
+    edits = Edits(model, readers, x0[:40], 4)
+    effects = [edits.effect(torch.from_numpy(class_gap(scores.numpy(), y, None)[0]))["pixels"] for y in labels.T]
+    generated = generated_evidence(model, readers, scores, x0.shape[1:], 4, 0)["pixels"]
+    rows = []
+    for i, j in ((0, 1), (1, 0)):
+        edit = edit_effect(effects[i][:, j] / 0.8, np.array([0.01, -0.01] * 10))
+        coefficient, _, p = generated_effect((generated - x0.flatten(1).numpy())[:, j] / 0.8, labels[:, i], labels[:, j])
+        rows.append({"raised": i, "moved": j, "edit": edit.mean, "edit_p": edit.p, "generated": coefficient, "generated_p": p})
+    table = judge(pd.DataFrame(rows))
+    assert table["shortcut"].tolist() == [biased, False]
+    assert effects[0][:, 0].mean() == pytest.approx(0.8, abs=0.05)
+
+
+def test_readers_read():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (200, 2)).astype(float)
+    pixels = rng.integers(0, 60, (200, 16, 16, 1), dtype=np.uint8)
+    pixels[:, :8] += (120 * labels[:, 0]).astype(np.uint8)[:, None, None, None]
+    pixels[:, 8:] += (120 * labels[:, 1]).astype(np.uint8)[:, None, None, None]
+    images = ImageSet(pixels, [str(i) for i in range(200)], pd.DataFrame(labels, columns=["Top", "Bottom"]), None)
+    with_gap = labels.copy()
+    with_gap[:5, 0] = np.nan
+    model = type("Model", (), {"score": staticmethod(lambda x: torch.stack([x[:, :, :8].mean((1, 2, 3)), x[:, :, 8:].mean((1, 2, 3))], 1))})()
+    scores = model.score(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy()
+    for reader in (classifier_reader(images, with_gap, torch.device("cpu")), prototype_reader(model, scores, with_gap)):
+        evidence = read_set(reader, images, torch.device("cpu"), batch=64)
+        assert reliability(evidence, labels).min() > 0.95 and class_gaps(evidence, labels).min() > 0
+
+
+def test_diagnose_script(tmp_path):
+    bench = Bench(tmp_path)
+    bench.images = draw_images(tmp_path / "many", 400, 16)
+    bench.config = bench.write_config({"data.where": "Bright == Left"})
+    bench.train()
+    options = ["--num_samples", 8, "--generated", 60, "--nulls", 10, "--steps", 2, "--device", "cpu"]
+    done = bench.run("analysis/diagnosis/diagnose.py", *options)
+    assert "100 labelled test images" in done.stdout  # the run's own where keeps only half of them
+    folder = bench.records / "diagnose" / "tiny_v0"
+    for name in ("effects.png", "ranking.csv", "diagnose.npz", "effects_classifier.csv", "effects_prototypes.csv"):
+        assert (folder / name).is_file()
+    table = pd.read_csv(folder / "effects_classifier.csv")
+    assert set(zip(table["raised"], table["moved"])) == {("Bright", "Left"), ("Left", "Bright")}
+    found = bench.run("analysis/diagnosis/diagnose.py", "--no-classifier", *options)
+    assert "read by the prototypes" in found.stdout
