@@ -57,16 +57,25 @@ class Block1d(nn.Module):
 class LatentUNet1d(nn.Module):
     """The published latent network: a U-Net without skip connections along the vector of scores (Weng et al. 2026, App.).
 
-    base: channels of the first level; multipliers: one a level; blocks: residual blocks a level. Vectors of any length: they are padded with
-    zeros at the end to a multiple of 2^(levels - 1).
+    base: channels of the first level; multipliers: one a level; blocks: residual blocks a level; embedding: width of the time embedding, by
+    default 4 base; kernel: of the first and the last convolution. Vectors may have any length: they are padded with zeros at the end to a
+    multiple of 2^(levels - 1).
     """
 
-    def __init__(self, base: int = 64, multipliers: Sequence[int] = (1, 2, 4), blocks: int = 3, dropout: float = 0.1):
+    def __init__(
+        self,
+        base: int = 64,
+        multipliers: Sequence[int] = (1, 2, 4),
+        blocks: int = 3,
+        dropout: float = 0.2,
+        embedding: int | None = None,
+        kernel: int = 3,
+    ):
         super().__init__()
         self.base, self.unit = base, 2 ** (len(multipliers) - 1)
-        embedding = 4 * base
+        embedding = embedding or 4 * base
         self.time_mlp = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
-        self.first = nn.Conv1d(1, base, 3, padding=1)
+        self.first = nn.Conv1d(1, base, kernel, padding=kernel // 2)
         channels = base
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for level, multiplier in enumerate(multipliers):
@@ -82,7 +91,7 @@ class LatentUNet1d(nn.Module):
                 channels = base * multiplier
             if level > 0:
                 self.up.append(nn.ConvTranspose1d(channels, channels, 4, stride=2, padding=1))
-        self.last = nn.Conv1d(channels, 1, 3, padding=1)
+        self.last = nn.Conv1d(channels, 1, kernel, padding=kernel // 2)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """x (B, m), t (B,) -> (B, m)."""

@@ -16,6 +16,7 @@ from train.config import Natural, Positive, Section, complaint
 from train.data.dataset import list_source, load_split
 from train.errors import UserError, listed
 from train.images import replace_file
+from train.released import read_released_latent, released_latents
 from train.runs import Run, load_state
 from train.scores import encode
 
@@ -91,28 +92,31 @@ def cached_scores(run: Run, device: torch.device) -> ScoreSplits:
     return ScoreSplits(scores[order[tenth:]], scores[order[:tenth]])
 
 
-def latent_versions(run: Run) -> list[int]:
-    """Existing versions of a run's latent models, ascending."""
-    return sorted(int(path.parent.name.removeprefix("version_")) for path in latents_folder(run).glob("version_*/best.pt"))
+def latent_files(run: Run) -> dict[int, Path]:
+    """Version -> file of a run's latent models, the authors' published ones too, ascending."""
+    ours = {int(path.parent.name.removeprefix("version_")): path for path in latents_folder(run).glob("version_*/best.pt")}
+    return dict(sorted((released_latents(run.name, run.version) | ours).items()))
 
 
 def load_latent(run: Run, version: int | None = None, device: torch.device | str = "cpu") -> tuple[LatentModel, int]:
     """The latent model of a run (default: its newest), for use. Raises UserError."""
-    known = latent_versions(run)
+    known = latent_files(run)
     if not known:
         raise UserError(
             f"{run.name} version {run.version} has no latent model; train one with: "
             f"python train/train_latent_ddim.py --dataset {run.name} --version_num {run.version}"
         )
     if version is None:
-        version = known[-1]
+        version = list(known)[-1]
     if version not in known:
         raise UserError(f"--latent_version {version}: {run.name} version {run.version} has no such latent model; there are {listed(known, 30)}")
-    path = latents_folder(run) / f"version_{version}" / "best.pt"
+    path, scores = known[version], len(run.model.encoder.prototypes)
+    if path.name != "best.pt":
+        return read_released_latent(path, scores).to(device).eval().requires_grad_(False), version
     state = load_state(path, {"config", "model", "run_step"})
     if state["run_step"] != run.step:
         raise UserError(f"{path}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; train a new latent model")
-    model = build_latent(latent_config(state["config"], str(path)), len(run.model.encoder.prototypes), run.model.encoder.log_scores)
+    model = build_latent(latent_config(state["config"], str(path)), scores, run.model.encoder.log_scores)
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:

@@ -160,10 +160,12 @@ class Logger:
 class Trainer:
     """State of a training and its steps. Every process holds one; the first alone writes.
 
-    state: a checkpoint to go on from, or None for a new start.
+    state: a checkpoint to go on from, or None for a new start; fresh: the model is untrained, so its prototypes are to be drawn.
     """
 
-    def __init__(self, config: Config, model: Patronus, train: ImageSet, device: torch.device, rank=0, world=1, state: dict | None = None):
+    def __init__(
+        self, config: Config, model: Patronus, train: ImageSet, device: torch.device, rank=0, world=1, state: dict | None = None, fresh: bool = True
+    ):
         self.config, self.data, self.device, self.rank, self.world = config, train, device, rank, world
         self.steps = total_steps(config, len(train))
         if config.train.batch_size % (world * config.train.accumulate):
@@ -174,7 +176,7 @@ class Trainer:
             raise UserError(f"train.encoder_steps {config.train.encoder_steps}: must be fewer than the {self.steps} steps of the training")
         self.model = model.to(device, memory_format=torch.channels_last).train()
         self.decoder = ScoreDecoder(config.model.encoder.prototypes, config.data.channels, config.data.image_size).to(device)
-        if state is None:
+        if state is None and fresh:
             initialise(model, config, train, device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema else None
         rest = [*self.model.unet.parameters(), *self.decoder.parameters()]

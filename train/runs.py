@@ -1,7 +1,6 @@
 """The folder of a run: records/patronus/<name>/version_<n>/ with config.yaml, metrics.jsonl, samples/ and checkpoints/last.pt."""
 
-import pickle
-import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +13,8 @@ from train.build import build_model
 from train.config import Config, validate
 from train.errors import UserError, listed
 from train.images import replace_file
+from train.released import read_released, released_runs
+from train.safe_files import read_tensors
 
 RUNS_DIR = RECORDS_DIR / "patronus"
 
@@ -40,9 +41,9 @@ def versions(parent: Path) -> list[int]:
     return sorted(int(number) for number in numbers if number.isdigit())
 
 
-def claim_version(parent: Path) -> Path:
-    """Make the next folder version_<n>, safe against two trainings at once."""
-    version = max(versions(parent), default=-1) + 1
+def claim_version(parent: Path, taken: Iterable[int] = ()) -> Path:
+    """Make the next folder version_<n>, beyond the numbers `taken` elsewhere; safe against two trainings at once."""
+    version = max([*versions(parent), *taken], default=-1) + 1
     while True:
         folder = parent / f"version_{version}"
         try:
@@ -54,7 +55,7 @@ def claim_version(parent: Path) -> Path:
 
 def new_run_folder(config: Config) -> Path:
     """Claim the next version number and write the resolved config there."""
-    folder = claim_version(RUNS_DIR / config.name)
+    folder = claim_version(RUNS_DIR / config.name, [version for name, version, _ in released_runs() if name == config.name])
     text = yaml.safe_dump(config.plain(), sort_keys=False)
     replace_file(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
     return folder
@@ -71,11 +72,8 @@ def save_checkpoint(folder: Path, state: dict) -> Path:
 
 def load_state(path: Path, keys: set[str]) -> dict:
     """Read a dict of tensors and plain values with those keys, without running any code in the file. Raises UserError."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:120]})") from None
-    missing = keys - set(state if isinstance(state, dict) else ())
+    state = read_tensors(path)
+    missing = keys - set(state)
     if missing:
         raise UserError(f"{path}: not a Patronus checkpoint: no key {listed(sorted(missing))}")
     return state
@@ -86,40 +84,60 @@ def load_checkpoint(path: Path) -> dict:
     return load_state(path, {"config", "step", "model"})
 
 
-def _runs_with_checkpoint() -> list[tuple[float, str, int]]:
+class Place(NamedTuple):
+    """Where a trained run lies; released ones are the authors' (train/released.py)."""
+
+    name: str
+    version: int
+    folder: Path
+    released: bool
+
+    @property
+    def time(self) -> float:
+        return (self.folder / ("ckpt.tar" if self.released else "checkpoints/last.pt")).stat().st_mtime
+
+
+def known_runs() -> list[Place]:
+    """Every run with a checkpoint, oldest first; ours go before a published one of the same name and number."""
     found = RUNS_DIR.glob("*/version_*/checkpoints/last.pt")
-    return sorted((path.stat().st_mtime, path.parts[-4], int(path.parts[-3].removeprefix("version_"))) for path in found)
+    places = [Place(path.parts[-4], int(path.parts[-3].removeprefix("version_")), path.parents[1], False) for path in found]
+    ours = {place[:2] for place in places}
+    places += [Place(*run, True) for run in released_runs() if run[:2] not in ours]
+    return sorted(places, key=lambda place: (place.time, place.name, place.version))
 
 
-def find_run(name: str | None, version: int | None) -> tuple[str, int]:
+def find_run(name: str | None, version: int | None) -> Place:
     """The run meant by --dataset and --version_num: what is not given is the newest. Raises UserError that names what there is."""
-    runs = _runs_with_checkpoint()
+    runs = known_runs()
     if not runs:
         raise UserError(f"no trained run below {RUNS_DIR}; train one with: python train/train_patronus.py")
-    chosen = [run for run in runs if name in (None, run[1])]
+    chosen = [run for run in runs if name in (None, run.name)]
     if not chosen:
-        raise UserError(f"--dataset {name}: no trained run of that name; there are {listed(sorted({run[1] for run in runs}))}")
-    newest_name = chosen[-1][1]
-    chosen = [run for run in chosen if run[1] == newest_name]
-    numbers = sorted(run[2] for run in chosen)
+        raise UserError(f"--dataset {name}: no trained run of that name; there are {listed(sorted({run.name for run in runs}))}")
+    newest = chosen[-1]
     if version is None:
-        return newest_name, chosen[-1][2]
-    if version not in numbers:
-        raise UserError(f"--version_num {version}: {newest_name} has no such trained version; there are {listed(numbers, 30)}")
-    return newest_name, version
+        return newest
+    same = {run.version: run for run in chosen if run.name == newest.name}
+    if version not in same:
+        raise UserError(f"--version_num {version}: {newest.name} has no such trained version; there are {listed(sorted(same), 30)}")
+    return same[version]
 
 
 def load_run(name: str | None = None, version: int | None = None, device: torch.device | str = "cpu") -> Run:
-    """Load a run for use, in evaluation mode and without gradients. Raises UserError."""
-    name, version = find_run(name, version)
-    folder = run_folder(name, version)
-    path = checkpoint_path(folder)
-    state = load_checkpoint(path)
-    config = validate(state["config"], str(path))
+    """Load a run for use, in evaluation mode and without gradients; the authors' published runs too. Raises UserError."""
+    place = find_run(name, version)
+    if place.released:
+        config, weights = read_released(place.folder, place.name)
+        step, averaged = 0, False
+    else:
+        path = checkpoint_path(place.folder)
+        state = load_checkpoint(path)
+        config = validate(state["config"], str(path))
+        weights, step, averaged = state.get("ema") or state["model"], state["step"], state.get("ema") is not None
     model = build_model(config)
     try:
-        model.load_state_dict(state.get("ema") or state["model"])
+        model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"{path}: the weights do not fit its config: {str(error).splitlines()[-1].strip()}") from None
+        raise UserError(f"{place.folder}: the weights do not fit the config: {str(error).splitlines()[-1].strip()}") from None
     model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
-    return Run(folder, name, version, config, model, state["step"], state.get("ema") is not None)
+    return Run(place.folder, place.name, place.version, config, model, step, averaged)

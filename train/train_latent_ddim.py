@@ -31,7 +31,7 @@ def main() -> None:
     from train.config import override
     from train.distributed import pick_device
     from train.latent_loop import LatentTrainer
-    from train.latents import PRESETS, build_latent, cached_scores, latent_config, latents_folder
+    from train.latents import PRESETS, build_latent, cached_scores, latent_config, latent_files, latents_folder
     from train.runs import claim_version, load_run, load_state
 
     device = pick_device(args.device)
@@ -51,7 +51,7 @@ def main() -> None:
     model = build_latent(config, scores.train.shape[1], run.model.encoder.log_scores)
     trainer = LatentTrainer(config, model, scores, run.step, device, state)
     if state is None:
-        folder = claim_version(latents_folder(run))
+        folder = claim_version(latents_folder(run), latent_files(run))
     version = folder.name.removeprefix("version_")
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     print(

@@ -9,41 +9,78 @@ from train.errors import UserError, run_script
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--config", default=str(REPO_DIR / "configs" / "faces.yaml"), help="YAML file; see configs/ and configs/paper/")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", help="YAML file; see configs/ and configs/paper/ (default: configs/faces.yaml)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one entry, e.g. train.lr=1e-4; repeatable")
     parser.add_argument("--resume", type=int, metavar="VERSION", help="go on with that version of the config's data set")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ...")
-    return parser.parse_args()
+    text = "start a new run from the weights of another one, the authors' too; without --config with its own settings"
+    parser.add_argument("--init_from", metavar="DATASET/VERSION", help=text)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    args = parser.parse_args()
+    if args.init_from and args.resume is not None:
+        parser.error("--resume goes on with a run, --init_from starts a new one; give one of them")
+    return args
+
+
+def load_origin(text: str):
+    """The run that --init_from names. Raises UserError."""
+    from train.runs import load_run
+
+    name, slash, version = text.rpartition("/")
+    if not slash or not version.isdigit():
+        raise UserError(f"--init_from {text}: must be DATASET/VERSION, e.g. CelebA/4")
+    return load_run(name, int(version))
 
 
 def read_config(args: argparse.Namespace):
-    """-> (config, checkpoint state or None, run folder or None)."""
+    """-> (config, checkpoint state or None, run folder or None, run whose weights to start from or None)."""
     from train.config import load_config, override, validate
     from train.runs import RUNS_DIR, checkpoint_path, load_checkpoint, run_folder, versions
 
+    file = args.config or str(REPO_DIR / "configs" / "faces.yaml")
+    if args.init_from:
+        origin = load_origin(args.init_from)
+        if args.config:
+            return load_config(args.config, args.set), None, None, origin
+        return validate(override(origin.config.plain(), args.set), f"--init_from {args.init_from} with --set"), None, None, origin
     if args.resume is None:
-        return load_config(args.config, args.set), None, None
-    name = load_config(args.config).name
+        return load_config(file, args.set), None, None, None
+    name = load_config(file).name
     folder = run_folder(name, args.resume)
     if not checkpoint_path(folder).is_file():
         raise UserError(f"--resume {args.resume}: {name} has no such version with a checkpoint; versions: {versions(RUNS_DIR / name) or 'none'}")
     state = load_checkpoint(checkpoint_path(folder))
+    if "optimizer" not in state:
+        raise UserError(f"--resume {args.resume}: {folder} holds weights alone; start a new run from them: --init_from {name}/{args.resume}")
     fixed = [setting for setting in args.set if not setting.startswith("train.")]
     if fixed:
         raise UserError(f"--set {fixed[0]}: with --resume only train.* can change, since the weights belong to the rest")
     config = validate(override(state["config"], args.set), f"{folder / 'config.yaml'} with --set")
-    return config, state, folder
+    return config, state, folder, None
+
+
+def build_from(config, origin):
+    """The model to train: new, or with another run's weights. Raises UserError where they do not fit."""
+    from train.build import build_model
+
+    model = build_model(config)
+    if origin is not None:
+        ours, theirs = model.state_dict(), origin.model.state_dict()
+        for name in sorted(ours.keys() | theirs.keys()):
+            shapes = [tuple(state[name].shape) if name in state else "none" for state in (ours, theirs)]
+            if shapes[0] != shapes[1]:
+                raise UserError(f"--init_from {origin.name}/{origin.version}: '{name}' has shape {shapes[1]} there and {shapes[0]} in the config")
+        model.load_state_dict(theirs)
+    return model
 
 
 def main() -> None:
     args = parse_args()
-    config, state, folder = read_config(args)
+    config, state, folder, origin = read_config(args)
 
     import torch
 
     from train import distributed
-    from train.build import build_model
     from train.data.dataset import load_split
     from train.loop import Trainer
     from train.precision import pick_precision
@@ -56,7 +93,7 @@ def main() -> None:
         train = distributed.first_process_first(lambda: load_split(config.data, "train"), rank, world)
         test = load_split(config.data, "test") if rank == 0 else None
         torch.manual_seed(config.train.seed)
-        trainer = Trainer(config, build_model(config), train, device, rank, world, state)
+        trainer = Trainer(config, build_from(config, origin), train, device, rank, world, state, fresh=origin is None)
         if folder is None:
             folder = distributed.broadcast(new_run_folder(config) if rank == 0 else None, world)
         version = folder.name.removeprefix("version_")
@@ -76,7 +113,7 @@ def main() -> None:
 def report(args, config, folder, version: str, step: int, stopped_by: int | None) -> None:
     if stopped_by:
         print(f"stopped by {signal.Signals(stopped_by).name} after step {step}, saved; go on with:")
-        print(f"  python train/train_patronus.py --config {args.config} --resume {version}")
+        print(f"  python train/train_patronus.py {f'--config {args.config} ' if args.config else ''}--resume {version}")
         return
     print(f"done: {folder} (samples below {folder / 'samples'}); next:")
     print(f"  python analysis/interpretability/visualize_prototype.py --dataset {config.name} --version_num {version}")

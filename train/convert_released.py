@@ -1,0 +1,73 @@
+"""Turn a published run into one of ours, or one of ours (published formulation) into the published format.
+
+  python train/convert_released.py records/diffusion/patronus/CelebA-train/Logs_Checkpoints/checkpoints/version_4
+  python train/convert_released.py --export --dataset fmnist_paper --version_num 0
+
+Conversion is not needed for use: a published run works in place wherever a run is named. It gives a folder of ours that needs no pickle any more.
+"""
+
+import argparse
+from pathlib import Path
+
+from train.errors import UserError, listed, run_script
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", nargs="?", help="folder with ckpt.tar and config.pickle")
+    parser.add_argument("--name", help="published data set name (default: read off the path)")
+    parser.add_argument("--export", action="store_true", help="write a run of ours in the published format, below records/released_format/")
+    parser.add_argument("--dataset", help="with --export: name of the run's data set (default: that of the newest run)")
+    parser.add_argument("--version_num", type=int, help="with --export: version of the run (default: the newest)")
+    args = parser.parse_args()
+    if args.export == bool(args.path):
+        parser.error("give either the folder of a published run, or --export")
+    return args
+
+
+def convert(path: Path, name: str | None) -> None:
+    from train.released import SOURCES, read_released
+    from train.runs import new_run_folder, save_checkpoint
+
+    folder = path.parent if path.name == "ckpt.tar" else path
+    if not (folder / "ckpt.tar").is_file():
+        raise UserError(f"{folder}: holds no ckpt.tar")
+    known = [part.removesuffix("-train") for part in folder.resolve().parts if part.removesuffix("-train") in SOURCES]
+    if not name and not known:
+        raise UserError(f"{folder}: no published data set name in the path; give --name, one of {listed(SOURCES)}")
+    config, weights = read_released(folder, name or known[-1])
+    made = new_run_folder(config)
+    save_checkpoint(made, {"config": config.plain(), "step": 0, "model": weights, "ema": None})
+    version = made.name.removeprefix("version_")
+    print(f"converted to {made}; next:")
+    print(f"  python analysis/interpretability/visualize_prototype.py --dataset {config.name} --version_num {version}")
+
+
+def export(dataset: str | None, version: int | None) -> None:
+    import pickle
+
+    import torch
+
+    from global_config import RECORDS_DIR
+    from train.images import replace_file
+    from train.released import to_released
+    from train.runs import load_run
+
+    run = load_run(dataset, version)
+    checkpoint, config = to_released(run.config, run.model)
+    folder = RECORDS_DIR / "released_format" / f"{run.name}_v{run.version}"
+    replace_file(folder / "ckpt.tar", lambda file: torch.save(checkpoint, file))
+    replace_file(folder / "config.pickle", lambda file: file.write_bytes(pickle.dumps(config)))
+    print(f"exported to {folder} (ckpt.tar and config.pickle)")
+
+
+def main() -> None:
+    args = parse_args()
+    if args.export:
+        export(args.dataset, args.version_num)
+    else:
+        convert(Path(args.path), args.name)
+
+
+if __name__ == "__main__":
+    run_script(main)
