@@ -99,6 +99,8 @@ def test_an_edit_that_changes_nothing_is_the_reconstruction(trained):
     assert arrays["names"].tolist() == ["000.png", "016.png", "001.png"] and np.array_equal(arrays["edit"], arrays["reconstruction"])
     entry = json.loads((folder / "manipulate.json").read_text())["images"]["001.png"]["prototype_2"]
     assert entry["own"] == entry["set"] and entry["found_in_edit"] == entry["found_in_reconstruction"]
+    trained.run(MANIPULATE, "--steps", 3, "--device", "cpu", "--attribute", "Bright=0.5")
+    assert json.loads((folder / "manipulate.json").read_text())["attributes"] == ["Bright=0.5"]
     trained.run(MANIPULATE, "--steps", 3, "--device", "cpu", "--sweep", 1, "--frames", 4)
     swept = np.load(folder / "sweep.npz")
     assert swept["images"].shape == (4, 4, 16, 16, 3) and np.all(np.diff(swept["values"]) > 0)
@@ -130,6 +132,8 @@ def test_the_animation_has_a_frame_a_step(trained):
         (MANIPULATE, ["--set", "2=huge"], "'huge' is none of"),
         (MANIPULATE, ["--set", "2"], "PROTOTYPE=VALUE"),
         (MANIPULATE, ["--sweep", 6], "no prototype 6"),
+        (MANIPULATE, ["--attribute", "Hat=1"], "no attribute 'Hat'; there are Bright, Left"),
+        (MANIPULATE, ["--attribute", "Left=much"], "NAME=AMOUNT"),
         (MANIPULATE, ["--images", "nobody"], "have no 'nobody'"),
         (MANIPULATE, ["--image", "/nowhere.png"], "/nowhere.png"),
         ("analysis/evaluation/interpolate.py", ["--images", "1,2,3"], "two images, not 3"),

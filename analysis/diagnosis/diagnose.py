@@ -107,8 +107,13 @@ def draw_matrix(table, names, path):
     return save_figure(figure, path)
 
 
-def draw_edits(run, edits, pixels, pairs, gaps, tops, path):
-    """The paper's figure: original, its own scores, A lowered and raised by its class gap, with the best prototype of A boxed and its patch."""
+def draw_edits(run, edits, pixels, pairs, gaps, tops, strength, path):
+    """The paper's figure: original, its own scores, A lowered and raised by its class gap, with the best prototype of A boxed and its patch.
+
+    Shown are the images that moved most: strength[A, B] (n,) tells by how much.
+    """
+    import numpy as np
+
     from analysis.edits import patch_box
     from analysis.figures import cut, panel, panels, save_figure
     from analysis.shortcuts import as_tensor
@@ -118,11 +123,13 @@ def draw_edits(run, edits, pixels, pairs, gaps, tops, path):
     figure, axes = panels(ROWS * len(raised), 5, side=1.1)
     for block, name in enumerate(raised):
         gap, k = as_tensor(gaps[name], edits.encoding.scores), tops[name]
-        shown = [edits.moved(shift * gap)[:ROWS] for shift in (0, -1, 1)]
+        first = next(row for row in pairs if row.raised == name)
+        chosen = np.argsort(-strength[first.raised, first.moved] * np.sign(first.edit))[:ROWS]
+        shown = [edits.moved(shift * gap)[chosen] for shift in (0, -1, 1)]
         match = run.model.encoder.match(shown[2])
         moved = ", ".join(("+" if row.edit > 0 else "-") + row.moved for row in pairs if row.raised == name)
         titles = ("original", "own scores", f"{name} lowered", f"{name} raised\n{moved}", f"prototype {k}")
-        images = [pixels[:ROWS], *map(to_uint8, shown)]
+        images = [pixels[chosen], *map(to_uint8, shown)]
         for line in range(ROWS):
             box = patch_box(run.model, match, line, k, run.config.data.image_size)
             for column, shown_pixels in enumerate(images):
@@ -213,9 +220,9 @@ def main() -> None:
         verb = "adds" if row.edit > 0 else "takes away"
         print(f"SHORTCUT: {row.raised} {verb} {row.moved} (edit {row.edit:+.2f}, generated {row.generated:+.2f}, corrected p {row.p:.1e})")
     if found:
-        pictures = draw_edits(
-            run, edits, test.pixels[edited], found, dict(zip(names, gaps)), {name: rank[0] for name, rank in zip(names, ranks)}, folder / "edits"
-        )
+        tops = {name: rank[0] for name, rank in zip(names, ranks)}
+        strength = {(a, b): effects[i][main_reader][:, j] for i, a in enumerate(names) for j, b in enumerate(names)}
+        pictures = draw_edits(run, edits, test.pixels[edited], found, dict(zip(names, gaps)), tops, strength, folder / "edits")
         print(f"figure of the edits: {pictures[0]} and .pdf")
     else:
         print(f"no shortcut named among {len(table)} pairs")

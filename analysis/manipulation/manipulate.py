@@ -2,14 +2,15 @@
 
 Test images (--images) or your own files (--image, repeatable) are inverted under their own scores, some scores are set, everything else is
 kept, and the images are regenerated: original, reconstruction, edit, what differs between the two, with a box where each edited prototype
-matches. Without --set the prototype used most is raised to its largest score in the test set. --sweep K shows a strip over the values of
-prototype K instead. Results go to records/manipulate/<dataset>_v<n>/.
+matches. Without --set the prototype used most is raised to its largest score in the test set. One of many prototypes that say similar things moves
+little; --attribute NAME=AMOUNT (the one option that needs labels) moves all that tell an attribute, by that share of the difference between test
+images with and without it. --sweep K shows a strip over the values of prototype K instead. Results go to records/manipulate/<dataset>_v<n>/.
 """
 
 import argparse
 
 from analysis.script import check_prototype, open_run, parse_images, require, results_folder, run_parser
-from train.errors import UserError, run_script
+from train.errors import UserError, listed, run_script
 
 COLOURS = ["red", "deepskyblue", "gold", "lime", "magenta", "orange"]
 
@@ -19,6 +20,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first four, unless --image is given)")
     parser.add_argument("--image", metavar="PATH", action="append", default=[], help="an image file of yours; repeatable")
     parser.add_argument("--set", metavar="K=VALUE", action="append", default=[], help="a number, +0.2, -0.2, max, mean or min; repeatable")
+    parser.add_argument("--attribute", metavar="NAME=AMOUNT", action="append", default=[], help="e.g. Black_Hair=1 or Smiling=-0.5; repeatable")
     parser.add_argument("--sweep", metavar="K", type=int, help="a strip over values of prototype K, after --set")
     parser.add_argument("--frames", type=int, default=7, help="values of --sweep, from the test set's lowest to its highest (default: 7)")
     args = parser.parse_args()
@@ -44,6 +46,27 @@ def parse_setting(text: str, scores):
     if not abs(amount) < 100:
         raise UserError(f"--set {text}: scores lie between 0 and 9.21")
     return k, (lambda old: old + amount) if value[0] in "+-" else (lambda old: old * 0 + amount)
+
+
+def parse_attribute(text: str, scores, attributes):
+    """'Black_Hair=1' -> (that share of its class gap (m,), the prototype that tells it best); scores (N, m), N rows of attributes.
+
+    Raises UserError.
+    """
+    from analysis.shortcuts import class_gap
+
+    name, equals, value = text.partition("=")
+    if name not in attributes:
+        raise UserError(f"--attribute {text}: no attribute '{name}'; there are {listed(attributes.columns, 50)}")
+    try:
+        amount = float(value)
+    except ValueError:
+        raise UserError(f"--attribute {text}: must be NAME=AMOUNT, e.g. {name}=1 or {name}=-0.5") from None
+    labels = attributes[name].to_numpy(float)
+    if not {0.0, 1.0} <= set(labels):
+        raise UserError(f"--attribute {name}: the test images hold one class of it only")
+    gap, order = class_gap(scores.numpy(), labels, None)
+    return gap * amount, int(order[0])
 
 
 def read_images(args, run, test):
@@ -113,14 +136,17 @@ def main() -> None:
     if args.sweep is not None:
         check_prototype(args.sweep, scores.shape[1], "--sweep")
     settings = args.set
-    if not settings and args.sweep is None:
+    if not settings and not args.attribute and args.sweep is None:
         settings = [f"{most_used(run.model.encoder.prototypes, test_effects(run, test, scores), 1)[0]}=max"]
     parsed = [parse_setting(text, scores) for text in settings]
+    moved = [parse_attribute(text, scores, test.attributes) for text in args.attribute]
 
     encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
     s = encoding.scores
     for k, change in parsed:
         s = with_score(s, k, change(s[:, k]))
+    for gap, _ in moved:
+        s = s + torch.from_numpy(gap).to(s)
     folder, n = results_folder("manipulate", run), len(pixels)
     if args.sweep is not None:
         k = args.sweep
@@ -142,7 +168,7 @@ def main() -> None:
     with torch.no_grad():
         found = run.model.score(made.clamp(-1, 1)).cpu().numpy()
     differences = np.abs(images[1].astype(float) - images[0]).mean(-1)  # (n, H, W)
-    edited = list(dict.fromkeys(k for k, _ in parsed))
+    edited = list(dict.fromkeys([*(k for k, _ in parsed), *(best for _, best in moved)]))
     files = save_figure(draw_edits(run, pixels, names, images, differences, edited), folder / "manipulate")
     arrays = save_arrays(folder / "manipulate.npz", names=names, original=pixels, reconstruction=images[0], edit=images[1], difference=differences)
     table = {
@@ -157,7 +183,7 @@ def main() -> None:
         }
         for i, name in enumerate(names)
     }
-    numbers = save_json(folder / "manipulate.json", {"settings": settings, "images": table})
+    numbers = save_json(folder / "manipulate.json", {"settings": settings, "attributes": args.attribute, "images": table})
     for k in edited:
         before, to, after = encoding.scores[:, k].mean(), s[:, k].mean(), found[n:, k].mean()
         print(f"prototype {k}: score {before:.2f} -> set to {to:.2f} -> found in the edit {after:.2f} (means of {n} images)")
