@@ -1,0 +1,232 @@
+"""Patch set posterior composites: every patch has its own posterior over the same patch of all training images (Niedoba et al. 2025, Sec. 5)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.schedule import karras_sigmas
+from models.training_free import FLOAT, LEAST_WEIGHT, EmpiricalDenoiser, PixelMajor, RunningPosterior, check_images
+
+PUBLISHED_SIZES = (32, 32, 32, 32, 32, 32, 32, 23, 15, 11, 7, 5, 3, 3, 3, 3, 3, 3)  # CIFAR-10, high noise to low
+PUBLISHED_THRESHOLDS = (1, 1, 1, 1, 1, 1, 1, 0.7, 0.7, 0.5, 0.4, 0.4, 0.4, 0.4, 0.3, 0.3, 0.3, 0.3)
+
+
+def published_levels() -> Tensor:
+    """The 18 noise levels that the published schedules belong to: (18,)."""
+    return karras_sigmas(len(PUBLISHED_SIZES))[:-1]
+
+
+def nearest_level(sigma: Tensor, levels: Tensor) -> Tensor:
+    """Index of the level nearest to each noise level: (B,), (L,) -> (B,)."""
+    return (sigma.double()[:, None] - levels.to(sigma.device).double()).abs().argmin(1)
+
+
+class Boxes:
+    """Sums over all p x p windows of maps (H, W, n), and back, one axis after the other.
+
+    Small windows add shifted maps, others multiply with a banded matrix of zeros and ones, whose cost does not depend on p. Sums of squares stay
+    sums of non-negative numbers either way: nothing cancels, as it would in differences of running sums.
+    """
+
+    SHIFTED = 7  # largest window for which p - 1 additions beat the product
+
+    def __init__(self, height: int, width: int, size: int, device: torch.device):
+        self.size = size
+        self.rows, self.columns = (self._band(length, size, device) for length in (height, width))
+        self.positions = len(self.rows) * len(self.columns)
+        ones = torch.ones(len(self.rows), len(self.columns), 1, device=device)
+        self.cover = self.spread(ones)[..., 0]  # (H, W): windows that hold each pixel
+
+    @staticmethod
+    def _band(length: int, size: int, device: torch.device) -> Tensor:
+        start, place = torch.arange(length - size + 1, device=device)[:, None], torch.arange(length, device=device)
+        return ((place >= start) & (place < start + size)).float()  # (positions, length)
+
+    def _shifted(self, maps: Tensor) -> Tensor:
+        for axis in (0, 1):
+            length = maps.shape[axis] - self.size + 1
+            total = maps.narrow(axis, 0, length) + maps.narrow(axis, 1, length) if self.size > 1 else maps
+            for shift in range(2, self.size):
+                total += maps.narrow(axis, shift, length)
+            maps = total
+        return maps
+
+    @staticmethod
+    def _product(rows: Tensor, columns: Tensor, maps: Tensor) -> Tensor:
+        h, w, n = maps.shape
+        maps = (rows @ maps.reshape(h, w * n)).view(len(rows), w, n)
+        return torch.matmul(columns, maps)  # (rows, columns, n)
+
+    def sums(self, maps: Tensor) -> Tensor:
+        """(H, W, n) -> (H - p + 1, W - p + 1, n)."""
+        return self._shifted(maps) if self.size <= self.SHIFTED else self._product(self.rows, self.columns, maps)
+
+    def spread(self, windows: Tensor) -> Tensor:
+        """The transpose, (H - p + 1, W - p + 1, n) -> (H, W, n): what every pixel gets from the windows that hold it."""
+        if self.size > self.SHIFTED:
+            return self._product(self.rows.T, self.columns.T, windows)
+        border = self.size - 1
+        return self._shifted(F.pad(windows, (0, 0, border, border, border, border)))
+
+
+def squared_difference(x: Tensor, z: Tensor) -> Tensor:
+    """x (C, H, W, n), z (C, H, W) -> (H, W, n), summed over channels."""
+    total = None
+    for channel, noisy in zip(x, z):
+        difference = channel - noisy[..., None]
+        total = difference.square_() if total is None else total.addcmul_(difference, difference)
+    return total
+
+
+class PSPCSquare(nn.Module):
+    """Square windows: D is the average, pixel by pixel, of the posterior means of all windows that hold the pixel (Niedoba et al. 2025, Sec. 5.1).
+
+    sizes: window side at each of `levels` (L,), high noise to low; the level nearest to sigma decides. A window of the whole image is the empirical
+    denoiser. Two passes over the data: first each window's largest logit and normaliser, then the weighted sum of the images. Logits are kept in
+    between where they fit half of the data's max_memory, else computed again. Raises ValueError where a size fits no window.
+    """
+
+    def __init__(self, data: PixelMajor, sizes: Sequence[int] = PUBLISHED_SIZES, levels: Tensor | None = None):
+        super().__init__()
+        levels = published_levels() if levels is None else levels
+        _, h, w = data.image_shape
+        if len(sizes) != len(levels):
+            raise ValueError(f"{len(sizes)} window sizes for {len(levels)} noise levels; give one a level")
+        for size in sizes:
+            if not 1 <= size <= min(h, w):
+                raise ValueError(f"window size {size} does not fit images of {h}x{w}; give sizes from 1 to {min(h, w)}, or fit a schedule")
+        self.data, self.sizes = data, tuple(int(size) for size in sizes)
+        self.empirical = EmpiricalDenoiser(data)
+        self.register_buffer("levels", levels, persistent=False)
+
+    def window(self, sigma: float) -> int:
+        """Window side at a noise level."""
+        return self.sizes[nearest_level(torch.tensor([sigma]), self.levels.cpu()).item()]
+
+    @torch.no_grad()
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """z (B, C, H, W), sigma (B,), levels mixed at will -> (B, C, H, W) float32."""
+        check_images(z, self.data)
+        chosen = torch.tensor(self.sizes, device=z.device)[nearest_level(sigma, self.levels)]  # (B,)
+        out = torch.empty_like(z, dtype=torch.float32)
+        for size in chosen.unique().tolist():
+            rows = torch.nonzero(chosen == size)[:, 0]
+            if size == self.data.image_shape[1] == self.data.image_shape[2]:
+                out[rows] = self.empirical(z[rows], sigma[rows])
+            else:
+                out[rows] = self._composite(z[rows].float(), sigma[rows].float(), size)
+        return out
+
+    def _composite(self, z: Tensor, sigma: Tensor, size: int) -> Tensor:
+        c, h, w = self.data.image_shape
+        boxes = Boxes(h, w, size, z.device)
+        kept = FLOAT * boxes.positions * len(self.data)
+        together = int(self.data.max_memory / 2 / kept)
+        if together:
+            return torch.cat([self._kept(z[i : i + together], sigma[i : i + together], boxes) for i in range(0, len(z), together)])
+        return torch.cat([self._twice(z[i : i + 1], sigma[i : i + 1], boxes) for i in range(len(z))])
+
+    def _chunk(self) -> int:
+        c, h, w = self.data.image_shape
+        return min(self.data.chunk_size((c + 6) * h * w), 512)  # what stays in the processor's cache is faster
+
+    def _kept(self, z: Tensor, sigma: Tensor, boxes: Boxes) -> Tensor:
+        """With all logits in memory: (B, C, H, W)."""
+        size = self._chunk()
+        weights = z.new_empty(len(z), len(boxes.rows), len(boxes.columns), len(self.data))
+        for start, x in self.data.chunks(size):
+            for noisy, level, logits in zip(z, sigma, weights):
+                torch.mul(boxes.sums(squared_difference(x, noisy)), -0.5 / level**2, out=logits[..., start : start + x.shape[-1]])
+        for row in weights.flatten(0, 1):  # (P, N), one at a time for the sake of memory
+            row.copy_(torch.softmax(row, dim=-1)).clamp_(min=LEAST_WEIGHT)
+        out = torch.zeros_like(z)
+        for start, x in self.data.chunks(size):
+            for b in range(len(z)):
+                out[b] += torch.einsum("hwn,chwn->chw", boxes.spread(weights[b, ..., start : start + x.shape[-1]]), x)
+        return out / boxes.cover
+
+    def _twice(self, z: Tensor, sigma: Tensor, boxes: Boxes) -> Tensor:
+        """One noisy image (1, C, H, W) whose logits do not fit: they are computed in both passes."""
+        scale = -0.5 / sigma[0] ** 2
+        highest = total = None
+        for _, x in self.data.chunks(self._chunk()):
+            logits = boxes.sums(squared_difference(x, z[0])).mul_(scale)
+            peak = logits.amax(2) if highest is None else torch.maximum(logits.amax(2), highest)
+            sums = logits.sub_(peak[..., None]).exp_().sum(2)
+            total = sums if highest is None else sums + total * (highest - peak).exp()
+            highest = peak
+        normaliser = (highest + total.log())[..., None]  # (P, P, 1)
+        out = torch.zeros_like(z)
+        for _, x in self.data.chunks(self._chunk()):
+            weights = boxes.sums(squared_difference(x, z[0])).mul_(scale).sub_(normaliser).exp_().clamp_(min=LEAST_WEIGHT)
+            out[0] += torch.einsum("hwn,chwn->chw", boxes.spread(weights), x)
+        return out / boxes.cover
+
+
+def smallest_windows(heat: Tensor, threshold: float) -> Tensor:
+    """The smallest set of pixels that holds a share of each heat map: (H, W, H, W) -> bool (H W, H W), one row a pixel of the output.
+
+    Raises ValueError where a pixel's map is all zero, so that nothing would cover it.
+    """
+    h, w = heat.shape[:2]
+    flat = heat.reshape(h * w, h * w).double()
+    total = flat.sum(1)
+    empty = torch.nonzero(~(total > 0))[:, 0]
+    if len(empty):
+        y, x = divmod(empty[0].item(), w)
+        raise ValueError(f"the heat map of pixel ({y}, {x}) is zero everywhere, so no window covers that pixel")
+    values, order = flat.sort(dim=1)
+    kept = values.cumsum(1) / total[:, None] >= 1 - threshold - 1e-12
+    return torch.zeros_like(kept).scatter_(1, order, kept)
+
+
+class PSPCFlex(nn.Module):
+    """One window shape a pixel, from heat maps of what a denoiser looks at: each pixel's posterior mean (Niedoba et al. 2025, Sec. 5.2).
+
+    heatmaps: (L, H, W, H, W), non-negative, one a level; thresholds: the share of a map that its window holds, 1 being the whole image.
+    Raises ValueError where shapes do not fit or a pixel is not covered.
+    """
+
+    def __init__(self, data: PixelMajor, heatmaps: Tensor, thresholds: Sequence[float] = PUBLISHED_THRESHOLDS, levels: Tensor | None = None):
+        super().__init__()
+        levels = published_levels() if levels is None else levels
+        _, h, w = data.image_shape
+        expected = (len(levels), h, w, h, w)
+        if tuple(heatmaps.shape) != expected:
+            raise ValueError(f"heat maps are {tuple(heatmaps.shape)}, expected {expected} (levels, H, W, H, W)")
+        if len(thresholds) != len(levels) or not all(0 < t <= 1 for t in thresholds):
+            raise ValueError(f"thresholds must be {len(levels)} numbers in (0, 1], one a noise level, not {list(thresholds)}")
+        self.data, self.thresholds = data, tuple(thresholds)
+        self.empirical = EmpiricalDenoiser(data)
+        self.register_buffer("levels", levels, persistent=False)
+        windows = [smallest_windows(heat, t) for heat, t in zip(heatmaps, thresholds) if t < 1]
+        empty = torch.zeros(0, h * w, h * w, dtype=torch.bool)
+        self.register_buffer("windows", torch.stack(windows) if windows else empty, persistent=False)  # (levels below 1, HW, HW)
+
+    @torch.no_grad()
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """z (B, C, H, W), sigma (B,), levels mixed at will -> (B, C, H, W) float32."""
+        check_images(z, self.data)
+        nearest = nearest_level(sigma, self.levels)
+        out = torch.empty_like(z, dtype=torch.float32)
+        for level in nearest.unique().tolist():
+            rows = torch.nonzero(nearest == level)[:, 0]
+            if self.thresholds[level] == 1:
+                out[rows] = self.empirical(z[rows], sigma[rows])
+            else:
+                window = self.windows[sum(t < 1 for t in self.thresholds[:level])].float()  # (HW, HW)
+                out[rows] = self._composite(z[rows].float(), sigma[rows].float(), window)
+        return out
+
+    def _composite(self, z: Tensor, sigma: Tensor, window: Tensor) -> Tensor:
+        c, h, w = self.data.image_shape
+        size = min(self.data.chunk_size((c + 6) * h * w), 512)
+        posteriors = [RunningPosterior() for _ in z]
+        for _, x in self.data.chunks(size):
+            values = x.flatten(1, 2)  # (C, HW, n)
+            for noisy, level, posterior in zip(z, sigma, posteriors):
+                distance = window @ squared_difference(x, noisy).flatten(0, 1)  # (HW, n)
+                posterior.add(distance.mul_(-0.5 / level**2), lambda weights, v=values: torch.einsum("pn,cpn->pc", weights, v).double())
+        return torch.stack([posterior.result().T.reshape(c, h, w) for posterior in posteriors]).float()

@@ -1,0 +1,173 @@
+"""Denoisers that need no training: what is optimal for a finite data set, and for the Gaussian of its mean and covariance (Niedoba et al. 2025)."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+FLOAT = 4  # bytes
+LEAST_WEIGHT = 1e-30  # nothing beside 1, but a normal float32: denormal numbers are slow
+
+
+class PixelMajor(nn.Module):
+    """A data set of images, each pixel's values side by side: what denoisers of patches stream over.
+
+    pixels: uint8 (N, H, W, C); xflip: count each mirror image as well; max_memory: bytes that data and temporaries may take.
+    Chunks leave as float32 (C, H, W, n) in [-1, 1]; the data are kept so where that takes an eighth of the bound, else as uint8.
+    """
+
+    def __init__(self, pixels: Tensor, xflip: bool = False, max_memory: float = 4e9):
+        super().__init__()
+        if pixels.dtype != torch.uint8 or pixels.dim() != 4 or not len(pixels):
+            raise ValueError(f"images must be uint8 (N, H, W, C) with N > 0, not {pixels.dtype} {tuple(pixels.shape)}")
+        self.xflip, self.max_memory = xflip, float(max_memory)
+        if pixels.numel() > self.max_memory / 2:
+            raise ValueError(f"the images alone take {pixels.numel() / 1e9:.2f} GB; raise max_memory above {2 * pixels.numel() / 1e9:.2f} GB")
+        pixels = pixels.permute(3, 1, 2, 0).contiguous()  # (C, H, W, N)
+        if pixels.numel() * FLOAT <= self.max_memory / 8:
+            pixels = self._scaled(pixels)
+        self.register_buffer("pixels", pixels, persistent=False)
+
+    @staticmethod
+    def _scaled(pixels: Tensor) -> Tensor:
+        return pixels.float().div_(127.5).sub_(1) if pixels.dtype == torch.uint8 else pixels
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return tuple(self.pixels.shape[:3])
+
+    def __len__(self) -> int:
+        """Images, mirror images included."""
+        return self.pixels.shape[-1] * (2 if self.xflip else 1)
+
+    def chunk_size(self, values_per_image: int) -> int:
+        """How many images at once keep that many float32 values an image within an eighth of the bound; at most 2048."""
+        bound = int(self.max_memory / 8 / FLOAT / values_per_image)
+        if not bound:
+            raise ValueError(
+                f"one image needs {values_per_image * FLOAT / 1e9:.3f} GB; raise max_memory above {values_per_image * FLOAT * 8 / 1e9:.3f} GB"
+            )
+        return min(bound, 2048)
+
+    def chunks(self, size: int):
+        """Yields (first index, float32 (C, H, W, n)) over all images, mirror images after the others."""
+        count = self.pixels.shape[-1]
+        for mirrored in (False, True) if self.xflip else (False,):
+            for start in range(0, count, size):
+                x = self._scaled(self.pixels[..., start : start + size])
+                yield start + mirrored * count, x.flip(2) if mirrored else x
+
+
+class RunningPosterior:
+    """Means of values under softmax weights whose logits arrive in chunks: rows (R,) of logits, values shared or a row each."""
+
+    def __init__(self):
+        self.highest = self.total = self.mean = None
+
+    def add(self, logits: Tensor, weigh) -> None:
+        """logits (R, n); weigh(weights (R, n)) -> the weighted sums of this chunk's values (R, ...)."""
+        highest = logits.amax(1)
+        if self.highest is not None:
+            highest = torch.maximum(highest, self.highest)
+        weights = (logits - highest[:, None]).exp_().clamp_(min=LEAST_WEIGHT)
+        sums, total = weigh(weights), weights.sum(1, dtype=torch.float64)
+        if self.highest is not None:
+            fade = (self.highest - highest).exp().double()
+            shape = (-1,) + (1,) * (sums.dim() - 1)
+            sums, total = sums + self.mean * fade.view(shape), total + self.total * fade
+        self.highest, self.total, self.mean = highest, total, sums
+
+    def result(self) -> Tensor:
+        return self.mean / self.total.view((-1,) + (1,) * (self.mean.dim() - 1))
+
+
+class EmpiricalDenoiser(nn.Module):
+    """The optimal denoiser of the data set itself: D = sum_n w_n x^(n), w = softmax_n(-|z - x^(n)|^2 / (2 sigma^2)) (Niedoba et al. 2025, Eq. 5).
+
+    In float64, since at low noise the squared distances are divided by 1e-5. Streams over the data once for the whole batch.
+    """
+
+    def __init__(self, data: PixelMajor):
+        super().__init__()
+        self.data = data
+        norms = [x.flatten(0, 2).double().square().sum(0) for _, x in self._chunks()]
+        self.register_buffer("norms", torch.cat(norms), persistent=False)  # (N,)
+        values = math.prod(data.image_shape)
+        small = 2 * FLOAT * values * len(data) <= data.max_memory / 8
+        self.register_buffer("flat", torch.cat([x.flatten(0, 2).double() for _, x in self._chunks()], 1) if small else None, persistent=False)
+
+    def _chunks(self):
+        return self.data.chunks(self.data.chunk_size(4 * math.prod(self.data.image_shape)))
+
+    def _columns(self):
+        """Yields (first index, float64 (D, n)) over all images, from memory where they are few."""
+        if self.flat is not None:
+            yield 0, self.flat
+        else:
+            yield from ((start, x.flatten(0, 2).double()) for start, x in self._chunks())
+
+    @torch.no_grad()
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """z (B, C, H, W), sigma (B,) -> (B, C, H, W) float32."""
+        check_images(z, self.data)
+        flat = z.double().flatten(1)  # (B, D)
+        posterior, precision = RunningPosterior(), sigma.double()[:, None] ** -2
+        for start, x in self._columns():
+            logits = (flat @ x - self.norms[start : start + x.shape[1]] / 2) * precision  # (B, n), but for what all images share
+            posterior.add(logits, lambda weights, x=x: weights @ x.T)
+        return posterior.result().view(z.shape).float()
+
+
+class GaussianDenoiser(nn.Module):
+    """The optimal denoiser of a Gaussian with the data's mean and biased covariance (Niedoba et al. 2025, Sec. 4).
+
+    D = mu + U diag(S / (S + sigma^2)) U^T (z - mu), of all directions or of the `rank` largest. Raises ValueError where neither the covariance nor
+    the matrix of scalar products between images fits max_memory.
+    """
+
+    def __init__(self, data: PixelMajor, rank: int | None = None):
+        super().__init__()
+        n, d = len(data), data.pixels[..., 0].numel()
+        side = min(n, d)
+        if 4 * 8 * side**2 + 8 * n * d * (n < d) > data.max_memory:
+            raise ValueError(
+                f"a Gaussian of {d} values an image needs {4 * 8 * side**2 / 1e9:.1f} GB; use smaller or fewer images, or raise max_memory"
+            )
+        size = data.chunk_size(4 * d)
+        mean = sum(x.flatten(0, 2).sum(1, dtype=torch.float64) for _, x in data.chunks(size)) / n  # (D,)
+        if n < d:
+            centred = torch.cat([x.flatten(0, 2).T.double() - mean for _, x in data.chunks(size)])  # (N, D)
+            values, vectors = torch.linalg.eigh(centred @ centred.T / n)
+            keep = values > values[-1].clamp(min=1e-300) * 1e-12
+            values = values[keep]
+            vectors = centred.T @ vectors[:, keep] / (values * n).sqrt()  # (D, directions)
+        else:
+            covariance = mean.new_zeros(d, d)
+            for _, x in data.chunks(size):
+                centred = x.flatten(0, 2).double() - mean[:, None]
+                covariance += centred @ centred.T
+            values, vectors = torch.linalg.eigh(covariance / n)
+        order = values.argsort(descending=True)[:rank]
+        self.image_shape = data.image_shape
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("values", values[order].clamp(min=0), persistent=False)  # (K,)
+        self.register_buffer("vectors", vectors[:, order], persistent=False)  # (D, K)
+
+    @torch.no_grad()
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """z (B, C, H, W), sigma (B,) -> (B, C, H, W) float32."""
+        check_shape(z, self.image_shape)
+        shrink = self.values / (self.values + sigma.double()[:, None] ** 2)  # (B, K)
+        parts = (z.double().flatten(1) - self.mean) @ self.vectors
+        return (self.mean + (shrink * parts) @ self.vectors.T).view(z.shape).float()
+
+
+def check_shape(z: Tensor, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where noisy images are not of the data's shape (C, H, W)."""
+    if tuple(z.shape[1:]) != tuple(shape):
+        raise ValueError(f"noisy images are {tuple(z.shape[1:])}, the data are {tuple(shape)} (channels, height, width)")
+
+
+def check_images(z: Tensor, data: PixelMajor) -> None:
+    check_shape(z, data.image_shape)
