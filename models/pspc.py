@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.schedule import karras_sigmas
-from models.training_free import FLOAT, LEAST_WEIGHT, EmpiricalDenoiser, PixelMajor, RunningPosterior, check_images
+from models.training_free import FLOAT, LEAST_WEIGHT, EmpiricalDenoiser, PixelMajor, RunningPosterior, check_shape
 
 PUBLISHED_SIZES = (32, 32, 32, 32, 32, 32, 32, 23, 15, 11, 7, 5, 3, 3, 3, 3, 3, 3)  # CIFAR-10, high noise to low
 PUBLISHED_THRESHOLDS = (1, 1, 1, 1, 1, 1, 1, 0.7, 0.7, 0.5, 0.4, 0.4, 0.4, 0.4, 0.3, 0.3, 0.3, 0.3)
@@ -49,7 +49,7 @@ class Boxes:
             length = maps.shape[axis] - self.size + 1
             total = maps.narrow(axis, 0, length) + maps.narrow(axis, 1, length) if self.size > 1 else maps
             for shift in range(2, self.size):
-                total += maps.narrow(axis, shift, length)
+                total.add_(maps.narrow(axis, shift, length))
             maps = total
         return maps
 
@@ -108,7 +108,7 @@ class PSPCSquare(nn.Module):
     @torch.no_grad()
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """z (B, C, H, W), sigma (B,), levels mixed at will -> (B, C, H, W) float32."""
-        check_images(z, self.data)
+        check_shape(z, self.data.image_shape)
         chosen = torch.tensor(self.sizes, device=z.device)[nearest_level(sigma, self.levels)]  # (B,)
         out = torch.empty_like(z, dtype=torch.float32)
         for size in chosen.unique().tolist():
@@ -118,6 +118,21 @@ class PSPCSquare(nn.Module):
             else:
                 out[rows] = self._composite(z[rows].float(), sigma[rows].float(), size)
         return out
+
+    def differentiable(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """The same with gradients in z, holding the logits of every window and image in memory, one noisy image after the other."""
+        x = torch.cat([x for _, x in self.data.chunks(2048)], dim=-1)  # (C, H, W, N)
+        made = []
+        for noisy, level in zip(z.float(), sigma.float()):
+            size = self.window(level.item())
+            if size == x.shape[1] == x.shape[2]:
+                made.append(self.empirical.differentiable(noisy[None], level[None])[0])
+                continue
+            boxes = Boxes(x.shape[1], x.shape[2], size, z.device)
+            distance = (x - noisy[..., None]).square().sum(0)
+            weights = (boxes.sums(distance) * (-0.5 / level**2)).softmax(-1)
+            made.append(torch.einsum("hwn,chwn->chw", boxes.spread(weights), x) / boxes.cover)
+        return torch.stack(made)
 
     def _composite(self, z: Tensor, sigma: Tensor, size: int) -> Tensor:
         c, h, w = self.data.image_shape
@@ -208,7 +223,7 @@ class PSPCFlex(nn.Module):
     @torch.no_grad()
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """z (B, C, H, W), sigma (B,), levels mixed at will -> (B, C, H, W) float32."""
-        check_images(z, self.data)
+        check_shape(z, self.data.image_shape)
         nearest = nearest_level(sigma, self.levels)
         out = torch.empty_like(z, dtype=torch.float32)
         for level in nearest.unique().tolist():
@@ -216,9 +231,25 @@ class PSPCFlex(nn.Module):
             if self.thresholds[level] == 1:
                 out[rows] = self.empirical(z[rows], sigma[rows])
             else:
-                window = self.windows[sum(t < 1 for t in self.thresholds[:level])].float()  # (HW, HW)
-                out[rows] = self._composite(z[rows].float(), sigma[rows].float(), window)
+                out[rows] = self._composite(z[rows].float(), sigma[rows].float(), self._window(level))
         return out
+
+    def differentiable(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """The same with gradients in z, holding the logits of every pixel and image in memory, one noisy image after the other."""
+        x = torch.cat([x for _, x in self.data.chunks(2048)], dim=-1)  # (C, H, W, N)
+        made = []
+        for noisy, level, index in zip(z.float(), sigma.float(), nearest_level(sigma, self.levels).tolist()):
+            if self.thresholds[index] == 1:
+                made.append(self.empirical.differentiable(noisy[None], level[None])[0])
+                continue
+            distance = self._window(index) @ (x - noisy[..., None]).square().sum(0).flatten(0, 1)  # (HW, N)
+            weights = (distance * (-0.5 / level**2)).softmax(-1)
+            made.append(torch.einsum("pn,cpn->cp", weights, x.flatten(1, 2)).view(noisy.shape))
+        return torch.stack(made)
+
+    def _window(self, level: int) -> Tensor:
+        """(H W, H W) of zeros and ones."""
+        return self.windows[sum(t < 1 for t in self.thresholds[:level])].float()
 
     def _composite(self, z: Tensor, sigma: Tensor, window: Tensor) -> Tensor:
         c, h, w = self.data.image_shape

@@ -91,32 +91,41 @@ class EmpiricalDenoiser(nn.Module):
     def __init__(self, data: PixelMajor):
         super().__init__()
         self.data = data
-        norms = [x.flatten(0, 2).double().square().sum(0) for _, x in self._chunks()]
-        self.register_buffer("norms", torch.cat(norms), persistent=False)  # (N,)
-        values = math.prod(data.image_shape)
-        small = 2 * FLOAT * values * len(data) <= data.max_memory / 8
-        self.register_buffer("flat", torch.cat([x.flatten(0, 2).double() for _, x in self._chunks()], 1) if small else None, persistent=False)
+        self.register_buffer("norms", None, persistent=False)  # (N,), at the first use
+        self.register_buffer("flat", None, persistent=False)  # (D, N), where that takes an eighth of the bound
 
-    def _chunks(self):
-        return self.data.chunks(self.data.chunk_size(4 * math.prod(self.data.image_shape)))
+    def _prepare(self) -> None:
+        if self.norms is None:
+            if 2 * FLOAT * math.prod(self.data.image_shape) * len(self.data) <= self.data.max_memory / 8:
+                self.flat = torch.cat([x for _, x in self._columns()], dim=1)
+            self.norms = torch.cat([x.square().sum(0) for _, x in self._columns()])
 
     def _columns(self):
         """Yields (first index, float64 (D, n)) over all images, from memory where they are few."""
         if self.flat is not None:
             yield 0, self.flat
         else:
-            yield from ((start, x.flatten(0, 2).double()) for start, x in self._chunks())
+            size = self.data.chunk_size(4 * math.prod(self.data.image_shape))
+            yield from ((start, x.flatten(0, 2).double()) for start, x in self.data.chunks(size))
 
     @torch.no_grad()
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """z (B, C, H, W), sigma (B,) -> (B, C, H, W) float32."""
-        check_images(z, self.data)
+        check_shape(z, self.data.image_shape)
+        self._prepare()
         flat = z.double().flatten(1)  # (B, D)
         posterior, precision = RunningPosterior(), sigma.double()[:, None] ** -2
         for start, x in self._columns():
             logits = (flat @ x - self.norms[start : start + x.shape[1]] / 2) * precision  # (B, n), but for what all images share
             posterior.add(logits, lambda weights, x=x: weights @ x.T)
         return posterior.result().view(z.shape).float()
+
+    def differentiable(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """The same with gradients in z, holding the whole data set in memory."""
+        self._prepare()
+        x = torch.cat([x for _, x in self._columns()], dim=1)  # (D, N)
+        logits = (z.double().flatten(1) @ x - self.norms / 2) / sigma.double()[:, None] ** 2
+        return (logits.softmax(1) @ x.T).view(z.shape).float()
 
 
 class GaussianDenoiser(nn.Module):
@@ -154,20 +163,20 @@ class GaussianDenoiser(nn.Module):
         self.register_buffer("values", values[order].clamp(min=0), persistent=False)  # (K,)
         self.register_buffer("vectors", vectors[:, order], persistent=False)  # (D, K)
 
-    @torch.no_grad()
-    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """z (B, C, H, W), sigma (B,) -> (B, C, H, W) float32."""
+    def differentiable(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """z (B, C, H, W), sigma (B,) -> (B, C, H, W) float32, with gradients in z."""
         check_shape(z, self.image_shape)
         shrink = self.values / (self.values + sigma.double()[:, None] ** 2)  # (B, K)
         parts = (z.double().flatten(1) - self.mean) @ self.vectors
         return (self.mean + (shrink * parts) @ self.vectors.T).view(z.shape).float()
+
+    @torch.no_grad()
+    def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
+        """z (B, C, H, W), sigma (B,) -> (B, C, H, W) float32."""
+        return self.differentiable(z, sigma)
 
 
 def check_shape(z: Tensor, shape: tuple[int, ...]) -> None:
     """Raises ValueError where noisy images are not of the data's shape (C, H, W)."""
     if tuple(z.shape[1:]) != tuple(shape):
         raise ValueError(f"noisy images are {tuple(z.shape[1:])}, the data are {tuple(shape)} (channels, height, width)")
-
-
-def check_images(z: Tensor, data: PixelMajor) -> None:
-    check_shape(z, data.image_shape)

@@ -88,6 +88,19 @@ def _decode_all(listing: Listing, chosen: np.ndarray, config: DataConfig, file: 
     pixels.flush()
 
 
+def _load(config: DataConfig, listing: Listing, chosen: np.ndarray, name: str) -> ImageSet:
+    """The chosen images of a listing through their cache, decoding what is not there yet."""
+    ids = [listing.ids[i] for i in chosen]
+    key = hashlib.sha256("\n".join([listing.fingerprint, *ids]).encode()).hexdigest()[:12]
+    cache = DATA_DIR / "cache" / f"{config.source}_{name}_{config.channels}x{config.image_size}_{key}.npy"
+    if not cache.is_file():
+        replace_file(cache, lambda file: _decode_all(listing, chosen, config, file, f"{config.source} {name}"))
+        if listing.licence:
+            replace_file(cache.with_name(f"{config.source}_LICENCE.txt"), lambda file: file.write_text(listing.licence))
+    labels = None if listing.labels is None else listing.labels[chosen]
+    return ImageSet(np.load(cache, mmap_mode="r"), ids, listing.attributes.iloc[chosen].reset_index(drop=True), labels)
+
+
 def load_split(config: DataConfig, split: str) -> ImageSet:
     """One split ('train', 'val' or 'test') through its cache, decoding what is not there yet. Raises UserError."""
     assert split in SPLITS
@@ -95,12 +108,10 @@ def load_split(config: DataConfig, split: str) -> ImageSet:
     chosen = np.flatnonzero(listing.splits == split)[: config.limit]
     if not len(chosen):
         raise UserError(f"data set {config.source}: its {split} split is empty")
-    ids = [listing.ids[i] for i in chosen]
-    key = hashlib.sha256("\n".join([listing.fingerprint, *ids]).encode()).hexdigest()[:12]
-    cache = DATA_DIR / "cache" / f"{config.source}_{split}_{config.channels}x{config.image_size}_{key}.npy"
-    if not cache.is_file():
-        replace_file(cache, lambda file: _decode_all(listing, chosen, config, file, f"{config.source} {split}"))
-        if listing.licence:
-            replace_file(cache.with_name(f"{config.source}_LICENCE.txt"), lambda file: file.write_text(listing.licence))
-    labels = None if listing.labels is None else listing.labels[chosen]
-    return ImageSet(np.load(cache, mmap_mode="r"), ids, listing.attributes.iloc[chosen].reset_index(drop=True), labels)
+    return _load(config, listing, chosen, split)
+
+
+def load_all(config: DataConfig) -> ImageSet:
+    """Every image, whatever its split, in the source's order. Raises UserError."""
+    listing = list_source(config)
+    return _load(config, listing, np.flatnonzero(listing.splits != "")[: config.limit], "all")

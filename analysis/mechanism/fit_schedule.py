@@ -1,0 +1,88 @@
+"""Fit the window sizes (and, with --heatmaps, the thresholds) of patch composites to one's own network and data.
+
+At each noise level the candidate of least mean squared difference to the network, on held-out noisy images. The published schedules are CIFAR-10's.
+Writes schedule.json, which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
+"""
+
+import argparse
+
+from analysis.training_free import mechanism_parser, parse_mechanism
+from train.errors import UserError, run_script
+
+SHARES = [0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 1.0]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = mechanism_parser(__doc__, denoiser=False)
+    parser.add_argument("--n_samples", type=int, default=8, help="noisy images a level (default: 8)")
+    parser.add_argument("--candidates", metavar="3,5,...", help="window sizes to try (default: 1, 3, 5, 7, 11, 15, 23 and the whole image)")
+    args = parse_mechanism(parser)
+    if args.n_samples < 1:
+        parser.error("--n_samples must be at least 1")
+    return args
+
+
+def candidate_sizes(text: str | None, side: int) -> list[int]:
+    """Raises UserError."""
+    if text is None:
+        return [size for size in (1, 3, 5, 7, 11, 15, 23) if size < side] + [side]
+    try:
+        sizes = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise UserError(f"--candidates {text}: must be whole numbers separated by commas") from None
+    if not 1 <= sizes[0] <= sizes[-1] <= side:
+        raise UserError(f"--candidates {text}: windows of {side}x{side} images have sizes 1 to {side}")
+    return sizes
+
+
+def main() -> None:
+    args = parse_args()
+
+    import torch
+    from tqdm import tqdm
+
+    from analysis.results import save_json
+    from analysis.training_free import levels_of, load_heatmaps, network_of, open_data, pixel_major, results_dir
+    from models.pspc import PSPCFlex, PSPCSquare
+    from models.samplers import SeededNoise
+    from train.distributed import pick_device
+    from train.images import to_tensor
+
+    device, levels = pick_device(args.device), levels_of(args)
+    images, held_out = open_data(args, held_out=True)
+    side = images.pixels.shape[1]
+    sizes = candidate_sizes(args.candidates, side)
+    heatmaps = load_heatmaps(args.heatmaps) if args.heatmaps else None
+    data, bind = pixel_major(images, args, device), network_of(args, device)
+    x0 = to_tensor(held_out.pixels[: args.n_samples]).to(device)
+    with torch.no_grad():
+        network = bind(x0)
+
+    errors = {"patch_sizes": [], "thresholds": []}
+    for index, level in enumerate(tqdm(levels, desc="levels", unit="level")):
+        seeds = [(args.seed * args.n_steps + index) * 2**20 + i for i in range(len(x0))]
+        z, sigma = x0 + level.float() * SeededNoise(seeds, x0.shape[1:], device)(), level.to(x0).expand(len(x0))
+        with torch.no_grad():
+            target = network(z, sigma)
+
+        def error(denoiser, z=z, sigma=sigma, target=target) -> float:
+            return (denoiser(z, sigma) - target).square().mean().item()
+
+        try:
+            errors["patch_sizes"].append({size: error(PSPCSquare(data, [size], level[None])) for size in sizes})
+            if heatmaps is not None:
+                maps = heatmaps[index : index + 1].to(device)
+                errors["thresholds"].append({share: error(PSPCFlex(data, maps, [share], level[None]).to(device)) for share in SHARES})
+        except (ValueError, IndexError) as problem:
+            raise UserError(f"level {index}: {problem}") from None
+
+    fitted = {key: [min(found, key=found.get) for found in table] for key, table in errors.items() if table}
+    file = save_json(results_dir(args, "schedule") / "schedule.json", fitted | {"levels": levels.tolist(), "errors": errors})
+    for index, level in enumerate(levels.tolist()):
+        line = ", ".join(f"{key} {values[index]} (error {errors[key][index][values[index]]:.2e})" for key, values in fitted.items())
+        print(f"sigma {level:8.4f}: {line}")
+    print(f"schedule: {file}; use it with: --patch_sizes {file}" + (f" --thresholds {file}" if "thresholds" in fitted else ""))
+
+
+if __name__ == "__main__":
+    run_script(main)

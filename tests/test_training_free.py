@@ -1,0 +1,281 @@
+"""Training-free denoisers against closed forms and the naive loop, and their programs."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from conftest import Bench
+from naive import naive_square
+from PIL import Image
+
+from analysis.mechanism.heatmaps import sensitivity
+from models.pspc import PUBLISHED_SIZES, Boxes, PSPCFlex, PSPCSquare, published_levels, smallest_windows
+from models.samplers import euler
+from models.schedule import karras_sigmas
+from models.training_free import EmpiricalDenoiser, GaussianDenoiser, PixelMajor
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def draw(count: int, channels: int = 3, side: int = 8) -> torch.Tensor:
+    """Smooth random images, uint8 (N, H, W, C)."""
+    coarse = torch.rand(count, channels, side // 4, side // 4, generator=GENERATOR)
+    return torch.nn.functional.interpolate(coarse, side, mode="bilinear").mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def as_images(pixels: torch.Tensor) -> torch.Tensor:
+    return pixels.permute(0, 3, 1, 2).double() / 127.5 - 1
+
+
+def noisy(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+    return (images[: len(sigma)] + sigma[:, None, None, None] * torch.randn(images[: len(sigma)].shape, generator=GENERATOR)).float()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("xflip", [False, True])
+def test_empirical_is_the_softmax_of_distances(channels, xflip):
+    pixels = draw(30, channels)
+    images = as_images(pixels)
+    images = torch.cat([images, images.flip(3)]) if xflip else images
+    sigma = torch.tensor([0.002, 0.1, 0.5, 2.0, 80.0])
+    z = noisy(images, sigma)
+    distance = (z.double()[:, None] - images[None]).square().flatten(2).sum(2)
+    expected = torch.einsum("bn,nchw->bchw", (-distance / (2 * sigma.double()[:, None] ** 2)).softmax(1), images)
+    for bound in (4e9, 30000):  # in memory, and in many chunks
+        data = PixelMajor(pixels, xflip, max_memory=bound)
+        assert len(data) == len(images) and (bound > 1e6 or data.chunk_size(4 * 64 * channels) < 30)
+        torch.testing.assert_close(EmpiricalDenoiser(data)(z, sigma).double(), expected, atol=1e-5, rtol=0)
+
+
+def test_gaussian_is_the_posterior_mean_of_its_moments():
+    pixels = draw(40, 1)
+    flat = as_images(pixels).flatten(1)
+    mean, covariance = flat.mean(0), torch.from_numpy(np.cov(flat.numpy(), rowvar=False, bias=True))
+    sigma = torch.tensor([0.01, 0.3, 5.0])
+    z = noisy(as_images(pixels), sigma)
+    solve = [torch.linalg.solve(covariance + s**2 * torch.eye(64), (x.double().flatten() - mean)) for x, s in zip(z, sigma.double())]
+    expected = torch.stack([(mean + covariance @ v).view(1, 8, 8) for v in solve])
+    torch.testing.assert_close(GaussianDenoiser(PixelMajor(pixels))(z, sigma).double(), expected, atol=1e-5, rtol=0)
+    many = PixelMajor(draw(100, 1))  # more images than values: the other way round
+    few = GaussianDenoiser(many, rank=3)
+    assert few.vectors.shape == (64, 3) and len(GaussianDenoiser(many).values) == 64
+    torch.testing.assert_close(few(z, torch.full((3,), 1e-6)), few(few(z, torch.full((3,), 1e-6)), torch.full((3,), 1e-6)), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+def test_boxes_add_and_their_spread_is_the_transpose(size):
+    boxes = Boxes(9, 8, size, torch.device("cpu"))
+    maps = torch.rand(9, 8, 3, generator=GENERATOR)
+    expected = torch.nn.functional.avg_pool2d(maps.permute(2, 0, 1)[:, None], size, 1)[:, 0].permute(1, 2, 0) * size**2
+    torch.testing.assert_close(boxes.sums(maps), expected)
+    windows = torch.rand(expected.shape, generator=GENERATOR)
+    assert (boxes.sums(maps) * windows).sum().item() == pytest.approx((maps * boxes.spread(windows)).sum().item(), rel=1e-5)
+    assert boxes.cover.min() >= 1 and boxes.cover.sum() == boxes.positions * size**2
+
+
+@pytest.mark.parametrize("channels, bound", [(3, 4e9), (1, 4e9), (3, 40000)])
+def test_square_composites_equal_the_naive_loop(channels, bound):
+    pixels = draw(25, channels)
+    sizes, levels = [8, 5, 3, 1, 3], torch.tensor([50.0, 2.0, 0.4, 0.05, 0.002])
+    denoiser = PSPCSquare(PixelMajor(pixels, False, max_memory=bound), sizes, levels)
+    z = noisy(as_images(pixels), levels)  # every image another level, in one batch
+    found = denoiser(z, levels)
+    for i, size in enumerate(sizes):
+        expected = naive_square(as_images(pixels), z[i : i + 1], levels[i : i + 1], size)
+        assert (found[i] - expected[0]).abs().max() < 1e-4
+    torch.testing.assert_close(denoiser.differentiable(z, levels), found, atol=1e-4, rtol=0)
+
+
+def test_the_published_schedule_on_32_pixels():
+    pixels = draw(40, 3, 32)
+    levels = published_levels().float()
+    denoiser, z = PSPCSquare(PixelMajor(pixels)), noisy(as_images(pixels), levels)
+    found = denoiser(z, levels)
+    for i in (6, 8, 11, 17):
+        expected = naive_square(as_images(pixels), z[i : i + 1], levels[i : i + 1], PUBLISHED_SIZES[i])
+        assert (found[i] - expected[0]).abs().max() < 1e-4
+    assert denoiser.window(0.1) == 3 and denoiser.window(1000.0) == 32
+
+
+def naive_flex(images, z, sigma, windows):
+    """Pixel by pixel."""
+    _, _, h, w = z.shape
+    out = torch.zeros_like(z)
+    for y in range(h):
+        for x in range(w):
+            mask = windows[y * w + x].view(h, w)
+            distance = ((z[:, None] - images[None]) * mask).square().flatten(2).sum(2)
+            weights = (-distance / (2 * sigma[:, None] ** 2)).softmax(1)
+            out[:, :, y, x] = weights @ images[:, :, y, x]
+    return out
+
+
+def test_flexible_composites_equal_the_naive_loop():
+    pixels, levels = draw(20, 3), torch.tensor([3.0, 0.3])
+    heat = torch.rand(2, 8, 8, 8, 8, generator=GENERATOR)
+    denoiser = PSPCFlex(PixelMajor(pixels, True), heat, [1, 0.4], levels)
+    images = as_images(pixels)
+    images = torch.cat([images, images.flip(3)])
+    z = noisy(images, levels)
+    found = denoiser(z, levels)
+    torch.testing.assert_close(found[:1], EmpiricalDenoiser(PixelMajor(pixels, True))(z[:1], levels[:1]))
+    expected = naive_flex(images, z[1:].double(), levels[1:].double(), smallest_windows(heat[1], 0.4))
+    torch.testing.assert_close(found[1:].double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(denoiser.differentiable(z, levels), found, atol=1e-5, rtol=0)
+
+
+def test_smallest_windows_hold_their_share():
+    heat = torch.zeros(2, 2, 2, 2)
+    heat[:, :] = torch.tensor([[0.5, 0.3], [0.15, 0.05]])
+    for share, kept in ((0.4, [1, 0, 0, 0]), (0.45, [1, 0, 0, 0]), (0.7, [1, 1, 0, 0]), (0.9, [1, 1, 1, 0]), (1.0, [1, 1, 1, 1])):
+        assert smallest_windows(heat, share)[0].int().tolist() == kept, share
+    heat[1, 0] = 0
+    with pytest.raises(ValueError, match=r"pixel \(1, 0\) is zero everywhere"):
+        smallest_windows(heat, 0.5)
+
+
+def test_one_image_returns_itself_and_euler_ends_on_images():
+    pixels, levels = draw(1), torch.tensor([0.5])
+    z = torch.randn(1, 3, 8, 8, generator=GENERATOR)
+    image = as_images(pixels).float()
+    data = PixelMajor(pixels)
+    for denoiser in (EmpiricalDenoiser(data), PSPCSquare(data, [3], levels), PSPCFlex(data, torch.ones(1, 8, 8, 8, 8), [0.3], levels)):
+        torch.testing.assert_close(denoiser(z, levels), image, atol=1e-6, rtol=0)
+    many = draw(12)
+    ends = euler(EmpiricalDenoiser(PixelMajor(many)), 80 * torch.randn(5, 3, 8, 8, generator=GENERATOR), karras_sigmas(18))
+    assert torch.cdist(ends.flatten(1), as_images(many).float().flatten(1)).min(1).values.max() < 1e-3
+
+
+def test_sensitivity_is_the_jacobian():
+    z, matrix = torch.randn(2, 1, 3, 3, generator=GENERATOR), torch.randn(9, 9, generator=GENERATOR)
+
+    def linear(z, sigma):
+        return (z.flatten(1) @ matrix.T).view(z.shape)
+
+    torch.testing.assert_close(sensitivity(linear, z, torch.tensor(1.0)), matrix.abs().view(3, 3, 3, 3))
+    pixels = draw(10, 1)
+    denoiser = PSPCSquare(PixelMajor(pixels), [3], torch.tensor([0.3]))
+    heat = sensitivity(denoiser.differentiable, noisy(as_images(pixels), torch.tensor([0.3])), torch.tensor(0.3))
+    assert heat[4, 4, 4, 4] > 0 and heat[0, 0, 3:].max() == 0 and heat[4, 4, 7].max() == 0  # nothing beyond two pixels
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda data: PSPCSquare(data), "window size 32 does not fit images of 8x8"),
+        (lambda data: PSPCSquare(data, [3, 3]), "2 window sizes for 18 noise levels"),
+        (lambda data: PSPCFlex(data, torch.ones(18, 8, 8, 4, 4)), r"expected \(18, 8, 8, 8, 8\)"),
+        (lambda data: EmpiricalDenoiser(data)(torch.zeros(1, 1, 8, 8), torch.ones(1)), "noisy images are"),
+        (lambda data: PixelMajor(torch.zeros(5, 8, 8, 3, dtype=torch.uint8), max_memory=100), "the images alone take"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(PixelMajor(draw(4)))
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Bench:
+    """A bench with a run, and an EDM zip of 16x16 images."""
+    bench = Bench(tmp_path_factory.mktemp("mechanism"))
+    bench.train()
+    with zipfile.ZipFile(bench.home / "set.zip", "w") as target:
+        for i, pixels in enumerate(draw(30, 3, 16).numpy()):
+            Image.fromarray(pixels).save(bench.home / "one.png")
+            target.write(bench.home / "one.png", f"00000/img{i:08d}.png")
+    return bench
+
+
+SIZES = ["--n_steps", 3, "--patch_sizes", "16,5,3"]
+
+
+def test_denoise_and_sample_programs(archive):
+    zip_file, out = archive.home / "set.zip", archive.home / "out"
+    common = ["--data", zip_file, "--outdir", out, "--device", "cpu", "--n_samples", 5]
+    denoise, sample = "analysis/mechanism/denoise.py", "analysis/mechanism/sample.py"
+    archive.run(denoise, *common, *SIZES, "--batch", 2)
+    outputs = [np.load(out / f"pspc_sq_outputs_t_{i:02d}_of_03.npy") for i in range(3)]
+    assert all(o.shape == (5, 3, 16, 16) and o.dtype == np.float32 for o in outputs) and (out / "pspc_sq_outputs_t_02_of_03.png").is_file()
+    archive.run(denoise, *common, *SIZES, "--batch", 5, "--t_idx", 1)
+    np.testing.assert_allclose(np.load(out / "pspc_sq_outputs_t_01_of_03.npy"), outputs[1], atol=1e-5)
+    assert not list(out.glob(".*parts"))
+    for name in ("empirical", "gaussian"):
+        archive.run(denoise, *common, "--denoiser", name, "--n_steps", 3, "--t_idx", 2, "--xflip", "false")
+        assert np.load(out / f"{name}_outputs_t_02_of_03.npy").shape == (5, 3, 16, 16)
+    np.save(archive.home / "z.npy", np.zeros((3, 2, 3, 16, 16), np.float32))
+    archive.run(denoise, *common, *SIZES, "--z", archive.home / "z.npy", "--t_idx", 0)
+    assert len(np.load(out / "pspc_sq_outputs_t_00_of_03.npy")) == 2
+    archive.run(sample, *common, "--denoiser", "empirical", "--n_steps", 4, "--batch", 3)
+    ends = np.load(out / "empirical_samples.npy")
+    archive.run(sample, *common, "--denoiser", "network", "--n_steps", 4, "--sampler", "heun")
+    assert ends.shape == np.load(out / "network_samples.npy").shape == (5, 3, 16, 16)
+
+
+def test_heatmaps_schedule_and_comparison(archive):
+    out, own = archive.home / "own", ["--device", "cpu", "--n_steps", 2]
+    archive.run("analysis/mechanism/heatmaps.py", *own, "--outdir", out, "--n_samples", 2)
+    maps = np.load(out / "heatmaps_network.npy")
+    assert maps.shape == (2, 16, 16, 16, 16) and maps.dtype == np.float32 and maps.min() >= 0
+    file = out / "heatmaps_network.npy"
+    archive.run("analysis/mechanism/fit_schedule.py", *own, "--outdir", out, "--n_samples", 2, "--candidates", "3,16", "--heatmaps", file)
+    fitted = json.loads((out / "schedule.json").read_text())
+    for i in range(2):
+        assert fitted["errors"]["patch_sizes"][i][str(fitted["patch_sizes"][i])] == min(fitted["errors"]["patch_sizes"][i].values())
+    both = ["--patch_sizes", out / "schedule.json", "--heatmaps", file, "--thresholds", out / "schedule.json"]
+    done = archive.run("analysis/mechanism/compare.py", *own, "--outdir", out, "--n_samples", 3, *both)
+    assert "patches explain the network" in done.stdout and (out / "compare.png").is_file() and (out / "pictures.png").is_file()
+    lines = (out / "compare.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 2 * 4 and {line.split(",")[2] for line in lines[1:]} == {"empirical", "gaussian", "pspc_sq", "pspc_flex"}
+
+
+def test_an_edm_pickle_runs_only_when_trusted(archive):
+    repo = archive.home / "clone"
+    (repo / "torch_utils").mkdir(parents=True)
+    (repo / "torch_utils" / "__init__.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, z, sigma):\n        return z / (1 + sigma[:, None, None, None] ** 2)\n"
+    )
+    code = f"import sys, pickle; sys.path.insert(0, {str(repo)!r}); from torch_utils import Net; "
+    code += f"pickle.dump({{'ema': Net()}}, open({str(archive.home / 'net.pkl')!r}, 'wb'))"
+    (archive.home / "make.py").write_text(code)
+    archive.run(archive.home / "make.py")
+    denoise = "analysis/mechanism/denoise.py"
+    common = [
+        "--data",
+        archive.home / "set.zip",
+        "--denoiser",
+        "network",
+        "--network_pkl",
+        archive.home / "net.pkl",
+        "--outdir",
+        archive.home / "edm",
+    ]
+    common += ["--n_samples", 2, "--t_idx", 0, "--device", "cpu"]
+    refused = archive.run(denoise, *common, check=False)
+    assert refused.returncode == 2 and "--trust_pickle" in refused.stderr
+    lost = archive.run(denoise, *common, "--trust_pickle", check=False)
+    assert lost.returncode == 2 and "needs the module torch_utils" in lost.stderr
+    archive.run(denoise, *common, "--trust_pickle", "--edm_repo", repo)
+    assert np.abs(np.load(archive.home / "edm" / "network_outputs_t_00_of_18.npy")).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    "args, expected",
+    [
+        (["--data", "/nowhere"], "neither a file or folder nor a name"),
+        (["--t_idx", 18], "there are noise levels 0 to 17"),
+        (["--patch_sizes", "3,4"], "2 numbers for 18 noise levels"),
+        (["--patch_sizes", "large"], "numbers separated by commas"),
+        (["--n_steps", 5], "the published schedule has 18 levels"),
+        ([], "window size 32 does not fit images of 16x16"),
+        (["--denoiser", "pspc_flex"], "make them with"),
+        (["--denoiser", "pspc_flex", "--heatmaps", "/nowhere.npy"], "not a readable .npy"),
+        (["--denoiser", "empirical", "--max_memory", 1e-6], "the images alone take"),
+        (["--denoiser", "empirical", "--z", "/nowhere.npy"], "--z /nowhere.npy"),
+    ],
+)
+def test_bad_input_is_one_line(archive, args, expected):
+    data = [] if "--data" in args else ["--data", archive.home / "set.zip"]
+    done = archive.run("analysis/mechanism/denoise.py", *data, "--device", "cpu", *args, check=False)
+    assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
