@@ -6,8 +6,8 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from benchmarks.naive import naive_square
 from conftest import Bench
-from naive import naive_square
 from PIL import Image
 
 from analysis.mechanism.heatmaps import sensitivity

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import torch
-from naive import naive_square  # noqa: E402
+from naive import naive_square
 
 from models.pspc import PUBLISHED_SIZES, PSPCSquare, published_levels
 from models.training_free import PixelMajor
