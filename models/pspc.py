@@ -213,6 +213,9 @@ class PSPCFlex(nn.Module):
             raise ValueError(f"heat maps are {tuple(heatmaps.shape)}, expected {expected} (levels, H, W, H, W)")
         if len(thresholds) != len(levels) or not all(0 < t <= 1 for t in thresholds):
             raise ValueError(f"thresholds must be {len(levels)} numbers in (0, 1], one a noise level, not {list(thresholds)}")
+        room = (h * w) ** 2 * (sum(t < 1 for t in thresholds) + 2 * FLOAT)
+        if room > data.max_memory / 2:
+            raise ValueError(f"the windows of {h}x{w} images take {room / 1e9:.2f} GB; raise max_memory above {2 * room / 1e9:.2f} GB")
         self.data, self.thresholds = data, tuple(thresholds)
         self.empirical = EmpiricalDenoiser(data)
         self.register_buffer("levels", levels, persistent=False)

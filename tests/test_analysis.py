@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from analysis.edits import encode_and_invert, regenerate, slerp
+from analysis.emergence import half_rise, spectral_centroid
 from analysis.evaluation.consistency import alikeness
-from analysis.interpretability.trace_emergence import half_rise, spectral_centroid
 from analysis.manipulation.manipulate import parse_setting
 from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder

@@ -167,6 +167,7 @@ def test_sensitivity_is_the_jacobian():
         (lambda data: PSPCSquare(data), "window size 32 does not fit images of 8x8"),
         (lambda data: PSPCSquare(data, [3, 3]), "2 window sizes for 18 noise levels"),
         (lambda data: PSPCFlex(data, torch.ones(18, 8, 8, 4, 4)), r"expected \(18, 8, 8, 8, 8\)"),
+        (lambda data: PSPCFlex(PixelMajor(draw(4), max_memory=50000), torch.ones(18, 8, 8, 8, 8)), "windows of 8x8 images take"),
         (lambda data: EmpiricalDenoiser(data)(torch.zeros(1, 1, 8, 8), torch.ones(1)), "noisy images are"),
         (lambda data: PixelMajor(torch.zeros(5, 8, 8, 3, dtype=torch.uint8), max_memory=100), "the images alone take"),
     ],

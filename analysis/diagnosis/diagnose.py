@@ -13,7 +13,7 @@ import argparse
 from analysis.script import open_run, require, results_folder, run_parser
 from train.errors import UserError, run_script
 
-ROWS = 4  # images in the figure of each shortcut
+CI = 1.96  # standard errors on each side of an effect: its 95 % confidence interval
 UNREADABLE = 0.8  # AUROC below which an attribute cannot be read off images
 
 
@@ -57,7 +57,10 @@ def usable_attributes(train, test) -> tuple[list[str], list[str]]:
 
 
 def build_table(names, labels, rows, edits, nulls, generated, before, scale):
-    """One row an ordered pair that can be told apart; labels (N, A) of the test set, rows those generated from; names of pairs left out."""
+    """One row an ordered pair that can be told apart, effects with their 95 % confidence intervals; and the names of the pairs left out.
+
+    labels (N, A) of the test set, rows those generated from, before and generated their evidence (n, A), scale (A,) the class gaps.
+    """
     import pandas as pd
 
     from analysis.shortcuts import edit_effect, generated_effect, judge, tellable
@@ -74,69 +77,13 @@ def build_table(names, labels, rows, edits, nulls, generated, before, scale):
             change = (generated - before)[known, j] / scale[j]
             coefficient, error, p = generated_effect(change, y[:, i], y[:, j])
             own = edits[i][:, i].mean() / scale[i]
-            row = {"raised": a, "moved": b, "edit": edit.mean, "edit_error": edit.error, "edit_p": edit.p, "own_effect": own}
-            table.append(row | {"generated": coefficient, "generated_error": error, "generated_p": p})
+            row = {"raised": a, "moved": b, "own_effect": own}
+            row |= {"edit": edit.mean, "edit_low": edit.mean - CI * edit.error, "edit_high": edit.mean + CI * edit.error, "edit_p": edit.p}
+            row |= {"generated": coefficient, "generated_low": coefficient - CI * error, "generated_high": coefficient + CI * error}
+            table.append(row | {"generated_p": p})
     if not table:
         raise UserError(f"no pair of attributes can be told apart in the {len(rows)} labelled images; raise --generated")
     return judge(pd.DataFrame(table)), left_out
-
-
-def draw_matrix(table, names, path):
-    """Effects of raising A (rows) on B (columns): by edits and in generation; shortcuts are framed."""
-    import numpy as np
-
-    from analysis.figures import Rectangle, plt, save_figure
-
-    side = max(3.2, 0.42 * len(names))
-    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 1.5, side + 0.6), layout="constrained")
-    for axis, column, title in zip(axes, ("edit", "generated"), ("edits of A's prototypes", "generation from real scores")):
-        values = np.full((len(names), len(names)), np.nan)
-        for row in table.itertuples():
-            i, j = names.index(row.raised), names.index(row.moved)
-            values[i, j] = getattr(row, column)
-            axis.text(j, i, f"{values[i, j]:+.2f}", ha="center", va="center", fontsize=5)
-            if row.shortcut:
-                axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, edgecolor="black", linewidth=2))
-        bar = axis.imshow(values, cmap="RdBu_r", vmin=-0.6, vmax=0.6)
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-        axis.set_yticks(range(len(names)), names, fontsize=7)
-        axis.set_title(title, fontsize=9)
-        axis.set_xlabel("B, moved", fontsize=8)
-    axes[0].set_ylabel("A, raised", fontsize=8)
-    figure.colorbar(bar, ax=axes, shrink=0.8, label="share of B's class gap")
-    return save_figure(figure, path)
-
-
-def draw_edits(run, edits, pixels, pairs, gaps, tops, strength, path):
-    """The paper's figure: original, its own scores, A lowered and raised by its class gap, with the best prototype of A boxed and its patch.
-
-    Shown are the images that moved most: strength[A, B] (n,) tells by how much.
-    """
-    import numpy as np
-
-    from analysis.edits import patch_box
-    from analysis.figures import cut, panel, panels, save_figure
-    from analysis.shortcuts import as_tensor
-    from train.images import to_uint8
-
-    raised = list(dict.fromkeys(row.raised for row in pairs))
-    figure, axes = panels(ROWS * len(raised), 5, side=1.1)
-    for block, name in enumerate(raised):
-        gap, k = as_tensor(gaps[name], edits.encoding.scores), tops[name]
-        first = next(row for row in pairs if row.raised == name)
-        chosen = np.argsort(-strength[first.raised, first.moved] * np.sign(first.edit))[:ROWS]
-        shown = [edits.moved(shift * gap)[chosen] for shift in (0, -1, 1)]
-        match = run.model.encoder.match(shown[2])
-        moved = ", ".join(("+" if row.edit > 0 else "-") + row.moved for row in pairs if row.raised == name)
-        titles = ("original", "own scores", f"{name} lowered", f"{name} raised\n{moved}", f"prototype {k}")
-        images = [pixels[chosen], *map(to_uint8, shown)]
-        for line in range(ROWS):
-            box = patch_box(run.model, match, line, k, run.config.data.image_size)
-            for column, shown_pixels in enumerate(images):
-                title = titles[column] if line == 0 else ""
-                panel(axes[block * ROWS + line, column], shown_pixels[line], title, box if column == 3 else None)
-            panel(axes[block * ROWS + line, 4], cut(images[3][line], box), titles[4] if line == 0 else "")
-    return save_figure(figure, path)
 
 
 def main() -> None:
@@ -148,6 +95,7 @@ def main() -> None:
 
     from analysis.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
     from analysis.results import save_arrays, save_table
+    from analysis.shortcut_figures import draw_edits, draw_matrix
     from analysis.shortcuts import FEWEST, LEAST_EFFECT, Edits, as_tensor, class_gap, generated_evidence, random_gap
     from train.data.dataset import load_split
     from train.images import to_tensor

@@ -9,7 +9,7 @@ folders named. The whole protocol goes to records/fid_scores/<dataset>_v<n>/.
 import argparse
 
 from analysis.script import open_run, require, results_folder, run_parser
-from train.errors import UserError, listed, run_script
+from train.errors import UserError, run_script
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS}"
@@ -92,70 +92,6 @@ def generated_folder(args, run, device, real: int):
     return generate(run, "cond", Sampling(real), {"split": "test"}, conditional_scores(run, images, device), device)
 
 
-def check_images(folder, data) -> list:
-    """The PNGs of a folder, sorted as pytorch-fid sorts them. Raises UserError where another file or size is among them."""
-    from PIL import Image
-
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    foreign = [path.name for path in files if path.suffix != ".png"]
-    if foreign:
-        raise UserError(f"{folder}: holds something else than PNGs: {listed(foreign, 3)}; FID needs one file format on both sides")
-    if not files:
-        raise UserError(f"{folder}: holds no PNG")
-    expected = (data.image_size, data.image_size)
-    for path in files:
-        try:
-            with Image.open(path) as image:
-                size = image.size
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error}") from None
-        if size != expected:
-            raise UserError(f"{path}: is {size[0]}x{size[1]}, but the run's images are {expected[0]}x{expected[1]}; FID needs one size on both sides")
-    return files
-
-
-def exactly(files: list, count: int):
-    """A folder with the first `count` of the files: their own where it holds no more, else links to them in a folder beside it."""
-    import os
-
-    folder = files[0].parent
-    if len(files) == count:
-        return folder
-    part = folder.with_name(f"{folder.name}_first_{count}")
-    if not part.is_dir():
-        making = part.with_name(f".{part.name}.{os.getpid()}.tmp")
-        making.mkdir()
-        for path in files[:count]:
-            os.link(path, making / path.name)
-        os.replace(making, part)
-    return part
-
-
-def export_real(images, count: int, run, split: str):
-    """The first `count` real images as PNGs, below records/FID, whole or not at all."""
-    import hashlib
-    import os
-    import shutil
-
-    from tqdm import tqdm
-
-    from train.generation import SAMPLES_DIR
-    from train.images import save_png
-
-    key = hashlib.sha256(images.pixels[:count].tobytes()).hexdigest()[:8]
-    _, h, w, c = images.pixels.shape
-    folder = SAMPLES_DIR / f"real_{run.name}_{split}_{c}x{h}x{w}_{count}_{key}"
-    if not folder.is_dir():
-        making = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-        try:
-            for i in tqdm(range(count), desc="exporting real images", unit="img", leave=False):
-                save_png(images.pixels[i], making / f"{i:06d}.png")
-            os.replace(making, folder)
-        finally:
-            shutil.rmtree(making, ignore_errors=True)
-    return folder
-
-
 def frechet(a, b) -> float:
     """FID of two arrays of activations (N, dims), from the statistics that pytorch-fid takes of them."""
     import warnings
@@ -196,6 +132,7 @@ def main() -> None:
 
     from pytorch_fid.fid_score import get_activations
 
+    from analysis.fid_folders import check_images, exactly, export_real
     from analysis.results import save_json
     from train.data.dataset import load_split
 

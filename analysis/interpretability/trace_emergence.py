@@ -28,67 +28,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def half_rise(t, curve) -> float:
-    """The timestep at which a curve (steps,), given at falling timesteps t, first reaches half of its last value, interpolated linearly.
-
-    NaN where the curve does not rise.
-    """
-    import numpy as np
-
-    half = curve[-1] / 2
-    if not half > 0:
-        return np.nan
-    after = int(np.argmax(curve >= half))
-    if after == 0:
-        return float(t[0])
-    share = (half - curve[after - 1]) / (curve[after] - curve[after - 1])
-    return float(t[after - 1] + share * (t[after] - t[after - 1]))
-
-
-def spectral_centroid(difference) -> float:
-    """Mean spatial frequency, in cycles an image, of what an edit changes: (H, W), weighted by power, its mean left out."""
-    import numpy as np
-
-    power = np.abs(np.fft.fft2(difference - difference.mean())) ** 2
-    h, w = difference.shape
-    frequency = np.hypot(np.fft.fftfreq(h)[:, None] * h, np.fft.fftfreq(w)[None] * w)
-    return float((frequency * power).sum() / max(power.sum(), 1e-12))
-
-
-def trace_scores(run, noise, s, steps: int, show: int):
-    """Generate and encode every estimate of x0 -> (sigmas (T,), scores (T, n, m), estimates of image `show` (T, C, H, W), the last images)."""
-    import torch
-
-    from analysis.edits import regenerate
-
-    sigmas, scores, shown = [], [], []
-
-    def trace(sigma, x0):
-        sigmas.append(sigma)
-        scores.append(run.model.score(x0.clamp(-1, 1)).cpu())
-        shown.append(x0[show])
-
-    last = regenerate(run.model, noise, s, steps, batch=len(noise), trace=trace)
-    return torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(shown), last
-
-
-def switched_scores(run, noise, late, early, sigmas, cuts, prototype: int):
-    """Score of a prototype in images generated with scores `early` (n, m) above the noise levels `cuts` (S,) and `late` below: (S, n)."""
-    import torch
-
-    from models.samplers import heun
-
-    count, n = len(cuts), len(noise)
-    until = cuts.to(noise).repeat_interleave(n)  # (S n,)
-    early, late = early.repeat(count, 1), late.repeat(count, 1)
-
-    def denoiser(z, sigma):
-        return run.model.denoise(z, sigma, torch.where((sigma > until)[:, None], early, late))
-
-    made = heun(denoiser, noise.repeat(count, 1, 1, 1), sigmas).clamp(-1, 1)
-    return run.model.score(made)[:, prototype].view(count, n).cpu()
-
-
 def emergence_table(run, test, scores, prototypes, t, rises, changes, switch_t, kept):
     """One row a prototype, ordered by emergence (early, that is high t, first; then by when it is decided).
 
@@ -98,6 +37,7 @@ def emergence_table(run, test, scores, prototypes, t, rises, changes, switch_t, 
     import pandas as pd
 
     from analysis.auroc import best_attributes
+    from analysis.emergence import half_rise, spectral_centroid
     from train.data.table import SOURCES, resolve
 
     rng = np.random.default_rng(0)
@@ -195,6 +135,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from analysis.edits import encode_and_invert, with_score
+    from analysis.emergence import switched_scores, trace_scores
     from analysis.figures import rendered, save_animation
     from analysis.results import save_arrays, save_table
     from models.schedule import LinearSchedule
