@@ -190,7 +190,8 @@ def training_free(name: str, data, args, levels):
             return GaussianDenoiser(data, args.rank)
         if name == "pspc_sq":
             return PSPCSquare(data, patch_sizes(args), levels)
-        return PSPCFlex(data, load_heatmaps(args.heatmaps), _listed_numbers(args.thresholds, "thresholds", PUBLISHED_THRESHOLDS, args), levels)
+        thresholds = _listed_numbers(args.thresholds, "thresholds", PUBLISHED_THRESHOLDS, args)
+        return PSPCFlex(data, load_heatmaps(args.heatmaps), thresholds, levels).to(data.pixels.device)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
 

@@ -113,14 +113,15 @@ def test_unconditional_images_do_not_depend_on_batches(with_latent):
     assert len(one) == 7 and all(np.abs(one[name] - two[name]).max() <= 1 for name in one)
     assert np.abs(one["000000.png"] - one["000001.png"]).max() > 1
     assert json.loads((parent / "run_0.json").read_text())["latent_version"] == 0
-    with_latent.run("train/unconditional_sampling.py", *options, "--sampler", "ancestral", "--eta", 0.5)
+    with_latent.run("train/unconditional_sampling.py", *options, "--eta", 0.5)
+    assert json.loads((parent / "run_2.json").read_text())["sampler"] == "ancestral"
 
 
 @pytest.mark.parametrize(
     "script, args, expected",
     [
         ("train/unconditional_sampling.py", ["--latent_version", 8], "no such latent model"),
-        ("train/unconditional_sampling.py", ["--eta", 0.5], "--sampler ancestral"),
+        ("train/unconditional_sampling.py", ["--eta", 0.5, "--sampler", "heun"], "--sampler ancestral"),
         ("train/train_latent_ddim.py", ["--set", "depth=3"], "depth: unknown key; allowed here: network"),
         ("train/train_latent_ddim.py", ["--resume", 5], "holds no last.pt"),
         ("analysis/evaluation/fid.py", ["--images", "/nowhere"], "no such folder"),

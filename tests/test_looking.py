@@ -15,7 +15,9 @@ from sklearn.metrics import roc_auc_score
 
 from analysis.auroc import best_attributes, single_auroc
 from analysis.health import most_used
+from models import samplers
 from models.prototype_encoder import PrototypeEncoder
+from train import generation
 from train.data.dataset import ImageSet
 from train.scores import encode
 
@@ -132,6 +134,10 @@ def test_auroc_agrees_with_scikit_learn():
     names, best = best_attributes(scores, pd.DataFrame({"x": labels, "constant": np.ones(60)}))
     assert names == ["x"] * 3 and best[2] == 1
     assert np.isnan(single_auroc(scores, np.ones(60))).all()
+
+
+def test_the_command_line_offers_every_sampler():
+    assert tuple(generation.SAMPLERS) == samplers.SAMPLERS
 
 
 def test_encoding_in_batches_equals_one_by_one():

@@ -30,9 +30,9 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
     parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
     parser.add_argument("--total_gen_num", type=int, default=10000, help="number of images (default: 10000)")
-    parser.add_argument("--sampler", default="heun", choices=SAMPLERS, help="default: heun, which calls the network twice a step")
+    parser.add_argument("--sampler", choices=SAMPLERS, help="default: heun, which calls the network twice a step; ancestral where --eta is given")
     parser.add_argument("--steps", type=int, default=18, help="steps of the sampler (default: 18)")
-    parser.add_argument("--eta", type=float, help="of --sampler ancestral: 0 is DDIM, 1 is DDPM (default: 1)")
+    parser.add_argument("--eta", type=float, help="of the ancestral sampler: 0 is DDIM, 1 is DDPM (default: 1)")
     parser.add_argument("--batch", type=int, default=250, help="images sampled together (default: 250)")
     parser.add_argument("--seed", type=int, default=0, help="image i has seed SEED + i (default: 0)")
     parser.add_argument("--run", type=int, metavar="K", help="go on with run_K (default: a new one)")
@@ -45,6 +45,8 @@ def parse_sampling(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace,
     for option, least in (("total_gen_num", 1), ("batch", 1), ("steps", 2), ("seed", 0)):
         if getattr(args, option) < least:
             parser.error(f"--{option} must be at least {least}")
+    if args.sampler is None:
+        args.sampler = "heun" if args.eta is None else "ancestral"
     if args.eta is not None and args.sampler != "ancestral":
         parser.error(f"--eta belongs to --sampler ancestral, not to {args.sampler}")
     if args.eta is not None and not 0 <= args.eta <= 1:

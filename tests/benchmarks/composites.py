@@ -48,7 +48,7 @@ def main() -> None:
     stream, _ = timed(lambda: sum(float(x.sum()) for _, x in large.chunks(512)))
     print(f"streaming {len(large)} images of 3x32x32 once: {stream:.2f} s")
     z, denoiser = torch.rand(args.batch, 3, 32, 32) * 2 - 1, PSPCSquare(large)
-    for index in (8, 12):
+    for index in range(7, 13):
         sigma = published_levels()[index].float().expand(args.batch)
         took, _ = timed(lambda: denoiser(z, sigma))
         each = took / args.batch
