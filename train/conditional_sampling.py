@@ -5,7 +5,7 @@ interruptions change nothing. `torchrun --nproc_per_node N train/conditional_sam
 """
 
 from train.errors import run_script
-from train.generation import conditional_scores, generate, parse_sampling, sampling_parser
+from train.generation import conditional_scores, parse_sampling, sample_run, sampling_parser
 
 
 def main() -> None:
@@ -13,21 +13,14 @@ def main() -> None:
     parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="whose scores (default: test)")
     args, sampling = parse_sampling(parser)
 
-    from train import distributed
     from train.data.dataset import load_split
-    from train.runs import load_run
+    from train.distributed import first_process_first
 
-    device = distributed.pick_device(args.device)
-    rank, world = distributed.start(device)
-    try:
-        run = load_run(args.dataset, args.version_num, device)
-        images = distributed.first_process_first(lambda: load_split(run.config.data, args.split), rank, world)
-        scores_of = conditional_scores(run, images, device)
-        folder = generate(run, "cond", sampling, {"split": args.split}, scores_of, device, args.run, args.batch, rank, world)
-    finally:
-        distributed.stop(world)
-    if rank == 0:
-        print(f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} --version_num {run.version}")
+    def prepare(run, device, rank, world):
+        images = first_process_first(lambda: load_split(run.config.data, args.split), rank, world)
+        return {"split": args.split}, conditional_scores(run, images, device)
+
+    sample_run(args, sampling, "cond", prepare)
 
 
 if __name__ == "__main__":

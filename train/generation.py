@@ -135,6 +135,26 @@ def generate(
     return folder
 
 
+def sample_run(args: argparse.Namespace, sampling: Sampling, kind: str, prepare: Callable) -> None:
+    """What both sampling scripts do, in each of their processes: join, load the run, sample, say what to do next.
+
+    prepare(run, device, rank, world) -> (facts for the settings file, image numbers -> scores).
+    """
+    from train import distributed
+    from train.runs import load_run
+
+    device = distributed.pick_device(args.device)
+    rank, world = distributed.start(device)
+    try:
+        run = load_run(args.dataset, args.version_num, device)
+        about, scores_of = prepare(run, device, rank, world)
+        folder = generate(run, kind, sampling, about, scores_of, device, args.run, args.batch, rank, world)
+    finally:
+        distributed.stop(world)
+    if rank == 0:
+        print(f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} --version_num {run.version}")
+
+
 def conditional_scores(run, images, device) -> Callable:
     """Image number -> the scores of image (number mod N) of a set."""
     from train.images import to_tensor

@@ -6,7 +6,7 @@ train/train_latent_ddim.py.
 """
 
 from train.errors import run_script
-from train.generation import generate, parse_sampling, sampling_parser, unconditional_scores
+from train.generation import parse_sampling, sample_run, sampling_parser, unconditional_scores
 
 
 def main() -> None:
@@ -14,22 +14,13 @@ def main() -> None:
     parser.add_argument("--latent_version", type=int, metavar="L", help="version of the latent model (default: the newest)")
     args, sampling = parse_sampling(parser)
 
-    from train import distributed
     from train.latents import load_latent
-    from train.runs import load_run
 
-    device = distributed.pick_device(args.device)
-    rank, world = distributed.start(device)
-    try:
-        run = load_run(args.dataset, args.version_num, device)
+    def prepare(run, device, rank, world):
         latent, version = load_latent(run, args.latent_version, device)
-        about = {"latent_version": version}
-        scores_of = unconditional_scores(latent, sampling, device)
-        folder = generate(run, "uncond", sampling, about, scores_of, device, args.run, args.batch, rank, world)
-    finally:
-        distributed.stop(world)
-    if rank == 0:
-        print(f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} --version_num {run.version}")
+        return {"latent_version": version}, unconditional_scores(latent, sampling, device)
+
+    sample_run(args, sampling, "uncond", prepare)
 
 
 if __name__ == "__main__":

@@ -134,11 +134,10 @@ def main() -> None:
     generated = generated_evidence(run.model, readers, scores[rows].to(device), shape, args.steps, args.seed)
 
     folder = results_folder("diagnose", run)
-    tables = {}
+    tables, null_means = {}, {reader: np.array([effect[reader].mean(0) for effect in nulls]) for reader in readers}
     for reader in readers:
-        null_means = np.array([effect[reader].mean(0) for effect in nulls])
         table, untellable = build_table(
-            names, labels, rows, [e[reader] for e in effects], null_means, generated[reader], evidence[reader][rows], scale[reader]
+            names, labels, rows, [e[reader] for e in effects], null_means[reader], generated[reader], evidence[reader][rows], scale[reader]
         )
         if reader == main_reader:
             table["shortcut"] &= table["moved"].isin(readable)
@@ -148,14 +147,15 @@ def main() -> None:
     ranking = pd.DataFrame({name: rank[:10] for name, rank in zip(names, ranks)})
     save_table(folder / "ranking.csv", ranking)
     files = draw_matrix(table, names, folder / "effects")
-    null_share = np.mean(np.abs(null_means / scale[main_reader]) >= LEAST_EFFECT)
-    arrays = save_arrays(folder / "diagnose.npz", names=names, nulls=null_means / scale[main_reader], ids=[test.ids[i] for i in edited])
+    shares = null_means[main_reader] / scale[main_reader]  # (R, A)
+    null_share = np.mean(np.abs(shares) >= LEAST_EFFECT)
+    arrays = save_arrays(folder / "diagnose.npz", names=names, nulls=shares, ids=[test.ids[i] for i in edited])
 
     print(f"{len(test)} labelled test images; {args.num_samples} edited, {args.generated} generated; attributes read by the {main_reader}")
     print("best prototypes (AUROC): " + ", ".join(f"{n} {r[0]}" for n, r in zip(names, ranks)))
     strongest = table.assign(least=table[["edit", "generated"]].abs().min(axis=1)).nlargest(6, "least").drop(columns=["least"])
     print(strongest.round(3).to_string(index=False))
-    print(f"edits of random prototypes: {null_share:.1%} of {null_means.size} effects reach {LEAST_EFFECT}")
+    print(f"edits of random prototypes: {null_share:.1%} of {shares.size} effects reach {LEAST_EFFECT}")
     for what, members in (
         ("left out, one class only or too few images", left_out),
         (f"not legible to the {main_reader} (AUROC below {UNREADABLE})", [name for name in names if name not in readable]),
