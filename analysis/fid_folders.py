@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from train.config import DataConfig
 from train.data.dataset import ImageSet
-from train.errors import UserError, listed
+from train.errors import UserError, listed, reading
 from train.generation import SAMPLES_DIR
 from train.images import save_png
 from train.runs import Run
@@ -26,11 +26,8 @@ def check_images(folder: Path, data: DataConfig) -> list[Path]:
         raise UserError(f"{folder}: holds no PNG")
     expected = (data.image_size, data.image_size)
     for path in files:
-        try:
-            with Image.open(path) as image:
-                size = image.size
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error}") from None
+        with reading(path), Image.open(path) as image:
+            size = image.size
         if size != expected:
             raise UserError(f"{path}: is {size[0]}x{size[1]}, but the run's images are {expected[0]}x{expected[1]}; FID needs one size on both sides")
     return files

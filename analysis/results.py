@@ -5,7 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
+from train.errors import reading
 from train.images import replace_file
+
+
+def read_array(path: str, option: str) -> np.ndarray:
+    """A .npy file that the user names with an option, memory-mapped, nothing in it run. Raises UserError."""
+    with reading(f"{option} {path}: not a readable .npy file"):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
 def save_arrays(path: Path, **arrays) -> Path:

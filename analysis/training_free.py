@@ -102,7 +102,7 @@ def _listed_numbers(text: str | None, key: str, published, args) -> list[float]:
         return list(published)
     try:
         numbers = json.loads(Path(text).read_text())[key] if text.endswith(".json") else [float(part) for part in text.split(",")]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{option} {text}: must be numbers separated by commas or a JSON file of fit_schedule.py") from None
     if len(numbers) != args.n_steps:
         raise UserError(f"{option}: {len(numbers)} numbers for {args.n_steps} noise levels; give one a level")
@@ -123,12 +123,11 @@ def load_heatmaps(path: str | None):
     import numpy as np
     import torch
 
+    from analysis.results import read_array
+
     if path is None:
         raise UserError("--heatmaps: pspc_flex needs heat maps; make them with: python analysis/mechanism/heatmaps.py")
-    try:
-        maps = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"--heatmaps {path}: not a readable .npy file ({str(error)[:80]})") from None
+    maps = read_array(path, "--heatmaps")
     if maps.ndim != 5 or not np.issubdtype(maps.dtype, np.floating) or not np.isfinite(maps).all() or (maps < 0).any():
         raise UserError(f"--heatmaps {path}: must be non-negative numbers of shape (levels, H, W, H, W), not {maps.dtype} {maps.shape}")
     return torch.from_numpy(maps.astype(np.float32))

@@ -186,7 +186,7 @@ def test_fid_refuses_what_is_not_comparable(with_latent, inception_home, tmp_pat
         (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "bad.pth").write_bytes(b"nothing")
     done = with_latent.run("analysis/evaluation/fid.py", "--inception-weights", tmp_path / "bad.pth", check=False)
-    assert done.returncode == 2 and "not the weights of Inception" in done.stderr
+    assert done.returncode == 2 and "not a readable checkpoint" in done.stderr
 
 
 def test_frechet_distance_of_known_gaussians():

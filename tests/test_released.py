@@ -157,8 +157,32 @@ def published_distances(p, x, strides, paddings):
 
 
 def pickled_config(shape, strides, paddings, **more) -> dict:
-    training = {"TIMESTEPS": 1000, "IMG_SHAPE": shape, "BATCH_SIZE": 64, "plb_layer_strides": strides, "plb_layer_paddings": paddings, "LR": 1e-5}
-    return {"BaseConfig": {"DEVICE": torch.device("cuda:0")}, "ModelConfig": {"DROPOUT_RATE": 0.1}, "TrainingConfig": training | more}
+    """A config.pickle with every field and type of the published ones."""
+    base = {"DEVICE": torch.device("cuda"), "DATASET": "X", "root_log_dir": "records", "log_dir": "Logs", "checkpoint_dir": "checkpoints"}
+    model = {"BASE_CH": 64, "BASE_CH_MULT": (1, 2, 4, 4), "APPLY_ATTENTION": (False,) * 4, "ATTENTION_TYPE": "mhsa", "DROPOUT_RATE": 0.1}
+    training = {
+        "TIMESTEPS": 1000,
+        "IMG_SHAPE": shape,
+        "BATCH_SIZE": 64,
+        "NUM_EPOCHS": 300,
+        "LR": 1e-5,
+        "NUM_WORKERS": 2,
+        "SAMPLE_NUM": 64,
+        "NUM_PROTOS": 100,
+        "P_VECTOR_SHAPE": (1, 128),
+        "dataset": "CelebA",
+        "encoder_type": "plb",
+        "loss_fn": ("denoiser", "distinct"),
+        "loss_lambda": (1.0, 0.0),
+        "distinct_margin": 0.2,
+        "new_training": True,
+        "training_from_version": -1,
+        "plb_channel_inputs": (1, 32, 64, 64, 128),
+        "plb_layer_filter_sizes": (3, 3, 3, 3),
+        "plb_layer_strides": strides,
+        "plb_layer_paddings": paddings,
+    }
+    return {"BaseConfig": base, "ModelConfig": model | {"TIME_EMB_MULT": 4}, "TrainingConfig": training | more}
 
 
 def write_run(folder, state: dict, config: dict):
@@ -207,6 +231,56 @@ def test_published_sizes_come_out_right_where_the_config_is_silent(tmp_path):
     paper = load_config(REPO / "configs" / "paper" / "fmnist.yaml")
     assert config.model.model_dump() | {"attention": None} == paper.model.model_dump()
     assert config.data == paper.data and config.train.epochs == paper.train.epochs
+
+
+def listed_config(config: dict) -> dict:
+    """The same with lists for tuples."""
+    return {a: {k: list(v) if isinstance(v, tuple) else v for k, v in section.items()} for a, section in config.items()}
+
+
+@pytest.mark.parametrize(
+    "fields, weight, margin",
+    [
+        ({}, 0.0, 0.2),
+        ({"loss_lambda": (1.0, 0.3), "distinct_margin": 0}, 0.3, 0.0),
+        ({"loss_lambda": (2, 1)}, 0.5, 0.2),  # integers; relative to the denoiser's weight
+        ({"loss_fn": ("distinct", "denoiser"), "loss_lambda": (0.3, 1.0)}, 0.3, 0.2),
+        ({"loss_fn": "denoiser", "loss_lambda": (1.0,)}, 0.0, 0.2),
+        ({"loss_lambda": 0.4}, 0.4, 0.2),
+        ({"surprise": {"of": ("a", "later", "release")}, "LR": 1}, 0.0, 0.2),
+    ],
+)
+@pytest.mark.parametrize("form", [dict, listed_config])
+def test_configs_as_the_authors_save_them(tmp_path, fields, weight, margin, form):
+    config = form(pickled_config((3, 32, 32), (2, 1, 1, 1), (1, 0, 0, 0), **fields))
+    found, _ = read_released(write_run(tmp_path, published_state(), config), "cifar10")
+    assert (found.train.distinct_weight, found.train.distinct_margin) == (weight, margin)
+    assert found.train.epochs == 300 and found.train.lr == fields.get("LR", 1e-5)
+
+
+@pytest.mark.parametrize(
+    "field, value, message",
+    [
+        ("LR", "fast", "LR = 'fast': Input should be a valid number"),
+        ("LR", -1e-5, "LR = -1e-05: Input should be greater than 0"),
+        ("LR", math.nan, "LR = nan: .*finite"),
+        ("loss_lambda", (1.0, "x"), "loss_lambda = 'x': Input should be a valid number"),
+        ("loss_lambda", (1.0, 0.0, 2.0), "loss_lambda = .*one weight for each loss of loss_fn"),
+        ("IMG_SHAPE", (3, 32), "IMG_SHAPE = .*at least 3 items"),
+        ("IMG_SHAPE", (3, 32, 64), "IMG_SHAPE = .*side, side"),
+        ("IMG_SHAPE", 32, "IMG_SHAPE = 32: Input should be a valid list"),
+        ("TIMESTEPS", 1000.5, "TIMESTEPS = 1000.5: Input should be a valid integer"),
+        ("TIMESTEPS", 5, "TIMESTEPS = 5: .*greater than or equal to 21"),
+        ("BATCH_SIZE", True, "BATCH_SIZE = True: Input should be a valid integer"),
+        ("plb_layer_strides", (2, 1), "plb_layer_strides = \\(2, 1\\): the encoder of ckpt.tar has 4 layers"),
+        ("plb_layer_strides", (2, 1, 0, 1), "plb_layer_strides = 0: Input should be greater than 0"),
+        ("dataset", 3, "dataset = 3: Input should be a valid string"),
+    ],
+)
+def test_a_wrong_field_is_named_with_its_value(tmp_path, field, value, message):
+    config = pickled_config((3, 32, 32), (2, 1, 1, 1), (1, 0, 0, 0), **{field: value})
+    with pytest.raises(UserError, match=f"config.pickle: TrainingConfig.*{message}"):
+        read_released(write_run(tmp_path, published_state(), config), "cifar10")
 
 
 class Evil:
@@ -367,7 +441,7 @@ def with_release(tmp_path_factory) -> Bench:
         (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, 20, 28, 28) + pixels.tobytes())
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 20) + labels.tobytes())
     place = bench.records / "diffusion" / "patronus" / "FMNIST_clean-train" / "Logs_Checkpoints" / "checkpoints" / "version_4"
-    write_run(place, published_state(1, m=8), pickled_config((1, 32, 32), (2, 1, 1, 1), (1, 0, 0, 0)))
+    write_run(place, published_state(1, m=8), pickled_config((1, 32, 32), (2, 1, 1, 1), (1, 0, 0, 0), surprise=(1, "x")))
     latent = bench.records / "latent_ddim" / "trained_models" / "FMNIST_clean-4" / "version_1"
     latent.mkdir(parents=True)
     torch.save(latent_state((1, 2)), latent / "best_model.pt")
@@ -407,5 +481,8 @@ def test_conversion_and_training_from_it(with_release):
     assert "released_format" in out.stdout
     back, _ = read_released(with_release.records / "released_format" / "FMNIST_clean_v6", "FMNIST_clean")
     assert back.model.multipliers == [1, 2]
+    with_release.run("train/convert_released.py", "--export", "--dataset", "FMNIST_clean", "--version_num", 5)
+    kept = read_plain_pickle(with_release.records / "released_format" / "FMNIST_clean_v5" / "config.pickle")
+    assert kept["TrainingConfig"]["surprise"] == (1, "x") and kept["BaseConfig"]["log_dir"] == "Logs"
     wrong = with_release.run("train/train_patronus.py", "--init_from", "FMNIST_clean", check=False)
     assert wrong.returncode == 2 and "DATASET/VERSION" in wrong.stderr

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from models.receptive_field import ReceptiveField
 from train.data.table import SOURCES
-from train.errors import UserError, listed
+from train.errors import UserError, listed, reading
 
 Positive = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
@@ -190,12 +190,13 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+
 
 def parse_yaml(text: str, where: str) -> Any:
     """The plain values of a YAML text. Raises UserError that names `where` and the line."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    with reading(where):  # a RecursionError where it is nested too deep
+        try:
+            return yaml.load(text, _Loader)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            raise UserError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
 
 
 def _allowed_keys(model: type[BaseModel], loc: tuple) -> list[str]:
@@ -214,7 +215,7 @@ def complaint(error: dict, where: str, model: type[BaseModel]) -> str:
         return f"{where}: {key}: missing"
     message = error["msg"].removeprefix("Value error, ")
     value = error["input"]
-    shown = f" = {value!r}" if isinstance(value, (str, int, float, bool, list, type(None))) else ""
+    shown = f" = {value!r:.80}" if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else ""
     return f"{where}: {key}{shown}: {message}" if key else f"{where}: {message}"
 
 
@@ -253,7 +254,9 @@ def load_config(path: Path | str, settings: list[str] = ()) -> Config:
     if not path.is_file():
         known = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(f"{path}: no such config; in {path.parent}: {listed(known, 30)}")
-    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    with reading(path):
+        text = path.read_text(encoding="utf-8")
+    values = parse_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: must hold the keys {listed(Config.model_fields)}")
     return validate(override(values, list(settings)), f"{path}" + (" with --set" if settings else ""))

@@ -25,9 +25,19 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def without_devices(value):
+    """Plain values with torch.device as text, which checkpoints may hold."""
+    import torch
+
+    if isinstance(value, dict):
+        return {key: without_devices(inner) for key, inner in value.items()}
+    return str(value) if isinstance(value, torch.device) else value
+
+
 def convert(path: Path, name: str | None) -> None:
     from train.released import SOURCES, read_released
     from train.runs import new_run_folder, save_checkpoint
+    from train.safe_files import read_plain_pickle
 
     folder = path.parent if path.name == "ckpt.tar" else path
     if not (folder / "ckpt.tar").is_file():
@@ -37,7 +47,8 @@ def convert(path: Path, name: str | None) -> None:
         raise UserError(f"{folder}: no published data set name in the path; give --name, one of {listed(SOURCES)}")
     config, weights = read_released(folder, name or known[-1])
     made = new_run_folder(config)
-    save_checkpoint(made, {"config": config.plain(), "step": 0, "model": weights, "ema": None})
+    published = without_devices(read_plain_pickle(folder / "config.pickle"))
+    save_checkpoint(made, {"config": config.plain(), "step": 0, "model": weights, "ema": None, "published": published})
     version = made.name.removeprefix("version_")
     print(f"converted to {made}; next:")
     print(f"  python analysis/interpretability/visualize_prototype.py --dataset {config.name} --version_num {version}")
@@ -51,10 +62,13 @@ def export(dataset: str | None, version: int | None) -> None:
     from global_config import RECORDS_DIR
     from train.images import replace_file
     from train.released import to_released
-    from train.runs import load_run
+    from train.runs import checkpoint_path, load_checkpoint, load_run
+    from train.safe_files import read_plain_pickle
 
     run = load_run(dataset, version)
-    checkpoint, config = to_released(run.config, run.model)
+    ours = checkpoint_path(run.folder)
+    origin = load_checkpoint(ours).get("published") if ours.is_file() else read_plain_pickle(run.folder / "config.pickle")
+    checkpoint, config = to_released(run.config, run.model, origin)
     folder = RECORDS_DIR / "released_format" / f"{run.name}_v{run.version}"
     replace_file(folder / "ckpt.tar", lambda file: torch.save(checkpoint, file))
     replace_file(folder / "config.pickle", lambda file: file.write_bytes(pickle.dumps(config)))

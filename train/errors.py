@@ -2,10 +2,26 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 
 
 class UserError(Exception):
     """Something the user can mend; its message is one line."""
+
+
+@contextmanager
+def reading(what: object):
+    """Around every parser of a foreign file: whatever it raises becomes a UserError of one line that begins with `what`, the file and its member.
+
+    Parsers of hostile or damaged input raise anything: a KeyError, a RecursionError, an error without a message.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:160]
+        raise UserError(f"{what}: cannot be read ({type(error).__name__}{': ' if text else ''}{text})") from None
 
 
 def listed(names: Iterable, most: int = 12) -> str:

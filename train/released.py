@@ -20,6 +20,7 @@ from models.unet import sinusoids
 from train.build import build_model
 from train.config import Config, validate
 from train.errors import UserError, listed
+from train.published_config import LOSSES, check_published
 from train.safe_files import read_plain_pickle, read_tensors
 
 RELEASED_DIR = RECORDS_DIR / "diffusion" / "patronus"
@@ -139,11 +140,9 @@ def _levels(state: dict, prefix: str, base: int, changes: tuple[str, ...], conv:
 def published_config(name: str, state: dict, pickled: dict, path: Path) -> Config:
     """Our config of a published model: from its tensors, and from its config where they are silent. Raises UserError."""
 
-    def section(key: str) -> dict:
-        value = pickled.get(key, {})
-        return value if isinstance(value, dict) else {}
-
-    training, model = section("TrainingConfig"), section("ModelConfig")
+    file = path.with_name("config.pickle")
+    published = check_published(pickled, str(file))
+    training = published.TrainingConfig
     if name not in SOURCES:
         raise UserError(f"{path}: '{name}' is none of the published data sets: {listed(SOURCES)}")
     for key in ("first.weight", "proactBlock.prototype_vectors"):
@@ -154,48 +153,50 @@ def published_config(name: str, state: dict, pickled: dict, path: Path) -> Confi
     multipliers, blocks, attention = _levels(state, "encoder_blocks", base, ("downsample",), "conv_1", path)
     convs = [key for key in state if re.fullmatch(r"proactBlock\.encoder\.features\.\d+\.weight", key)]
     weights = [state[key] for key in sorted(convs, key=lambda key: int(key.split(".")[3]))]
-    shape = training.get("IMG_SHAPE", (channels, size, size))
-    if len(shape) != 3 or shape[1] != shape[2]:
-        raise UserError(f"{path.with_name('config.pickle')}: IMG_SHAPE {shape} is not (channels, side, side)")
     layers = len(weights)
+    strides = training.plb_layer_strides or STRIDES.get(layers, [1] * layers)
+    paddings = training.plb_layer_paddings or PADDINGS.get(layers, [0] * layers)
+    for field, values in (("plb_layer_strides", strides), ("plb_layer_paddings", paddings)):
+        if len(values) != layers:
+            raise UserError(f"{file}: TrainingConfig.{field} = {tuple(values)}: the encoder of {path.name} has {layers} layers")
     encoder = {
         "prototypes": state["proactBlock.prototype_vectors"].shape[0],
         "channels": [weight.shape[0] for weight in weights],
         "kernels": [weight.shape[-1] for weight in weights],
-        "strides": list(training.get("plb_layer_strides", STRIDES.get(layers, [1] * layers))),
-        "paddings": list(training.get("plb_layer_paddings", PADDINGS.get(layers, [0] * layers))),
+        "strides": strides,
+        "paddings": paddings,
         "init": "random",
         "normalise": False,
     }
     values = {
         "name": name,
-        "data": {"source": source, "image_size": shape[1], "channels": channels},
+        "data": {"source": source, "image_size": training.IMG_SHAPE[1] if training.IMG_SHAPE else size, "channels": channels},
         "model": {
             "formulation": "eps",
-            "timesteps": training.get("TIMESTEPS", 1000),
+            "timesteps": training.TIMESTEPS,
             "base_channels": base,
             "multipliers": multipliers,
             "blocks": blocks,
             "attention": attention,
-            "dropout": float(model.get("DROPOUT_RATE", 0.1)),
+            "dropout": published.ModelConfig.DROPOUT_RATE,
             "zero_output": False,
             "standardise_scores": False,
             "encoder": encoder,
         },
         "train": {
-            "batch_size": training.get("BATCH_SIZE", 64),
-            "epochs": training.get("NUM_EPOCHS", epochs),
-            "lr": float(training.get("LR", 1e-5)),
+            "batch_size": training.BATCH_SIZE,
+            "epochs": training.NUM_EPOCHS or epochs,
+            "lr": training.LR,
             "warmup_steps": 0,
             "lr_decay": "constant",
             "clip": None,
             "ema": None,
-            "distinct_weight": float(training.get("loss_lambda", 0.0)),
-            "distinct_margin": float(training.get("distinct_margin", 0.2)),
+            "distinct_weight": training.distinct_weight,
+            "distinct_margin": training.distinct_margin,
             "precision": "float16",
         },
     }
-    return validate(values, f"{path} with {path.with_name('config.pickle').name}")
+    return validate(values, f"{path} with {file.name}")
 
 
 def read_released(folder: Path, name: str) -> tuple[Config, dict[str, Tensor]]:
@@ -267,8 +268,11 @@ def unpublishable(config: Config) -> list[str]:
     return [f"{key} {value} (there: {published})" for key, (value, published) in wanted.items() if value != published]
 
 
-def to_released(config: Config, model: Patronus) -> tuple[dict, dict]:
-    """A run of the published formulation -> contents of ckpt.tar and config.pickle. Raises UserError."""
+def to_released(config: Config, model: Patronus, origin: dict | None = None) -> tuple[dict, dict]:
+    """A run of the published formulation -> contents of ckpt.tar and config.pickle. Raises UserError.
+
+    origin: the config.pickle that the run was converted from; what we do not write ourselves is taken over from it.
+    """
     different = unpublishable(config)
     if different:
         raise UserError(f"{config.name}: the published format cannot express {', '.join(different)}")
@@ -292,14 +296,17 @@ def to_released(config: Config, model: Patronus) -> tuple[dict, dict]:
             "BATCH_SIZE": train.batch_size,
             "LR": train.lr,
             "NUM_PROTOS": encoder.prototypes,
-            "P_VECTOR_SHAPE": tuple(prototypes.shape),
+            "P_VECTOR_SHAPE": (1, prototypes.shape[1]),
             "dataset": config.name,
-            "loss_lambda": train.distinct_weight,
+            "loss_fn": LOSSES,
+            "loss_lambda": (1.0, train.distinct_weight),
             "distinct_margin": train.distinct_margin,
-            "plb_channel_inputs": [1, *encoder.channels],
-            "plb_layer_filter_sizes": list(encoder.kernels),
-            "plb_layer_strides": list(encoder.strides),
-            "plb_layer_paddings": list(encoder.paddings),
+            "plb_channel_inputs": (1, *encoder.channels),
+            "plb_layer_filter_sizes": tuple(encoder.kernels),
+            "plb_layer_strides": tuple(encoder.strides),
+            "plb_layer_paddings": tuple(encoder.paddings),
         },
     }
+    for section, fields in (origin or {}).items():
+        pickled[section] = fields | pickled.get(section, {}) if isinstance(fields, dict) else fields
     return {"model": state, "opt": {}, "scaler": {}}, pickled

@@ -2,12 +2,11 @@
 
 import io
 import pickle
-import zipfile
 from pathlib import Path
 
 import torch
 
-from train.errors import UserError
+from train.errors import UserError, reading
 
 ADMITTED = {("torch", "device"): torch.device, ("collections", "OrderedDict"): dict}
 ADMITTED |= {(module, kind.__name__): kind for module in ("builtins", "__builtin__") for kind in (set, frozenset)}
@@ -25,11 +24,10 @@ class _Plain(pickle.Unpickler):
 def read_plain_pickle(path: Path) -> dict:
     """A dict of plain values from a pickle of unknown origin. Raises UserError."""
     try:
-        values = _Plain(io.BytesIO(path.read_bytes())).load()
+        with reading("not a readable pickle"):
+            values = _Plain(io.BytesIO(path.read_bytes())).load()
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    except Exception as error:  # a hostile or broken pickle can raise anything
-        raise UserError(f"{path}: not a readable pickle ({type(error).__name__}: {str(error)[:80]})") from None
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds a {type(values).__name__}, not a dict")
     return values
@@ -37,10 +35,8 @@ def read_plain_pickle(path: Path) -> dict:
 
 def read_tensors(path: Path) -> dict:
     """What torch.save wrote, without running code in it. Raises UserError."""
-    try:
+    with reading(f"{path}: not a readable checkpoint"):
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not a readable checkpoint ({str(error).splitlines()[0][:120]})") from None
     if not isinstance(state, dict):
         raise UserError(f"{path}: holds a {type(state).__name__}, not a checkpoint")
     return state

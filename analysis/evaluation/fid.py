@@ -33,12 +33,13 @@ def parse_args() -> argparse.Namespace:
 def load_inception(weights: str | None, dims: int, device):
     """pytorch-fid's Inception and the checksum of its weights. Raises UserError where they are missing or are something else."""
     import hashlib
-    import pickle
     import tempfile
     from pathlib import Path
 
     import torch
     from pytorch_fid.inception import InceptionV3
+
+    from train.safe_files import read_tensors
 
     hub = Path(torch.hub.get_dir())
     file = Path(weights) if weights else hub / "checkpoints" / WEIGHTS
@@ -48,7 +49,7 @@ def load_inception(weights: str | None, dims: int, device):
     try:
         if not file.is_file():
             InceptionV3([block])  # downloads them
-        torch.load(file, map_location="cpu", weights_only=True)  # pytorch-fid itself would run code in a hostile file
+        read_tensors(file)  # pytorch-fid itself would run code in a hostile file
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "checkpoints").mkdir()
             (Path(folder) / "checkpoints" / WEIGHTS).symlink_to(file.resolve())
@@ -57,10 +58,8 @@ def load_inception(weights: str | None, dims: int, device):
                 model = InceptionV3([block]).to(device)
             finally:
                 torch.hub.set_dir(str(hub))
-    except (pickle.UnpicklingError, EOFError, KeyError) as error:
-        raise UserError(f"{file}: not the weights of Inception ({str(error).splitlines()[0][:100]})") from None
-    except RuntimeError as error:
-        raise UserError(f"{file}: not the weights of Inception that pytorch-fid expects ({str(error).splitlines()[0][:100]})") from None
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{file}: not the weights of Inception that pytorch-fid expects ({' '.join(str(error).split())[:100]})") from None
     except OSError as error:
         raise UserError(
             f"Inception weights: {file} is not there and cannot be downloaded ({error}); fetch {URL} elsewhere and put it there, or give "

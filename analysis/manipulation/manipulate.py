@@ -10,7 +10,7 @@ images with and without it. --sweep K shows a strip over the values of prototype
 import argparse
 
 from analysis.script import check_prototype, open_run, parse_images, require, results_folder, run_parser
-from train.errors import UserError, listed, run_script
+from train.errors import UserError, listed, reading, run_script
 
 COLOURS = ["red", "deepskyblue", "gold", "lime", "magenta", "orange"]
 
@@ -81,11 +81,8 @@ def read_images(args, run, test):
         rows = parse_images(args.images, test) if args.images else list(range(min(4, len(test))))
         pixels, names = [*test.pixels[rows]], [test.ids[row] for row in rows]
     for path in args.image:
-        try:
-            with Image.open(path) as image:
-                pixels.append(to_pixels(image, run.config.data.image_size, run.config.data.channels))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise UserError(f"--image {path}: cannot be read: {error}") from None
+        with reading(f"--image {path}"), Image.open(path) as image:
+            pixels.append(to_pixels(image, run.config.data.image_size, run.config.data.channels))
         names.append(path.rsplit("/", 1)[-1])
     return np.stack(pixels), names
 

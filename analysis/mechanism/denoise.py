@@ -25,12 +25,9 @@ def parse_args() -> argparse.Namespace:
 
 def read_noisy(path: str, steps: int):
     """(n_steps, n, C, H, W) float32, memory-mapped. Raises UserError."""
-    import numpy as np
+    from analysis.results import read_array
 
-    try:
-        z = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"--z {path}: not a readable .npy file ({str(error)[:80]})") from None
+    z = read_array(path, "--z")
     if z.ndim != 5 or len(z) != steps:
         raise UserError(f"--z {path}: must have shape ({steps}, n, C, H, W), not {z.shape}")
     return z

@@ -28,6 +28,7 @@ def main() -> None:
     import numpy as np
     import torch
 
+    from analysis.results import read_array
     from analysis.training_free import in_batches, levels_of, network_of, open_data, pixel_major, results_dir, save_grid, training_free
     from models.samplers import SOLVERS, SeededNoise
     from train.distributed import pick_device
@@ -38,10 +39,7 @@ def main() -> None:
     _, h, w, c = images.pixels.shape
     given = None
     if args.z_init:
-        try:
-            given = np.load(args.z_init, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"--z_init {args.z_init}: not a readable .npy file ({str(error)[:80]})") from None
+        given = read_array(args.z_init, "--z_init")
         if given.shape[1:] != (c, h, w):
             raise UserError(f"--z_init {args.z_init}: must have shape (n, {c}, {h}, {w}), not {given.shape}")
     bind = network_of(args, device) if args.denoiser == "network" else None

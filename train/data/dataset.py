@@ -16,7 +16,7 @@ from train.config import DataConfig
 from train.data.decode import to_pixels
 from train.data.listing import SPLITS, Listing, select
 from train.data.table import SOURCES, resolve
-from train.errors import UserError
+from train.errors import UserError, reading
 from train.images import replace_file
 
 MOST_CLASSES = 100  # of a labelled set that become attributes
@@ -64,10 +64,8 @@ class _Decoder:
         self.load, self.ids, self.config = listing.load, listing.ids, config
 
     def __call__(self, index: int) -> np.ndarray:
-        try:
+        with reading(f"data set {self.config.source}: {self.ids[index]}"):
             return to_pixels(self.load(index), self.config.image_size, self.config.channels)
-        except (OSError, ValueError, SyntaxError) as error:  # PIL raises SyntaxError for some broken PNGs
-            raise UserError(f"data set {self.config.source}: {self.ids[index]}: cannot be read: {error}") from None
 
 
 def _pool(processes: bool) -> Executor:

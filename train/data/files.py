@@ -13,7 +13,7 @@ from PIL import Image
 
 from global_config import DATA_DIR
 from train.data.listing import SPLITS, Listing, random_splits
-from train.errors import UserError, listed
+from train.errors import UserError, listed, reading
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"}
 WHERE_FROM = {
@@ -32,10 +32,8 @@ def _root(config) -> Path:
 
 
 def _table(path: Path, **options) -> pd.DataFrame:
-    try:
+    with reading(f"{path}: not a readable table"):
         return pd.read_csv(path, **options)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable table: {error}") from None
 
 
 def _open(paths: list[Path], index: int) -> Image.Image:
@@ -228,14 +226,14 @@ def edm(config) -> Listing:
     root = _root(config)
     if root.is_dir():
         names = _walk(root)
-        document = (root / "dataset.json").read_text() if (root / "dataset.json").is_file() else None
+        with reading(root / "dataset.json"):
+            document = (root / "dataset.json").read_text("utf-8") if (root / "dataset.json").is_file() else None
     else:
-        try:
+        with reading(f"{root}: not a readable zip archive"):
             archive = zipfile.ZipFile(root)  # stays open: reading its directory again for every image would be quadratic
             infos = {info.filename: info for info in archive.infolist()}
+        with reading(f"{root}: dataset.json"):
             document = archive.read("dataset.json").decode() if "dataset.json" in infos else None
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{root}: not a readable zip archive: {error}") from None
         names = sorted(name for name in infos if Path(name).suffix.lower() in EXTENSIONS)
         packed = [name for name in names if infos[name].compress_type != zipfile.ZIP_STORED]
         if packed:
@@ -251,10 +249,8 @@ def edm(config) -> Listing:
         listing = Listing(names, splits, load, f"{root.name}|{stat.st_size}|{stat.st_mtime_ns}", attributes, labels)
     first = None
     for index in range(count):  # sizes stand in the headers, so nothing is decoded
-        try:
+        with reading(f"{root}: {names[index]}: not a readable image"):
             size = listing.load(index).size
-        except OSError as error:
-            raise UserError(f"{root}: {names[index]}: not a readable image: {error}") from None
         first = first or size
         if size != first or size[0] != size[1]:
             raise UserError(f"{root}: {names[index]} is {size[0]}x{size[1]}, {names[0]} is {first[0]}x{first[1]}; the format wants one square size")
@@ -265,13 +261,12 @@ def _edm_labels(document: str | None, names: list[str], root: Path) -> np.ndarra
     """Integer labels; of a vector the largest entry's index. None where dataset.json has none."""
     if document is None:
         return None
-    try:
+    with reading(f"{root}: dataset.json does not hold {{'labels': [[path, label], ...]}}"):
         pairs = json.loads(document).get("labels")
         if pairs is None:
             return None
         by_name = {str(name).replace("\\", "/"): label for name, label in pairs}
+        unnamed = [name for name in names if name not in by_name]
+        if unnamed:
+            raise UserError(f"{root}: dataset.json has no label for '{unnamed[0]}'")
         return np.array([int(np.argmax(by_name[n])) if isinstance(by_name[n], list) else int(by_name[n]) for n in names])
-    except KeyError as error:
-        raise UserError(f"{root}: dataset.json has no label for {error}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{root}: dataset.json does not hold {{'labels': [[path, label], ...]}}: {error}") from None

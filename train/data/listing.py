@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from train.errors import UserError, listed
+from train.errors import UserError, listed, reading
 
 SPLITS = ("train", "val", "test")
 
@@ -73,8 +73,6 @@ def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
                 return _COMPARE[type(op)](value(left), value(right)).astype(float)
         raise UserError(f"where '{expression}': only attribute names, numbers, and, or, not, + and one comparison at a time are allowed")
 
-    try:
+    with reading(f"where '{expression:.200}': not an expression"):  # a RecursionError where it is nested too deep
         tree = ast.parse(expression, mode="eval")
-    except SyntaxError:
-        raise UserError(f"where '{expression}': not an expression") from None
-    return (value(tree.body) != 0) & ~unknown
+        return (value(tree.body) != 0) & ~unknown
