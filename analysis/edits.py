@@ -1,6 +1,6 @@
-"""The one gesture that all analysis shares: encode, invert, set scores, regenerate from the same x_T."""
+"""The one gesture that all analysis shares: encode, invert, set scores, regenerate from the same x_T; and what single scores say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -8,11 +8,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from models.patronus import Patronus
+from models.denoiser import Denoiser
+from models.patronus import HIDDEN, Patronus
 from models.prototype_encoder import Match
-from models.samplers import Trace, heun, invert
+from models.samplers import SeededNoise, Trace, heun, invert
+from train.errors import UserError
 
 BATCH = 100  # images a network call
+OTHERS = ("keep", "joint", "release")
+RELEASED = 0.2  # |correlation| with an edited prototype above which `release` hides another one
+SAYING_NOISES = 8  # images of noise over which models without a decoder are asked
 
 
 class Encoding(NamedTuple):
@@ -20,6 +25,54 @@ class Encoding(NamedTuple):
 
     scores: Tensor
     noise: Tensor
+
+
+class Gesture(NamedTuple):
+    """How scores are set and images regenerated.
+
+    guidance: w of D = D(z, s') + w (D(z, s') - D(z, s)), with s the image's own scores and s' the edited ones: classifier-free guidance (Ho and
+        Salimans 2022) with the image's own condition in the place of the empty one. 0 is the plain edit and needs one network call a step, not two.
+    others: what becomes of the scores that are not set. 'keep' leaves them; 'joint' moves them by the regression on those set, the most probable
+        change of all scores given that of some, and so follows correlations of the data; 'release' hides those correlated with one that is set.
+    known: scores of a data set (N, m), from which correlations are taken.
+    """
+
+    known: Tensor
+    steps: int = 18
+    guidance: float = 0.0
+    others: str = "keep"
+
+    def set(self, s: Tensor, prototypes: Sequence[int], values: Tensor) -> Tensor:
+        """A copy of s (B, m) with those prototypes' scores at values (B, K), (K,) or one number."""
+        prototypes = list(prototypes)
+        wanted = torch.as_tensor(values, dtype=s.dtype, device=s.device).expand(len(s), len(prototypes))
+        edited = s.clone()
+        if self.others == "joint":
+            edited = joint_change(s, prototypes, wanted - s[:, prototypes], self.known.to(s))
+        elif self.others == "release":
+            edited[:, correlated(self.known, prototypes).to(s.device)] = HIDDEN
+        edited[:, prototypes] = wanted
+        return edited
+
+
+def joint_change(s: Tensor, prototypes: list[int], change: Tensor, known: Tensor) -> Tensor:
+    """s (B, m) moved as scores of a Gaussian of the covariance of known (N, m) move where those prototypes change by `change` (B, K).
+
+    Within the range of the known scores.
+    """
+    covariance = torch.cov(known.T)
+    among = covariance[prototypes][:, prototypes]  # (K, K)
+    ridge = 1e-3 * among.diagonal().mean().clamp(min=1e-12) * torch.eye(len(prototypes), device=s.device)
+    moved = s + change @ torch.linalg.solve(among + ridge, covariance[prototypes])  # (B, m)
+    return moved.clamp(known.amin(0), known.amax(0))
+
+
+def correlated(known: Tensor, prototypes: list[int]) -> Tensor:
+    """Which prototypes are correlated with one of those beyond RELEASED, themselves left out: bool (m,)."""
+    centred = F.normalize(known - known.mean(0), dim=0)  # (N, m)
+    found = (centred.T @ centred[:, prototypes]).abs().amax(1) > RELEASED
+    found[prototypes] = False
+    return found
 
 
 def _batched(function: Callable[[slice], Tensor], count: int, batch: int, title: str | None) -> Tensor:
@@ -36,6 +89,23 @@ def encode_and_invert(model: Patronus, x0: Tensor, steps: int, batch: int = BATC
     return Encoding(s, _batched(lambda rows: invert(model.denoiser(s[rows]), x0[rows], sigmas), len(x0), batch, title))
 
 
+def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Denoiser:
+    """The Denoiser of edited scores (B, m), pushed away from that of the images' own (B, m). Raises UserError where the model cannot hide scores."""
+    try:
+        there = model.denoiser(edited)
+    except ValueError as error:
+        raise UserError(f"--others release: {error}; use keep or joint") from None
+    if not guidance:
+        return there
+    here = model.denoiser(own)
+
+    def denoise(z: Tensor, sigma: Tensor) -> Tensor:
+        x0 = there(z, sigma)
+        return x0 + guidance * (x0 - here(z, sigma))
+
+    return denoise
+
+
 @torch.no_grad()
 def regenerate(
     model: Patronus, noise: Tensor, s: Tensor, steps: int, batch: int = BATCH, title: str | None = None, trace: Trace | None = None
@@ -48,11 +118,44 @@ def regenerate(
     return _batched(lambda rows: heun(model.denoiser(s[rows]), noise[rows], sigmas, trace), len(noise), batch, title)
 
 
-def with_score(s: Tensor, prototype: int, value: float | Tensor) -> Tensor:
-    """A copy of s (B, m) with one prototype's score set."""
-    edited = s.clone()
-    edited[:, prototype] = value
-    return edited
+@torch.no_grad()
+def edit(
+    model: Patronus, encoding: Encoding, edited: Tensor, gesture: Gesture, batch: int = BATCH, title: str | None = None, trace: Trace | None = None
+) -> Tensor:
+    """Images (K B, C, H, W), not clipped, of the B encoded ones under edited scores (K B, m): K edits of every image, edit by edit."""
+    repeats, sigmas = len(edited) // len(encoding.scores), model.sigmas(gesture.steps)
+    own, noise = encoding.scores.repeat(repeats, 1), encoding.noise.repeat(repeats, 1, 1, 1)
+
+    def some(rows: slice) -> Tensor:
+        return heun(guided(model, edited[rows], own[rows], gesture.guidance), noise[rows], sigmas, trace)
+
+    return _batched(some, len(edited), batch, title)
+
+
+@torch.no_grad()
+def says(model: Patronus, prototypes: Sequence[int], values: Tensor, known: Tensor, shape: Sequence[int]) -> Tensor:
+    """What single scores say of the image: E[x0 | s_k = value, all else hidden], for values (K, V) of each prototype: (K, V, C, H, W).
+
+    One call of the decoder, or of the denoiser at its highest noise level where there is none. Published models cannot hide scores: the others are
+    then at their most probable values given s_k. known (N, m): scores of a data set; shape: (C, H, W).
+    """
+    known, lines = known.to(values), []
+    mean = known.mean(0)
+    for p, line in zip(prototypes, values):
+        if model.masked:
+            s = torch.full((len(line), len(mean)), HIDDEN, device=line.device)
+        else:
+            s = joint_change(mean.expand(len(line), -1), [p], (line - mean[p])[:, None], known)
+        s[:, p] = line
+        lines.append(s)
+    s = torch.cat(lines)  # (K V, m)
+    if model.decoder is not None:
+        x0 = model.estimate(s)
+    else:
+        z = model.sigma_max * SeededNoise(range(SAYING_NOISES), shape, s.device)()
+        sigma = z.new_full((len(z),), model.sigma_max)
+        x0 = torch.stack([model.denoise(z, sigma, one.expand(len(z), -1)).mean(0) for one in s])
+    return x0.view(*values.shape, *shape)
 
 
 def patch_box(model: Patronus, match: Match, image: int, prototype: int, side: int) -> tuple[int, int, int, int]:

@@ -86,7 +86,7 @@ def parse_images(text: str, images) -> list[int]:
 
 def prototypes_or_most_used(text: str | None, run, test, scores, count: int) -> list[int]:
     """What --prototypes asks for, else the `count` prototypes that move the denoiser most, no two alike; scores (N, m) of the test set."""
-    from analysis.health import most_used, test_effects
+    from analysis.measures.health import most_used, test_effects
 
     if text:
         return parse_prototypes(text, scores.shape[1])

@@ -123,7 +123,7 @@ def load_heatmaps(path: str | None):
     import numpy as np
     import torch
 
-    from analysis.results import read_array
+    from analysis.drawing.results import read_array
 
     if path is None:
         raise UserError("--heatmaps: pspc_flex needs heat maps; make them with: python analysis/mechanism/heatmaps.py")

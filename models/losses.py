@@ -18,6 +18,20 @@ def squared_error(error: Tensor, detail: float = 0.0) -> Tensor:
     return loss
 
 
+def spread(s: Tensor, least: float = 0.3) -> Tensor:
+    """What keeps scores (B, m) from saying nothing or the same: the mean of relu(least - deviation) plus the mean squared correlation of pairs.
+
+    A scalar; the two terms of Bardes et al. 2022 (VICReg), on the scores themselves. Needs no labels: it lets no prototype be constant over the
+    batch, and none repeat what others say together, so that every colour and part of an image finds a prototype of its own.
+    """
+    centred = s - s.mean(0)
+    covariance = centred.T @ centred / max(1, len(s) - 1)  # (m, m)
+    deviation = (covariance.diagonal() + 1e-6).sqrt()
+    correlation = covariance / (deviation[:, None] * deviation + 1e-4)
+    others = correlation.square().sum() - correlation.diagonal().square().sum()
+    return F.relu(least - deviation).mean() + others / len(deviation) ** 2
+
+
 def distinctness(prototypes: Tensor, margin: float = 0.2) -> Tensor:
     """Mean over prototypes (m, D) of relu(margin - cosine distance to the nearest other one), a scalar (Weng et al. 2026).
 

@@ -5,16 +5,22 @@ from torch import Tensor, nn
 
 from models.denoiser import Denoiser, edm_denoise, edm_scales, eps_denoise
 from models.prototype_encoder import PrototypeEncoder
+from models.reconstruction import ScoreDecoder
 from models.schedule import LinearSchedule, ddim_sigmas, karras_sigmas
 from models.unet import UNet
 
+HIDDEN = float("nan")  # a score of this value is hidden from a model that was trained to do without it
+
 
 class Standardiser(nn.Module):
-    """Running mean and deviation of a batch of vectors (B, m), updated while training, over all processes."""
+    """Running mean and deviation of a batch of vectors (B, m), updated while training, over all processes.
 
-    def __init__(self, width: int, momentum: float = 0.01):
+    floor: added to the variance, so that a score that hardly varies is not blown up.
+    """
+
+    def __init__(self, width: int, momentum: float = 0.01, floor: float = 1e-6):
         super().__init__()
-        self.momentum = momentum
+        self.momentum, self.floor = momentum, floor
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("variance", torch.ones(width))
         self.register_buffer("started", torch.zeros(()))
@@ -32,15 +38,18 @@ class Standardiser(nn.Module):
         self.started.fill_(1)
 
     def forward(self, s: Tensor) -> Tensor:
-        return (s - self.mean) / (self.variance + 1e-6).sqrt()
+        return (s - self.mean) / (self.variance + self.floor).sqrt()
 
 
 class Patronus(nn.Module):
     """Prototype encoder and conditional U-Net as one model, in one of two formulations behind one interface.
 
     schedule: the published formulation, eps at integer t of that schedule; None is the EDM formulation with
-        sigma_data and sigma_skip (see edm_scales).
-    standardise: s enters the U-Net standardised by running moments rather than raw.
+        sigma_data and sigma_skip (see edm_scales) on noise levels up to sigma_max.
+    standardise: s enters the networks standardised by running moments rather than raw.
+    decoder: an estimate of the image from s alone. The U-Net then sees it beside z and works on what it leaves, of deviation sigma_data:
+        D(z) = decoder(s) + D_edm(z - decoder(s)), still a function of z, sigma and s alone. EDM formulation only.
+    masked: the networks see [s, which of s are shown], and scores may be HIDDEN.
     """
 
     def __init__(
@@ -50,26 +59,47 @@ class Patronus(nn.Module):
         schedule: LinearSchedule | None = None,
         sigma_data: float = 0.5,
         sigma_skip: float = 0.5,
+        sigma_max: float = 80.0,
         standardise: bool = False,
+        decoder: ScoreDecoder | None = None,
+        masked: bool = False,
     ):
         super().__init__()
-        self.encoder, self.unet, self.schedule = encoder, unet, schedule
-        self.sigma_data, self.sigma_skip = sigma_data, sigma_skip
-        self.standardiser = Standardiser(len(encoder.prototypes)) if standardise else None
+        self.encoder, self.unet, self.schedule, self.decoder, self.masked = encoder, unet, schedule, decoder, masked
+        self.sigma_data, self.sigma_skip, self._sigma_max = sigma_data, sigma_skip, sigma_max
+        floor = 1e-4 if encoder.competing else 1e-6
+        self.standardiser = Standardiser(len(encoder.prototypes), floor=floor) if standardise else None
 
     def score(self, x0: Tensor) -> Tensor:
         """Prototype scores of clean images in [-1, 1]: (B, C, H, W) -> s (B, m)."""
         return self.encoder(x0)
 
-    def network(self, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """The U-Net on raw scores; s is standardised here where the model does so."""
-        return self.unet(x, t, s if self.standardiser is None else self.standardiser(s))
+    def condition(self, s: Tensor) -> Tensor:
+        """What the networks see of scores s (B, m): standardised, with a second half that says which are shown: (B, m) or (B, 2 m)."""
+        seen = s if self.standardiser is None else self.standardiser(s)
+        if not self.masked:
+            return seen
+        shown = ~s.isnan()
+        return torch.cat([torch.where(shown, seen, 0.0), shown.to(seen)], dim=1)
+
+    def estimate(self, s: Tensor) -> Tensor:
+        """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32."""
+        return self.decoder(self.condition(s)).float()
+
+    def _denoise(self, z: Tensor, sigma: Tensor, condition: Tensor, base: Tensor | None) -> Tensor:
+        if self.schedule is not None:
+            return eps_denoise(self.unet, self.schedule, z, sigma, condition)
+        if base is None:
+            return edm_denoise(self.unet, self.sigma_data, self.sigma_skip, z, sigma, condition)
+
+        def beside(x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+            return self.unet(torch.cat([x, base], dim=1), t, condition)
+
+        return base + edm_denoise(beside, self.sigma_data, self.sigma_skip, z - base, sigma, condition)
 
     def denoise(self, z: Tensor, sigma: Tensor, s: Tensor) -> Tensor:
         """E[x0 | z, s] of z = x0 + sigma n: (B, C, H, W), (B,), (B, m) -> (B, C, H, W), float32."""
-        if self.schedule is None:
-            return edm_denoise(self.network, self.sigma_data, self.sigma_skip, z, sigma, s)
-        return eps_denoise(self.network, self.schedule, z, sigma, s)
+        return self._denoise(z, sigma, self.condition(s), None if self.decoder is None else self.estimate(s))
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """What the squared error of D is multiplied by: (B,) -> (B,). In the published formulation it becomes the squared error of eps;
@@ -79,9 +109,17 @@ class Patronus(nn.Module):
         return edm_scales(sigma, self.sigma_data, self.sigma_skip)[1] ** -2
 
     def denoiser(self, s: Tensor) -> Denoiser:
-        """The Denoiser of images whose scores are s (B, m)."""
-        return lambda z, sigma: self.denoise(z, sigma, s)
+        """The Denoiser of images whose scores are s (B, m). Raises ValueError for hidden scores where the model was not trained for them."""
+        if not self.masked and s.isnan().any():
+            raise ValueError("this model needs every score: it was trained without model.masked")
+        condition, base = self.condition(s), None if self.decoder is None else self.estimate(s)
+        return lambda z, sigma: self._denoise(z, sigma, condition, base)
+
+    @property
+    def sigma_max(self) -> float:
+        """The highest noise level that the model knows."""
+        return self._sigma_max if self.schedule is None else self.schedule.sigma_max
 
     def sigmas(self, steps: int) -> Tensor:
         """The falling grid of noise levels for this formulation, closed by 0: (steps + 1,)."""
-        return karras_sigmas(steps) if self.schedule is None else ddim_sigmas(self.schedule, steps)
+        return karras_sigmas(steps, sigma_max=self.sigma_max) if self.schedule is None else ddim_sigmas(self.schedule, steps)

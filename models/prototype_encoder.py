@@ -1,4 +1,4 @@
-"""Image -> distance maps to learned patch prototypes -> scores s (Weng et al. 2026, Sec. 3)."""
+"""Image -> similarity maps to learned patch prototypes -> scores s (Weng et al. 2026, Sec. 3)."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from models.receptive_field import ReceptiveField
 
 EPSILON = 1e-4  # of the log similarity
-MAX_SCORE = math.log(1 / EPSILON)  # the score of a perfect match, 9.21
+MAX_SCORE = math.log(1 / EPSILON)  # the log score of a perfect match, 9.21
 
 
 class Match(NamedTuple):
@@ -28,7 +28,7 @@ def similarity(distance: Tensor) -> Tensor:
 
 
 class PrototypeEncoder(nn.Module):
-    """Convolutions with ReLU, then squared distances of every cell to m prototypes.
+    """Convolutions with ReLU, then the similarity of every cell to m prototypes; a score is that of the best cell.
 
     in_channels: C of the images (B, C, H, W), which lie in [-1, 1].
     channels: output channels of each convolution; the last one is the prototypes' dimension D.
@@ -37,7 +37,9 @@ class PrototypeEncoder(nn.Module):
         for aligned sets such as faces and X-rays; 0 appends none, as published.
     normalise: patch vectors and prototypes of unit length, so that distances lie in [0, 4] and scores use their whole range.
     scaled_init: weights that keep the scale of activations (He et al. 2015) instead of the published N(0, 0.1).
-    log_scores: similarity log((d + 1) / (d + eps)); otherwise -d, the paper's 'linear'.
+    similarity: of squared distances d: 'log' is log((d + 1) / (d + eps)) and 'linear' is -d, as published. In 'competing' a cell belongs to few
+        prototypes: softmax over prototypes of -d / temperature, which with unit lengths is the responsibility of a von Mises-Fisher mixture
+        (Banerjee et al. 2005); the last convolution then has no ReLU. Scores lie in [0, `highest`], or are not bounded (None).
     """
 
     def __init__(
@@ -51,11 +53,13 @@ class PrototypeEncoder(nn.Module):
         coordinates: float = 0.0,
         normalise: bool = False,
         scaled_init: bool = False,
-        log_scores: bool = True,
+        similarity: str = "log",
+        temperature: float = 0.1,
     ):
         super().__init__()
         self.coordinates, self.normalise = coordinates, normalise
-        self.log_scores = log_scores
+        self.similarity, self.temperature = similarity, temperature
+        self.highest = {"log": MAX_SCORE, "linear": None, "competing": 1.0}[similarity]
         self.receptive_field = ReceptiveField(tuple(kernels), tuple(strides), tuple(paddings))
         layers, width = [], in_channels + 2 * (coordinates > 0)
         for out, kernel, stride, padding in zip(channels, kernels, strides, paddings, strict=True):
@@ -67,8 +71,12 @@ class PrototypeEncoder(nn.Module):
                 nn.init.normal_(conv.weight, 0, 0.1)
             layers += [conv, nn.ReLU()]
             width = out
-        self.features = nn.Sequential(*layers)
+        self.features = nn.Sequential(*(layers[:-1] if self.competing else layers))
         self.prototypes = nn.Parameter(torch.rand(num_prototypes, width))  # (m, D)
+
+    @property
+    def competing(self) -> bool:
+        return self.similarity == "competing"
 
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, H', W'), one vector a patch."""
@@ -77,7 +85,8 @@ class PrototypeEncoder(nn.Module):
             ys = torch.linspace(-1, 1, h, device=x.device, dtype=x.dtype).view(1, 1, h, 1).expand(b, 1, h, w)
             xs = torch.linspace(-1, 1, w, device=x.device, dtype=x.dtype).view(1, 1, 1, w).expand(b, 1, h, w)
             x = torch.cat([x, self.coordinates * xs, self.coordinates * ys], dim=1)  # (B, C + 2, H, W)
-        return self.features(x)
+        with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not self.competing):
+            return self.features(x)  # half precision would blur who wins a patch
 
     def distances(self, x: Tensor) -> Tensor:
         """Squared distances of every cell to every prototype, (B, C, H, W) -> (B, m, H', W'), >= 0, float32."""
@@ -90,28 +99,51 @@ class PrototypeEncoder(nn.Module):
             d = (z * z).sum(-1, keepdim=True) - 2 * (z @ p.T) + (p * p).sum(-1)  # (B, H', W', m)
             return torch.relu(d).permute(0, 3, 1, 2)  # (B, m, H', W')
 
-    def scores_of(self, distances: Tensor) -> Tensor:
-        """Scores of any tensor of squared distances, elementwise."""
-        return similarity(distances) if self.log_scores else -distances
+    def _comparable(self, distances: Tensor) -> Tensor:
+        """What prototypes' cells are compared by, larger being better: (B, m, H', W') -> the same."""
+        return (-distances / self.temperature).softmax(1) if self.competing else -distances
+
+    def _scores(self, comparable: Tensor) -> Tensor:
+        return similarity(-comparable) if self.similarity == "log" else comparable
+
+    def similarities(self, x: Tensor) -> Tensor:
+        """The similarity of every cell to every prototype, in the unit of the scores: (B, C, H, W) -> (B, m, H', W')."""
+        return self._scores(self._comparable(self.distances(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores s of images: (B, C, H, W) -> (B, m)."""
-        return self.scores_of(self.distances(x).flatten(2).amin(-1))
+        return self._scores(self._comparable(self.distances(x)).flatten(2).amax(-1))
 
     @torch.no_grad()
     def match(self, x: Tensor) -> Match:
         """Scores with the cell of each prototype's best patch: (B, C, H, W) -> three times (B, m)."""
-        d = self.distances(x)
-        best, cell = d.flatten(2).min(-1)  # (B, m)
-        width = d.shape[-1]
-        return Match(self.scores_of(best), cell // width, cell % width)
+        found = self._comparable(self.distances(x))
+        best, cell = found.flatten(2).max(-1)  # (B, m)
+        width = found.shape[-1]
+        return Match(self._scores(best), cell // width, cell % width)
+
+    @torch.no_grad()
+    def whiten(self, x: Tensor) -> None:
+        """Turn the last convolution so that the vectors of the images' patches have mean 0 and covariance 1.
+
+        Random features all point the same way; then every prototype would own a little of every patch, and none would compete.
+        """
+        last = self.features[-1 if self.competing else -2]
+        z = self.embed(x).permute(0, 2, 3, 1).flatten(0, 2)  # (B * H' * W', D)
+        mean = z.mean(0)
+        values, vectors = torch.linalg.eigh((z - mean).T @ (z - mean) / len(z))
+        whitening = (vectors * (values + 1e-3 * values[-1]).rsqrt()) @ vectors.T  # (D, D)
+        last.weight.copy_(torch.einsum("oihw,op->pihw", last.weight, whitening))
+        last.bias.copy_((last.bias - mean) @ whitening)
 
     @torch.no_grad()
     def initialise_prototypes(self, x: Tensor, generator: torch.Generator) -> None:
-        """Set the prototypes to the vectors of m random patches of the images x (B, C, H, W).
+        """Set the prototypes to the vectors of m random patches of the images x (B, C, H, W), which are whitened first where they compete.
 
         Raises ValueError where the images hold fewer than m patches.
         """
+        if self.competing:
+            self.whiten(x)
         z = self.embed(x).permute(0, 2, 3, 1).flatten(0, 2)  # (B * H' * W', D)
         m = len(self.prototypes)
         if len(z) < m:

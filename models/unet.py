@@ -74,7 +74,7 @@ class UNet(nn.Module):
     base: channels of the first level, a multiple of 8; multipliers: one a level; blocks: residual blocks a level going down (one more
     going up); attention: one boolean a level (the bottleneck always attends, between its two blocks).
     unshuffle: side of the pixel blocks folded into channels before the network and unfolded after it; 1 leaves pixels alone.
-    zero_output: start with a last convolution of zeros.
+    zero_output: start with a last convolution of zeros; out_channels: of the output, by default those of the input.
     H and W must be divisible by unshuffle * 2^(levels - 1).
     """
 
@@ -89,6 +89,7 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         unshuffle: int = 1,
         zero_output: bool = False,
+        out_channels: int | None = None,
     ):
         super().__init__()
         self.base, self.unshuffle = base, unshuffle
@@ -96,9 +97,8 @@ class UNet(nn.Module):
         self.time_mlp = nn.Sequential(nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
         self.condition_mlp = nn.Sequential(nn.Linear(condition, embedding), nn.SiLU(), nn.Linear(embedding, embedding))
 
-        pixels = in_channels * unshuffle**2
         channels = base
-        self.first = nn.Conv2d(pixels, channels, 3, padding=1)
+        self.first = nn.Conv2d(in_channels * unshuffle**2, channels, 3, padding=1)
         skips = [channels]
         self.down = nn.ModuleList()
         for level, (multiplier, attend) in enumerate(zip(multipliers, attention, strict=True)):
@@ -118,7 +118,7 @@ class UNet(nn.Module):
             if level > 0:
                 self.up.append(Upsample(channels))
         self.last_norm = nn.GroupNorm(GROUPS, channels)
-        self.last = nn.Conv2d(channels, pixels, 3, padding=1)
+        self.last = nn.Conv2d(channels, (out_channels or in_channels) * unshuffle**2, 3, padding=1)
         if zero_output:
             nn.init.zeros_(self.last.weight)
             nn.init.zeros_(self.last.bias)

@@ -25,9 +25,30 @@ TINY = {
         "multipliers": [1, 2],
         "blocks": 1,
         "dropout": 0.1,
-        "encoder": {"prototypes": 6, "channels": [8, 8], "kernels": [3, 3], "strides": [2, 1], "paddings": [1, 0], "coordinates": 0.5},
+        "residual": True,
+        "masked": True,
+        "encoder": {
+            "prototypes": 6,
+            "channels": [8, 8],
+            "kernels": [3, 3],
+            "strides": [2, 1],
+            "paddings": [1, 0],
+            "coordinates": 0.5,
+            "similarity": "competing",
+        },
     },
-    "train": {"batch_size": 8, "steps": 6, "encoder_steps": 2, "log_every": 1, "checkpoint_every": 3, "samples_every": 100, "precision": "float32"},
+    "train": {
+        "batch_size": 8,
+        "steps": 6,
+        "encoder_steps": 2,
+        "encoder_lr_scale": 0.0,
+        "score_noise": 0.1,
+        "spread": 0.3,
+        "log_every": 1,
+        "checkpoint_every": 3,
+        "samples_every": 100,
+        "precision": "float32",
+    },
 }
 
 

@@ -10,9 +10,9 @@ import yaml
 from PIL import Image
 
 from analysis.edits import encode_and_invert, regenerate, slerp
-from analysis.emergence import half_rise, spectral_centroid
 from analysis.evaluation.consistency import alikeness
 from analysis.manipulation.manipulate import parse_setting
+from analysis.measures.emergence import half_rise, spectral_centroid
 from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
 from models.unet import UNet

@@ -8,8 +8,8 @@ from conftest import Bench, draw_images
 from sklearn.metrics import mutual_info_score
 
 from analysis.evaluation.prototype_quality import mutual_bits
-from analysis.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
-from analysis.shortcuts import Edits, class_gap, edit_effect, generated_effect, generated_evidence, holm, judge, random_gap, tellable
+from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
+from analysis.measures.shortcuts import Edits, class_gap, edit_effect, generated_effect, generated_evidence, holm, judge, random_gap, tellable
 from models.schedule import karras_sigmas
 from train.data.dataset import ImageSet
 

@@ -13,8 +13,8 @@ from conftest import REPO
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from analysis.auroc import best_attributes, single_auroc
-from analysis.health import most_used
+from analysis.measures.auroc import best_attributes, single_auroc
+from analysis.measures.health import most_used
 from models import samplers
 from models.prototype_encoder import PrototypeEncoder
 from train import generation

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from models import denoiser as dn
-from models.losses import distinctness, squared_error
-from models.patronus import Patronus, Standardiser
+from models.losses import distinctness, spread, squared_error
+from models.patronus import HIDDEN, Patronus, Standardiser
 from models.prototype_encoder import MAX_SCORE, PrototypeEncoder, similarity
 from models.receptive_field import ReceptiveField
+from models.reconstruction import ScoreDecoder
 from models.samplers import SAMPLERS, SeededNoise, ancestral, dpmpp_2m, euler, heun, invert, sample
 from models.schedule import LinearSchedule, ddim_sigmas, karras_sigmas
 from models.unet import UNet, sinusoids
@@ -46,7 +47,7 @@ def tiny_encoder(**options):
     return PrototypeEncoder(3, 7, [8, 16], [3, 3], [2, 1], [1, 0], **options)
 
 
-@pytest.mark.parametrize("options", [{}, {"coordinates": 0.5, "normalise": True, "scaled_init": True}, {"log_scores": False}])
+@pytest.mark.parametrize("options", [{}, {"coordinates": 0.5, "normalise": True, "scaled_init": True}, {"similarity": "linear"}, {"similarity": "competing", "normalise": True}])
 def test_scores_equal_the_naive_loop(options):
     encoder = tiny_encoder(**options)
     x = torch.rand(2, 3, 16, 16) * 2 - 1
@@ -54,14 +55,22 @@ def test_scores_equal_the_naive_loop(options):
     z, p = encoder.embed(x), encoder.prototypes
     if encoder.normalise:
         z, p = z / z.norm(dim=1, keepdim=True), p / p.norm(dim=1, keepdim=True)
+
+    def alike(cell, k):
+        """The similarity of one patch vector (D,) to prototype k, by its definition."""
+        d = [(cell - q).square().sum().item() for q in p]
+        if encoder.competing:
+            return math.exp(-d[k] / 0.1) / sum(math.exp(-other / 0.1) for other in d)
+        return math.log((d[k] + 1) / (d[k] + 1e-4)) if encoder.similarity == "log" else -d[k]
+
     for b in range(2):
         for k in range(7):
-            d = [[(z[b, :, i, j] - p[k]).square().sum().item() for j in range(z.shape[3])] for i in range(z.shape[2])]
-            best = min(min(row) for row in d)
-            expected = math.log((best + 1) / (best + 1e-4)) if encoder.log_scores else -best
-            assert match.scores[b, k].item() == pytest.approx(expected, rel=1e-3, abs=1e-4)
-            assert d[match.rows[b, k]][match.columns[b, k]] == pytest.approx(best, abs=1e-5)
+            found = [[alike(z[b, :, i, j], k) for j in range(z.shape[3])] for i in range(z.shape[2])]
+            best = max(max(row) for row in found)
+            assert match.scores[b, k].item() == pytest.approx(best, rel=1e-3, abs=1e-4)
+            assert found[match.rows[b, k]][match.columns[b, k]] == pytest.approx(best, abs=1e-4)
     torch.testing.assert_close(encoder(x), match.scores)
+    torch.testing.assert_close(encoder.similarities(x).flatten(2).amax(-1), match.scores)
 
 
 def test_scores_are_bounded_and_a_drawn_prototype_matches_perfectly():
@@ -214,7 +223,7 @@ def test_published_loss_is_the_error_of_eps():
     sigma = model.schedule.sigma(torch.tensor([10, 800]))
     level = sigma.view(-1, 1, 1, 1)
     x_t = (x0 + level * noise) / (1 + level**2).sqrt()
-    expected = (model.network(x_t, torch.tensor([10.0, 800.0]), s) - noise).square().mean((1, 2, 3))
+    expected = (model.unet(x_t, torch.tensor([10.0, 800.0]), s) - noise).square().mean((1, 2, 3))
     error = model.denoise(x0 + level * noise, sigma, s) - x0
     torch.testing.assert_close(sigma**-2 * squared_error(error), expected, rtol=1e-3, atol=1e-3)
 
@@ -224,6 +233,62 @@ def test_distinctness():
     two = torch.tensor([[1.0, 0], [-2.0, 0], [0, 1.0]])  # the first two are parallel
     assert distinctness(two, 0.2).item() == pytest.approx(2 * 0.2 / 3)
     assert distinctness(torch.ones(1, 4)) == 0
+
+
+def test_spread_is_zero_for_independent_scores_and_counts_constant_and_repeated_ones():
+    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert spread(signs, least=0.3).item() == pytest.approx(0, abs=1e-6)
+    assert spread(signs[:, [0, 0]], least=0.3).item() == pytest.approx(2 / 4, rel=1e-3)  # two correlations of 1 among four pairs
+    constant = torch.stack([signs[:, 0], torch.ones(4)], dim=1)
+    assert spread(constant, least=0.3).item() == pytest.approx(0.3 / 2, rel=1e-2)
+
+
+def test_whitened_patches_have_unit_covariance_and_then_compete():
+    encoder = tiny_encoder(scaled_init=True, normalise=True, similarity="competing")
+    x = torch.rand(64, 3, 16, 16)
+    encoder.whiten(x)
+    z = encoder.embed(x).detach().permute(0, 2, 3, 1).flatten(0, 2)
+    torch.testing.assert_close(z.mean(0), torch.zeros(16), atol=1e-3, rtol=0)
+    values = torch.linalg.eigvalsh(torch.cov(z.T))
+    assert values.max() == pytest.approx(1, abs=0.01) and values.median() > 0.5
+    encoder.initialise_prototypes(x, torch.Generator().manual_seed(0))
+    shares = encoder.similarities(x)
+    torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))
+    assert encoder(x).amax(0).min() > 0.9  # each prototype is a patch of some image, and wins it
+
+
+def residual_model(masked=True):
+    torch.manual_seed(0)
+    encoder = PrototypeEncoder(3, 5, [8, 16], [3, 3], [2, 1], [1, 0], normalise=True, similarity="competing")
+    condition = 10 if masked else 5
+    unet = UNet(6, condition, 8, (1, 2), 1, (False, False), 0.0, 2, zero_output=True, out_channels=3)
+    return Patronus(encoder, unet, None, 0.2, 0.03, 20.0, True, ScoreDecoder(condition, 3, 16), masked).eval()
+
+
+def test_a_residual_denoiser_is_its_decoder_at_high_noise_and_the_identity_at_low():
+    model, x = residual_model(), torch.rand(4, 3, 16, 16) * 2 - 1
+    s = model.score(x).detach()
+    z = x + torch.randn_like(x)
+    with torch.no_grad():
+        base = model.estimate(s)
+        torch.testing.assert_close(model.denoise(z, torch.full((4,), 1e4), s), base, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(model.denoise(z, torch.full((4,), 1e-4), s), z, atol=1e-4, rtol=1e-4)
+        sigma = torch.tensor([0.1, 0.5, 1.0, 5.0])
+        torch.testing.assert_close(model.denoiser(s)(z, sigma), model.denoise(z, sigma, s))
+    assert model.sigmas(9)[0].item() == pytest.approx(20) and model.sigma_max == 20
+
+
+def test_hidden_scores_do_not_matter_and_shown_ones_do():
+    model, s = residual_model(), torch.rand(2, 5)
+    some = s.clone()
+    some[:, 1] = HIDDEN
+    with torch.no_grad():
+        condition = model.condition(some)
+        assert condition.shape == (2, 10) and not condition.isnan().any()
+        assert (condition[:, 1] == 0).all() and (condition[:, 5:] == torch.tensor([1.0, 0, 1, 1, 1])).all()
+        assert not torch.allclose(model.estimate(some), model.estimate(s))
+    with pytest.raises(ValueError, match="model.masked"):
+        residual_model(masked=False).denoiser(some)
 
 
 def test_detail_loss_counts_differences_of_neighbours():

@@ -2,6 +2,7 @@
 
 from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
+from models.reconstruction import ScoreDecoder
 from models.schedule import LinearSchedule
 from models.unet import UNet
 from train.config import Config
@@ -10,6 +11,7 @@ from train.config import Config
 def build_model(config: Config) -> Patronus:
     """A freshly initialised Patronus (weights from torch's global generator)."""
     model, encoder = config.model, config.model.encoder
+    condition = encoder.prototypes * (2 if model.masked else 1)
     return Patronus(
         PrototypeEncoder(
             config.data.channels,
@@ -21,11 +23,12 @@ def build_model(config: Config) -> Patronus:
             coordinates=encoder.coordinates,
             normalise=encoder.normalise,
             scaled_init=encoder.init == "data",
-            log_scores=encoder.similarity == "log",
+            similarity=encoder.similarity,
+            temperature=encoder.temperature,
         ),
         UNet(
-            config.data.channels,
-            encoder.prototypes,
+            config.data.channels * (2 if model.residual else 1),
+            condition,
             model.base_channels,
             model.multipliers,
             model.blocks,
@@ -33,8 +36,13 @@ def build_model(config: Config) -> Patronus:
             model.dropout,
             model.unshuffle,
             model.zero_output,
+            out_channels=config.data.channels,
         ),
         LinearSchedule(model.timesteps) if model.formulation == "eps" else None,
-        sigma_skip=model.sigma_skip,
-        standardise=model.standardise_scores,
+        model.sigma_data,
+        model.sigma_skip,
+        model.sigma_max,
+        model.standardise_scores,
+        ScoreDecoder(condition, config.data.channels, config.data.image_size) if model.residual else None,
+        model.masked,
     )

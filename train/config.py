@@ -56,7 +56,8 @@ class EncoderConfig(Section):
     kernels: list[Positive] = [3, 3, 3, 3]
     strides: list[Positive] = [2, 1, 1, 1]
     paddings: list[Natural] = [1, 0, 0, 0]
-    similarity: Literal["log", "linear"] = "log"
+    similarity: Literal["log", "linear", "competing"] = "log"  # the first two as published
+    temperature: Annotated[float, Field(gt=0)] = 0.1  # competing: the lower, the fewer prototypes share a patch
     init: Literal["data", "random"] = "data"  # random: the published N(0, 0.1) weights and uniform prototypes
     coordinates: Annotated[float, Field(ge=0)] = 0.0  # scale of the two coordinate channels beside the image; 0 is none
     normalise: bool = True  # unit-length patch vectors, so that distances lie in [0, 4]
@@ -65,6 +66,8 @@ class EncoderConfig(Section):
     def layers(self):
         if not len(self.channels) == len(self.kernels) == len(self.strides) == len(self.paddings) > 0:
             raise ValueError("channels, kernels, strides and paddings need one entry a layer each")
+        if self.similarity == "competing" and not self.normalise:
+            raise ValueError("similarity 'competing' needs normalise: true, since it compares directions")
         return self
 
     @property
@@ -74,7 +77,11 @@ class EncoderConfig(Section):
 
 class ModelConfig(Section):
     formulation: Literal["edm", "eps"] = "edm"  # eps: the published one, on the linear schedule
+    residual: bool = False  # edm: a small decoder estimates the image from s, the U-Net works on what it leaves
+    masked: bool = False  # answers for any subset of the scores; the others may be hidden
+    sigma_data: Annotated[float, Field(gt=0)] = 0.5  # edm: deviation of the images, or of what the decoder leaves of them
     sigma_skip: Annotated[float, Field(gt=0)] = 0.5  # edm: below it the network predicts noise, above it the image
+    sigma_max: Annotated[float, Field(gt=1)] = 80.0  # edm: the highest noise level
     timesteps: Annotated[int, Field(ge=21)] = 1000  # of the linear schedule
     base_channels: Positive = 64
     multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 4]
@@ -92,6 +99,8 @@ class ModelConfig(Section):
             raise ValueError(f"attention needs {len(self.multipliers)} entries, one for each of multipliers")
         if self.base_channels % 8:
             raise ValueError(f"base_channels {self.base_channels} must divide by the 8 groups of GroupNorm")
+        if self.formulation == "eps" and (self.residual or self.masked):
+            raise ValueError("residual and masked belong to formulation edm; the published one has neither")
         return self
 
 
@@ -110,14 +119,25 @@ class NoiseConfig(Section):
         return self
 
 
+class MaskConfig(Section):
+    """Which scores a masked model learns without. Its images draw ln(sigma) uniformly in train.noise.high_range."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.4  # of a batch; each of its images shows a share of scores drawn uniformly
+    empty: Annotated[float, Field(ge=0, le=1)] = 0.2  # of those images: no score is shown
+    weight: Annotated[float, Field(gt=0)] = 0.15  # of their loss in the denoiser's training
+
+
 class TrainConfig(Section):
     batch_size: Positive = 64
     accumulate: Positive = 1
     steps: Positive | None = None  # give steps or epochs
     epochs: Positive | None = None
-    encoder_steps: Natural = 0  # first steps, in which the encoder learns under a small decoder s -> image
+    encoder_steps: Natural = 0  # first steps, in which the encoder learns under the small decoder of model.residual
+    encoder_lr: Annotated[float, Field(gt=0)] = 2e-3  # in those steps
+    score_noise: Annotated[float, Field(ge=0)] = 0.0  # deviation of noise on the scores in those steps, falling to 0 at their end
+    spread: Annotated[float, Field(ge=0)] = 0.0  # weight, in those steps, of the loss that keeps scores from being constant or alike
     lr: Annotated[float, Field(gt=0)] = 1e-3
-    encoder_lr_scale: Annotated[float, Field(ge=0)] = 1.0  # of the encoder's rate, after encoder_steps
+    encoder_lr_scale: Annotated[float, Field(ge=0)] = 1.0  # of the encoder's rate, after encoder_steps; 0: it rests
     warmup_steps: Natural = 100
     lr_decay: Literal["constant", "cosine"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -127,6 +147,7 @@ class TrainConfig(Section):
     distinct_weight: Annotated[float, Field(ge=0)] = 0.0
     distinct_margin: Annotated[float, Field(ge=0, le=1)] = 0.2
     noise: NoiseConfig = NoiseConfig()
+    mask: MaskConfig = MaskConfig()
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     seed: Natural = 0
     checkpoint_every: Positive = 500
@@ -158,6 +179,10 @@ class Config(Section):
         unit = model.unshuffle * 2 ** (len(model.multipliers) - 1)
         if size % unit:
             raise ValueError(f"data.image_size {size} must divide by {unit}: model.unshuffle x 2^(levels - 1)")
+        if model.residual and size % 4:
+            raise ValueError(f"data.image_size {size} must divide by 4, the unit of the decoder of model.residual")
+        if self.train.encoder_steps and not model.residual:
+            raise ValueError("train.encoder_steps needs model.residual: true, whose decoder the encoder learns under")
         encoder = model.encoder
         cells = encoder.receptive_field.cells(size)
         if cells < 1:

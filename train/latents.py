@@ -10,7 +10,6 @@ from torch import Tensor
 
 from global_config import RECORDS_DIR
 from models.latent import LatentMLP, LatentModel, LatentUNet1d
-from models.prototype_encoder import MAX_SCORE
 from models.schedule import LinearSchedule
 from train.config import Natural, Positive, Section, complaint
 from train.data.dataset import list_source, load_split
@@ -55,11 +54,11 @@ def latent_config(values: dict, where: str) -> LatentConfig:
         raise UserError(complaint(error.errors()[0], where, LatentConfig)) from None
 
 
-def build_latent(config: LatentConfig, scores: int, bounded: bool) -> LatentModel:
-    """A freshly initialised latent model over that many scores; bounded: similarities end at 9.21."""
+def build_latent(config: LatentConfig, scores: int, highest: float | None) -> LatentModel:
+    """A freshly initialised latent model over that many scores, of which none is above `highest`."""
     network = LatentMLP(scores, config.width, config.layers) if config.network == "mlp" else LatentUNet1d(64, config.multipliers, config.blocks)
     schedule = LinearSchedule(config.timesteps) if config.formulation == "eps" else None
-    return LatentModel(network, scores, schedule, MAX_SCORE if bounded else None)
+    return LatentModel(network, scores, schedule, highest)
 
 
 def latents_folder(run: Run) -> Path:
@@ -116,7 +115,7 @@ def load_latent(run: Run, version: int | None = None, device: torch.device | str
     state = load_state(path, {"config", "model", "run_step"})
     if state["run_step"] != run.step:
         raise UserError(f"{path}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; train a new latent model")
-    model = build_latent(latent_config(state["config"], str(path)), scores, run.model.encoder.log_scores)
+    model = build_latent(latent_config(state["config"], str(path)), scores, run.model.encoder.highest)
     try:
         model.load_state_dict(state["model"])
     except RuntimeError as error:

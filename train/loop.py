@@ -16,9 +16,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from models.denoiser import expand
-from models.losses import distinctness, squared_error
-from models.patronus import Patronus
-from models.reconstruction import ScoreDecoder
+from models.losses import distinctness, spread, squared_error
+from models.patronus import HIDDEN, Patronus
 from models.samplers import SeededNoise, heun
 from train.config import INIT_IMAGES, Config
 from train.data.dataset import ImageSet
@@ -46,8 +45,9 @@ def batch_indices(seed: int, step: int, batch_size: int, images: int) -> np.ndar
 def learning_rate(config: Config, step: int, steps: int) -> float:
     """Linear warm-up, then constant or half a cosine to 0; started anew when the denoiser joins the encoder."""
     train = config.train
-    begin, end = (0, train.encoder_steps) if step < train.encoder_steps else (train.encoder_steps, steps)
-    rate = train.lr * min(1.0, (step - begin + 1) / max(1, min(train.warmup_steps, (end - begin) // 4)))
+    first = step < train.encoder_steps
+    begin, end = (0, train.encoder_steps) if first else (train.encoder_steps, steps)
+    rate = (train.encoder_lr if first else train.lr) * min(1.0, (step - begin + 1) / max(1, min(train.warmup_steps, (end - begin) // 4)))
     if train.lr_decay == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * (step - begin) / max(1, end - begin)))
     return rate
@@ -58,17 +58,25 @@ def ema_decay(highest: float, step: int) -> float:
     return min(highest, (1 + step) / (10 + step))
 
 
-def draw_sigmas(config: Config, model: Patronus, count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels of a global batch: (count,)."""
+def draw_shown(config: Config, count: int, generator: torch.Generator) -> Tensor:
+    """Which scores each image of a global batch shows: bool (count, m)."""
+    scores, mask = config.model.encoder.prototypes, config.train.mask
+    hiding = torch.rand(count, 1, generator=generator) < (mask.share if config.model.masked else 0.0)
+    share = torch.rand(count, 1, generator=generator) * (torch.rand(count, 1, generator=generator) >= mask.empty)
+    return ~hiding | (torch.rand(count, scores, generator=generator) < share)
+
+
+def draw_sigmas(config: Config, model: Patronus, count: int, generator: torch.Generator, complete: Tensor) -> Tensor:
+    """Noise levels of a global batch, of which `complete` (count,) bool show every score: (count,)."""
     if model.schedule is not None:  # t uniform, Ho et al. 2020
         t = torch.randint(model.schedule.timesteps, (count,), generator=generator)
         return model.schedule.sigma(t.to(model.schedule.log_sigmas.device)).cpu()
     noise = config.train.noise
-    high = round(noise.high_share * count)
     low, top = noise.high_range
-    uniform = torch.rand(high, generator=generator) * (top - low) + low
-    normal = torch.randn(count - high, generator=generator) * noise.deviation + noise.mean
-    return torch.cat([uniform, normal])[torch.randperm(count, generator=generator)].exp()
+    uniform = torch.rand(count, generator=generator) * (top - low) + low
+    normal = torch.randn(count, generator=generator) * noise.deviation + noise.mean
+    high = torch.randperm(count, generator=generator) < round(noise.high_share * count)
+    return torch.where(high | ~complete, uniform, normal).exp()
 
 
 def initialise(model: Patronus, config: Config, train: ImageSet, device: torch.device) -> None:
@@ -86,26 +94,37 @@ def initialise(model: Patronus, config: Config, train: ImageSet, device: torch.d
 class TrainingLoss(nn.Module):
     """Images and noise -> the loss of one batch, as one module so that DDP sees a single forward."""
 
-    def __init__(self, model: Patronus, decoder: ScoreDecoder, config: Config):
+    def __init__(self, model: Patronus, config: Config):
         super().__init__()
-        self.model, self.decoder, self.train_config = model, decoder, config.train
+        self.model, self.train_config = model, config.train
 
-    def forward(self, x0: Tensor, sigma: Tensor, noise: Tensor, encoder_only: bool) -> Tensor:
-        """x0, noise (B, C, H, W), sigma (B,) -> scalar."""
+    def forward(self, x0: Tensor, shown: Tensor, encoder_only: bool, *noise: Tensor) -> Tensor:
+        """x0 (B, C, H, W), shown (B, m) bool; noise: that of the scores (B, m), or sigma (B,) and that of the images -> scalar."""
         config, model = self.train_config, self.model
         s = model.score(x0)  # (B, m)
-        if model.standardiser is not None:
-            model.standardiser.update(s.detach())
+        seen = s + noise[0] if encoder_only else s
+        if model.standardiser is not None and s.requires_grad:
+            model.standardiser.update(seen.detach())
+        seen = torch.where(shown, seen, HIDDEN) if model.masked else seen
         if encoder_only:
-            shown = s if model.standardiser is None else model.standardiser(s)
-            loss = squared_error(self.decoder(shown).float() - x0, config.detail).mean()
+            loss = squared_error(model.estimate(seen) - x0, config.detail).mean()
+            if config.spread:
+                loss = loss + config.spread * spread(gather(s))
         else:
-            level = expand(sigma, x0)
-            error = model.denoise(x0 + level * noise, sigma, s) - x0
-            loss = (model.loss_weight(sigma) * squared_error(error, config.detail)).mean()
+            sigma, pixels = noise
+            error = model.denoise(x0 + expand(sigma, x0) * pixels, sigma, seen) - x0
+            weight = model.loss_weight(sigma) * torch.where(shown.all(1), 1.0, config.mask.weight)  # (B,)
+            loss = (weight * squared_error(error, config.detail)).mean()
         if config.distinct_weight:
             loss = loss + config.distinct_weight * distinctness(model.encoder.prototypes, config.distinct_margin)
         return loss
+
+
+def gather(s: Tensor) -> Tensor:
+    """The scores of all processes' images, with gradients to all of them: (B, m) -> (world B, m)."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.cat(torch.distributed.nn.functional.all_gather(s))
+    return s
 
 
 @contextmanager
@@ -174,14 +193,16 @@ class Trainer:
             )
         if not 0 <= config.train.encoder_steps < self.steps:
             raise UserError(f"train.encoder_steps {config.train.encoder_steps}: must be fewer than the {self.steps} steps of the training")
+        if state is not None and "decoder" in state:
+            raise UserError("this run was begun by an earlier version of Patronus; it can be used, and trained on with --init_from")
         self.model = model.to(device, memory_format=torch.channels_last).train()
-        self.decoder = ScoreDecoder(config.model.encoder.prototypes, config.data.channels, config.data.image_size).to(device)
         if state is None and fresh:
             initialise(model, config, train, device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema else None
-        rest = [*self.model.unet.parameters(), *self.decoder.parameters()]
+        learnt = [self.model.encoder, *([self.model.decoder] if self.model.decoder else [])]
+        groups = [learnt, [self.model.unet]]
         self.optimizer = torch.optim.AdamW(
-            [{"params": list(self.model.encoder.parameters())}, {"params": rest}],
+            [{"params": [p for module in group for p in module.parameters()]} for group in groups],
             lr=config.train.lr,
             weight_decay=config.train.weight_decay,
             fused=device.type in ("cpu", "cuda"),
@@ -191,13 +212,12 @@ class Trainer:
         self.step = 0
         if state is not None:
             self._restore(state)
-        loss = TrainingLoss(self.model, self.decoder, config)
-        # decoder and U-Net take turns, so each leaves parameters unused; buffers are kept equal by the standardiser itself
+        loss = TrainingLoss(self.model, config)
+        # encoder and U-Net take turns, so each leaves parameters unused; buffers are kept equal by the standardiser itself
         self.loss = DistributedDataParallel(loss, find_unused_parameters=True, broadcast_buffers=False) if world > 1 else loss
 
     def _restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
-        self.decoder.load_state_dict(state["decoder"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -210,30 +230,41 @@ class Trainer:
             "step": self.step,
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
-            "decoder": self.decoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
+
+    def _draw(self, generator: torch.Generator, encoder_only: bool) -> tuple[Tensor, ...]:
+        """What a step draws for its global batch: the scores shown, then the scores' noise, or the images' noise levels and noise."""
+        config, count = self.config.train, self.config.train.batch_size
+        shown = draw_shown(self.config, count, generator)
+        if encoder_only:
+            deviation = config.score_noise * (1 - self.step / config.encoder_steps)
+            return shown, deviation * torch.randn(shown.shape, generator=generator)
+        sigmas = draw_sigmas(self.config, self.model, count, generator, shown.all(1))
+        return shown, sigmas, torch.randn((count, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
 
     def _train_step(self) -> tuple[float, float]:
         """One optimiser step on the global batch; returns this process's mean loss and the gradient's norm."""
         config, step = self.config.train, self.step
         indices = batch_indices(config.seed, step, config.batch_size, len(self.data))
-        generator = torch.Generator().manual_seed((config.seed << 32) + step)
-        sigmas = draw_sigmas(self.config, self.model, config.batch_size, generator)
-        noise = torch.randn((config.batch_size, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
+        encoder_only = step < config.encoder_steps
+        noise = self._draw(torch.Generator().manual_seed((config.seed << 32) + step), encoder_only)
         torch.manual_seed((config.seed << 32) + step * self.world + self.rank)  # dropout
         rate = learning_rate(self.config, step, self.steps)
-        encoder_only = step < config.encoder_steps
         self.optimizer.param_groups[0]["lr"] = rate * (1.0 if encoder_only else config.encoder_lr_scale)
         self.optimizer.param_groups[1]["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
+        for p in self.optimizer.param_groups[0]["params"]:
+            p.requires_grad_(encoder_only or config.encoder_lr_scale > 0)
 
-        pieces = np.array_split(np.arange(config.batch_size), self.world * config.accumulate)[self.rank :: self.world]
+        accumulate = 1 if encoder_only else config.accumulate  # how far scores spread is a matter of the whole batch, and this phase is small
+        pieces = np.array_split(np.arange(config.batch_size), self.world * accumulate)[self.rank :: self.world]
         total = 0.0
         for number, piece in enumerate(pieces):
             x0 = to_tensor(self.data.pixels[indices[piece]]).to(self.device).contiguous(memory_format=torch.channels_last)
-            inputs = x0, sigmas[piece].to(self.device), noise[piece].to(self.device), encoder_only
+            shown, *drawn = (values[piece].to(self.device) for values in noise)
+            inputs = x0, shown, encoder_only, *drawn
             if self.world > 1:
                 self.loss.require_backward_grad_sync = number == len(pieces) - 1
             with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):

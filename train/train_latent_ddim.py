@@ -48,7 +48,7 @@ def main() -> None:
     config = latent_config(override(PRESETS[args.network] if state is None else state["config"], args.set), "--set")
     scores = cached_scores(run, device)
     torch.manual_seed(config.seed)
-    model = build_latent(config, scores.train.shape[1], run.model.encoder.log_scores)
+    model = build_latent(config, scores.train.shape[1], run.model.encoder.highest)
     trainer = LatentTrainer(config, model, scores, run.step, device, state)
     if state is None:
         folder = claim_version(latents_folder(run), latent_files(run))

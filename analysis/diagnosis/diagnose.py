@@ -47,7 +47,7 @@ def labelled_data(run, reference: str | None):
 
 def usable_attributes(train, test) -> tuple[list[str], list[str]]:
     """Attributes with both classes among the labelled images, and the others."""
-    from analysis.shortcuts import FEWEST
+    from analysis.measures.shortcuts import FEWEST
 
     def enough(column) -> bool:
         return all((images.attributes[column] == value).sum() >= FEWEST for images in (train, test) for value in (0, 1))
@@ -63,7 +63,7 @@ def build_table(names, labels, rows, edits, nulls, generated, before, scale):
     """
     import pandas as pd
 
-    from analysis.shortcuts import edit_effect, generated_effect, judge, tellable
+    from analysis.measures.shortcuts import edit_effect, generated_effect, judge, tellable
 
     table, left_out = [], []
     for i, a in enumerate(names):
@@ -93,10 +93,10 @@ def main() -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    from analysis.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
-    from analysis.results import save_arrays, save_table
-    from analysis.shortcut_figures import draw_edits, draw_matrix
-    from analysis.shortcuts import FEWEST, LEAST_EFFECT, Edits, as_tensor, class_gap, generated_evidence, random_gap
+    from analysis.drawing.results import save_arrays, save_table
+    from analysis.drawing.shortcut_figures import draw_edits, draw_matrix
+    from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
+    from analysis.measures.shortcuts import FEWEST, LEAST_EFFECT, Edits, as_tensor, class_gap, generated_evidence, random_gap
     from train.data.dataset import load_split
     from train.images import to_tensor
     from train.scores import encode

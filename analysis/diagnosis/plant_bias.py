@@ -33,7 +33,7 @@ def draw(before, after, path):
     """Correlation matrices side by side above the share of images that have each attribute, before and after."""
     import numpy as np
 
-    from analysis.figures import plt, save_figure
+    from analysis.drawing.figures import plt, save_figure
 
     names = list(before.columns)
     size = max(3.5, 0.35 * len(names))
@@ -59,7 +59,7 @@ def main() -> None:
     import pandas as pd
     import yaml
 
-    from analysis.results import save_table
+    from analysis.drawing.results import save_table
     from train.config import load_config, validate
     from train.data.dataset import list_source
     from train.data.listing import SPLITS, select

@@ -41,9 +41,9 @@ def main() -> None:
     import numpy as np
     import torch
 
+    from analysis.drawing.figures import cut, panel, panels, save_figure
+    from analysis.drawing.results import save_arrays
     from analysis.edits import encode_and_invert, patch_box, regenerate, with_score
-    from analysis.figures import cut, panel, panels, save_figure
-    from analysis.results import save_arrays
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
     from train.scores import encode

@@ -36,10 +36,9 @@ def main() -> None:
     import numpy as np
     import torch
 
+    from analysis.drawing.figures import add_box, picture_rows, save_figure
+    from analysis.drawing.results import save_arrays
     from analysis.edits import encode_and_invert, patch_box, regenerate, with_score
-    from analysis.figures import add_box, picture_rows, save_figure
-    from analysis.results import save_arrays
-    from models.prototype_encoder import MAX_SCORE
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
     from train.scores import encode
@@ -55,9 +54,9 @@ def main() -> None:
     values = []
     for k in prototypes:
         margin = (high[k] - low[k]).item() / 2
-        first, last = given or (low[k].item() - margin, min(high[k].item() + margin, MAX_SCORE))
-        if run.model.encoder.log_scores and not given:
-            first = max(first, 0.0)
+        first, last = given or (low[k].item() - margin, high[k].item() + margin)
+        if run.model.encoder.highest and not given:
+            first, last = max(first, 0.0), min(last, run.model.encoder.highest)
         values.append(np.linspace(first, last, args.frames))
     s = torch.cat([with_score(encoding.scores, k, float(value)) for k, line in zip(prototypes, values) for value in line])  # (K frames, m)
     made = regenerate(run.model, encoding.noise.expand(len(s), -1, -1, -1), s, args.steps, title="regenerating").clamp(-1, 1)

@@ -131,8 +131,8 @@ def main() -> None:
 
     from pytorch_fid.fid_score import get_activations
 
-    from analysis.fid_folders import check_images, exactly, export_real
-    from analysis.results import save_json
+    from analysis.drawing.results import save_json
+    from analysis.measures.fid_folders import check_images, exactly, export_real
     from train.data.dataset import load_split
 
     run, device = open_run(args)

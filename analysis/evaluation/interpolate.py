@@ -25,9 +25,9 @@ def main() -> None:
     import numpy as np
     import torch
 
+    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.drawing.results import save_arrays
     from analysis.edits import encode_and_invert, regenerate, slerp
-    from analysis.figures import picture_rows, save_figure
-    from analysis.results import save_arrays
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
 

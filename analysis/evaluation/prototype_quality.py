@@ -70,7 +70,7 @@ def single_aurocs(scores, labels):
     import numpy as np
     from scipy.stats import rankdata
 
-    from analysis.auroc import auroc_of_ranks
+    from analysis.measures.auroc import auroc_of_ranks
 
     ranks = rankdata(scores, axis=0)
     auroc = np.array([auroc_of_ranks(ranks, row > 0) for row in labels])
@@ -135,7 +135,7 @@ def judge_run(args, version: int | None) -> dict:
     import pandas as pd
     import torch
 
-    from analysis.results import save_json, save_table
+    from analysis.drawing.results import save_json, save_table
     from train.build import build_model
     from train.data.dataset import list_source, load_split
     from train.distributed import pick_device

@@ -39,9 +39,9 @@ def main() -> None:
 
     import numpy as np
 
+    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.drawing.results import save_arrays, save_json
     from analysis.edits import encode_and_invert, regenerate
-    from analysis.figures import picture_rows, save_figure
-    from analysis.results import save_arrays, save_json
     from models.samplers import SeededNoise
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8

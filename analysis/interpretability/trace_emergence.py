@@ -36,8 +36,8 @@ def emergence_table(run, test, scores, prototypes, t, rises, changes, switch_t, 
     import numpy as np
     import pandas as pd
 
-    from analysis.auroc import best_attributes
-    from analysis.emergence import half_rise, spectral_centroid
+    from analysis.measures.auroc import best_attributes
+    from analysis.measures.emergence import half_rise, spectral_centroid
     from train.data.table import SOURCES, resolve
 
     rng = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def emergence_table(run, test, scores, prototypes, t, rises, changes, switch_t, 
 
 def draw_curves(table, curves: dict, t, kept: dict, switch_t, path):
     """Above: when the raised score appears in x0-hat, mean and deviation over images; below: when it is decided."""
-    from analysis.figures import plt, save_figure
+    from analysis.drawing.figures import plt, save_figure
 
     figure, (appears, decided) = plt.subplots(2, 1, figsize=(7, 6.5), layout="constrained", sharex=True)
     for colour, k in enumerate(table.index):
@@ -91,8 +91,8 @@ def draw_frame(run, order, estimates: dict, t: float, step: int, limits: dict):
     """x0-hat of one step with the best patch boxed, above the similarity map, one column a prototype."""
     import torch
 
+    from analysis.drawing.figures import heat, panel, panels
     from analysis.edits import patch_box
-    from analysis.figures import heat, panel, panels
     from train.images import to_uint8
 
     x0 = torch.stack([estimates[k][step] for k in order]).clamp(-1, 1)
@@ -109,7 +109,7 @@ def draw_strip(run, order, estimates: dict, maps: dict, t, path):
     """Along the way: x0-hat under the image's own scores, then for each prototype x0-hat and its similarity map."""
     import numpy as np
 
-    from analysis.figures import heat, panel, panels, save_figure
+    from analysis.drawing.figures import heat, panel, panels, save_figure
     from train.images import to_uint8
 
     steps = np.linspace(0, len(t) - 1, min(STRIP, len(t))).round().astype(int)
@@ -134,10 +134,10 @@ def main() -> None:
     from scipy.stats import spearmanr
     from tqdm import tqdm
 
+    from analysis.drawing.figures import rendered, save_animation
+    from analysis.drawing.results import save_arrays, save_table
     from analysis.edits import encode_and_invert, with_score
-    from analysis.emergence import switched_scores, trace_scores
-    from analysis.figures import rendered, save_animation
-    from analysis.results import save_arrays, save_table
+    from analysis.measures.emergence import switched_scores, trace_scores
     from models.schedule import LinearSchedule
     from train.data.dataset import load_split
     from train.images import to_tensor
@@ -165,7 +165,7 @@ def main() -> None:
         with torch.no_grad():
             final = switched_scores(run, encoding.noise[few], encoding.scores[few], raised[few], grid, cuts, k)
             kept.append((final - run.model.score(plain[few].clamp(-1, 1))[:, k].cpu()).mean(1).numpy())  # (S,)
-            closeness = run.model.encoder.scores_of(run.model.encoder.distances(estimates[k].clamp(-1, 1)))[:, k]
+            closeness = run.model.encoder.similarities(estimates[k].clamp(-1, 1))[:, k]
         closeness = (closeness - closeness.min()).cpu().numpy()  # (T, H', W')
         maps[k] = (closeness, float(closeness.max()))
     table = emergence_table(run, test, scores, prototypes, t, np.array(rises), np.array(changes), switch_t, kept)

@@ -30,8 +30,8 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
     import numpy as np
     import torch
 
+    from analysis.drawing.figures import cut
     from analysis.edits import encode_and_invert, patch_box, regenerate, with_score
-    from analysis.figures import cut
     from train.images import to_tensor, to_uint8
 
     encoder, field = run.model.encoder, run.model.encoder.receptive_field
@@ -53,7 +53,7 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
         patch = np.zeros((field.size, field.size, pixels.shape[-1]), np.uint8)  # black where the field leaves the image
         patch[: inside.shape[0], : inside.shape[1]] = inside
         with torch.no_grad():
-            similarity_map = encoder.scores_of(encoder.distances(made[row, best : best + 1]))[0, k]
+            similarity_map = encoder.similarities(made[row, best : best + 1])[0, k]
         values = (images.ids[best], images.pixels[best], pixels, encoding.scores[best, k].item(), match.scores[best, k].item(), box)
         for key, value in zip(drawn, (*values, similarity_map.cpu().numpy(), patch)):
             drawn[key].append(value)
@@ -62,7 +62,7 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
 
 def draw(drawn: dict, titles: list[str], path):
     """Three rows, one column a prototype."""
-    from analysis.figures import cut, panel, panels, save_figure
+    from analysis.drawing.figures import cut, panel, panels, save_figure
 
     figure, axes = panels(3, len(titles))
     for column, title in enumerate(titles):
@@ -80,9 +80,9 @@ def main() -> None:
 
     import numpy as np
 
-    from analysis.auroc import both_ways
-    from analysis.health import health_table, most_used, test_effects
-    from analysis.results import save_arrays, save_table
+    from analysis.drawing.results import save_arrays, save_table
+    from analysis.measures.auroc import both_ways
+    from analysis.measures.health import health_table, most_used, test_effects
     from train.data.dataset import load_split
     from train.scores import encode
 

@@ -53,7 +53,7 @@ def parse_attribute(text: str, scores, attributes):
 
     Raises UserError.
     """
-    from analysis.shortcuts import class_gap
+    from analysis.measures.shortcuts import class_gap
 
     name, equals, value = text.partition("=")
     if name not in attributes:
@@ -89,8 +89,8 @@ def read_images(args, run, test):
 
 def draw_edits(run, pixels, names, images, differences, edited: list[int]):
     """Four columns an image: original, reconstruction, edit, difference; a box of one colour a prototype."""
+    from analysis.drawing.figures import add_box, heat, panel, panels
     from analysis.edits import patch_box
-    from analysis.figures import add_box, heat, panel, panels
     from train.images import to_tensor
 
     device = run.model.encoder.prototypes.device
@@ -118,10 +118,10 @@ def main() -> None:
     import numpy as np
     import torch
 
+    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.drawing.results import save_arrays, save_json
     from analysis.edits import encode_and_invert, regenerate, with_score
-    from analysis.figures import picture_rows, save_figure
-    from analysis.health import most_used, test_effects
-    from analysis.results import save_arrays, save_json
+    from analysis.measures.health import most_used, test_effects
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
     from train.scores import encode

@@ -44,7 +44,7 @@ def differences(network, others: dict, z, sigma) -> tuple[dict, dict]:
 
 
 def draw_curves(table, sizes, path):
-    from analysis.figures import plt, save_figure
+    from analysis.drawing.figures import plt, save_figure
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", sharey=True)
     for axis, (kind, title) in zip(axes, (("noisy", "held-out noisy images"), ("trajectory", "the network's reverse trajectories"))):
@@ -85,8 +85,8 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from analysis.figures import picture_rows, save_figure
-    from analysis.results import save_table
+    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.drawing.results import save_table
     from analysis.training_free import levels_of, network_of, open_data, patch_sizes, pixel_major, results_dir, training_free
     from models.samplers import SeededNoise, euler
     from train.distributed import pick_device

@@ -41,7 +41,7 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from analysis.results import save_json
+    from analysis.drawing.results import save_json
     from analysis.training_free import levels_of, load_heatmaps, network_of, open_data, pixel_major, results_dir
     from models.pspc import PSPCFlex, PSPCSquare
     from models.samplers import SeededNoise

@@ -41,7 +41,7 @@ def draw(maps, levels, path):
     """Levels down, pixels across; the pixel asked about is marked."""
     import numpy as np
 
-    from analysis.figures import heat, panels, save_figure
+    from analysis.drawing.figures import heat, panels, save_figure
 
     count, h, w = maps.shape[:3]
     shown = np.unique(np.linspace(0, count - 1, 6).round().astype(int))

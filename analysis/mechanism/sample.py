@@ -28,7 +28,7 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from analysis.results import read_array
+    from analysis.drawing.results import read_array
     from analysis.training_free import in_batches, levels_of, network_of, open_data, pixel_major, results_dir, save_grid, training_free
     from models.samplers import SOLVERS, SeededNoise
     from train.distributed import pick_device

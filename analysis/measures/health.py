@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from analysis.auroc import best_attributes
+from analysis.measures.auroc import best_attributes
 from models.patronus import Patronus
 from models.samplers import SeededNoise
 from train.data.dataset import ImageSet

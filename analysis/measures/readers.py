@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from analysis.auroc import single_auroc
+from analysis.measures.auroc import single_auroc
 from models.patronus import Patronus
 from train.data.dataset import ImageSet
 from train.images import to_tensor

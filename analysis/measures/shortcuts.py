@@ -8,9 +8,9 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from analysis.auroc import single_auroc
 from analysis.edits import encode_and_invert, regenerate
-from analysis.readers import Reader
+from analysis.measures.auroc import single_auroc
+from analysis.measures.readers import Reader
 from models.patronus import Patronus
 from models.samplers import SeededNoise
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from analysis.drawing.figures import Rectangle, cut, panel, panels, plt, save_figure
 from analysis.edits import patch_box
-from analysis.figures import Rectangle, cut, panel, panels, plt, save_figure
-from analysis.shortcuts import as_tensor
+from analysis.measures.shortcuts import as_tensor
 from train.images import to_uint8
 
 ROWS = 4  # images in the figure of each shortcut
