@@ -6,6 +6,7 @@ from pathlib import Path
 from train.errors import UserError, listed
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
+GUIDANCE = 2.0  # of edits; measured on the default run by analysis/evaluation/faithfulness.py
 
 
 def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> argparse.ArgumentParser:
@@ -21,6 +22,23 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
     if steps:
         parser.add_argument("--steps", type=int, default=steps, help=f"Heun steps to invert and to regenerate (default: {steps})")
     return parser
+
+
+def add_edit_options(parser: argparse.ArgumentParser, others: str = "keep") -> None:
+    """How scores are set: --guidance and --others (analysis/edits.py)."""
+    text = "how strongly an edit is pushed away from the image's own scores; 0: the plain edit, half the network calls"
+    parser.add_argument("--guidance", type=float, default=GUIDANCE, metavar="W", help=f"{text} (default: {GUIDANCE:g})")
+    text = "scores that are not set: keep them, move them jointly as in the data, or release (hide) those correlated with one that is set"
+    parser.add_argument("--others", default=others, choices=["keep", "joint", "release"], help=f"{text} (default: {others})")
+
+
+def gesture_of(args: argparse.Namespace, known):
+    """The Gesture that the options mean; known (N, m): scores of a data set. Raises UserError."""
+    from analysis.edits import Gesture
+
+    if not 0 <= args.guidance <= 100:
+        raise UserError(f"--guidance {args.guidance}: must lie between 0 and 100")
+    return Gesture(known, args.steps, args.guidance, args.others)
 
 
 def require(parser: argparse.ArgumentParser, args: argparse.Namespace, **least) -> None:

@@ -68,6 +68,32 @@ class Upsample(nn.Module):
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
+class PixelPath(nn.Module):
+    """Convolutions at full resolution over the U-Net's features and the pixels themselves, noise level by scale and shift.
+
+    Pixels folded into channels leave a U-Net a few channels a pixel: it cannot copy what it sees, let alone take the noise off it. A thin path at
+    full resolution can, for little: most of denoising at low noise is local.
+    """
+
+    def __init__(self, in_channels: int, channels: int, layers: int, out_channels: int, embedding: int):
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, channels, 3, padding=1)
+        self.scales = nn.ModuleList([nn.Linear(embedding, 2 * channels) for _ in range(layers)])
+        self.convs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(layers)])
+        self.last = nn.Conv2d(channels, out_channels, 3, padding=1)
+        for scale in self.scales:
+            nn.init.zeros_(scale.weight)
+            nn.init.zeros_(scale.bias)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        """x (B, in, H, W), time (B, embedding) -> (B, out, H, W)."""
+        h = self.first(x.contiguous(memory_format=torch.channels_last))  # (B, channels, H, W)
+        for scale, conv in zip(self.scales, self.convs):
+            gain, shift = scale(time)[:, :, None, None].chunk(2, dim=1)
+            h = h + conv(F.silu(h * (1 + gain) + shift))
+        return self.last(F.silu(h))
+
+
 class UNet(nn.Module):
     """Denoising network of images (B, in_channels, H, W), time (B,) and a condition vector (B, condition).
 
@@ -75,6 +101,7 @@ class UNet(nn.Module):
     going up); attention: one boolean a level (the bottleneck always attends, between its two blocks).
     unshuffle: side of the pixel blocks folded into channels before the network and unfolded after it; 1 leaves pixels alone.
     zero_output: start with a last convolution of zeros; out_channels: of the output, by default those of the input.
+    pixel_channels, pixel_layers: of a thin path at full resolution behind the U-Net (PixelPath); 0 channels for none.
     H and W must be divisible by unshuffle * 2^(levels - 1).
     """
 
@@ -90,6 +117,8 @@ class UNet(nn.Module):
         unshuffle: int = 1,
         zero_output: bool = False,
         out_channels: int | None = None,
+        pixel_channels: int = 0,
+        pixel_layers: int = 4,
     ):
         super().__init__()
         self.base, self.unshuffle = base, unshuffle
@@ -118,13 +147,18 @@ class UNet(nn.Module):
             if level > 0:
                 self.up.append(Upsample(channels))
         self.last_norm = nn.GroupNorm(GROUPS, channels)
-        self.last = nn.Conv2d(channels, (out_channels or in_channels) * unshuffle**2, 3, padding=1)
+        out_channels = out_channels or in_channels
+        self.last = nn.Conv2d(channels, (pixel_channels or out_channels) * unshuffle**2, 3, padding=1)
+        path = PixelPath(pixel_channels + in_channels, pixel_channels, pixel_layers, out_channels, embedding) if pixel_channels else None
+        self.pixels = path
         if zero_output:
-            nn.init.zeros_(self.last.weight)
-            nn.init.zeros_(self.last.bias)
+            last = self.last if path is None else path.last
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         time = F.silu(self.time_mlp(sinusoids(t, self.base)))  # (B, 4 base)
+        pixels = x
         if self.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.unshuffle)  # (B, C u^2, H/u, W/u)
         condition = F.silu(self.condition_mlp(condition))  # (B, 4 base)
@@ -141,4 +175,5 @@ class UNet(nn.Module):
             else:
                 h = layer(h)
         h = self.last(F.silu(self.last_norm(h)))  # (B, C u^2, H/u, W/u)
-        return F.pixel_shuffle(h, self.unshuffle) if self.unshuffle > 1 else h
+        h = F.pixel_shuffle(h, self.unshuffle) if self.unshuffle > 1 else h  # (B, C, H, W)
+        return h if self.pixels is None else self.pixels(torch.cat([h, pixels], dim=1), time)

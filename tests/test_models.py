@@ -47,7 +47,15 @@ def tiny_encoder(**options):
     return PrototypeEncoder(3, 7, [8, 16], [3, 3], [2, 1], [1, 0], **options)
 
 
-@pytest.mark.parametrize("options", [{}, {"coordinates": 0.5, "normalise": True, "scaled_init": True}, {"similarity": "linear"}, {"similarity": "competing", "normalise": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"coordinates": 0.5, "normalise": True, "scaled_init": True},
+        {"similarity": "linear"},
+        {"similarity": "competing", "normalise": True},
+    ],
+)
 def test_scores_equal_the_naive_loop(options):
     encoder = tiny_encoder(**options)
     x = torch.rand(2, 3, 16, 16) * 2 - 1
@@ -102,6 +110,8 @@ def test_unet_options():
     x, t, s = torch.randn(2, 3, 16, 16), torch.tensor([1.0, 2.5]), torch.rand(2, 5)
     net = UNet(3, 5, base=8, multipliers=(1, 2), blocks=1, attention=(False, True), dropout=0.0, unshuffle=2, zero_output=True)
     assert net(x, t, s).abs().max() == 0
+    path = UNet(6, 5, base=8, multipliers=(1, 2), blocks=1, attention=(False, False), unshuffle=4, out_channels=3, pixel_channels=8, pixel_layers=2)
+    assert path(torch.randn(2, 6, 16, 16), t, s).shape == (2, 3, 16, 16)
     torch.nn.init.normal_(net.last.weight)
     assert not torch.allclose(net(x, t, s), net(x, t, s + 1))
     assert not torch.allclose(net(x, t, s), net(x, t + 1, s))

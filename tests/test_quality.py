@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.evaluation.prototype_quality import captured_and_tad, entropy_bits, evaluate
+from analysis.measures.quality import captured_and_tad, entropy_bits, evaluate
 
 
 def test_tad_on_a_known_answer():

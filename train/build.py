@@ -37,6 +37,8 @@ def build_model(config: Config) -> Patronus:
             model.unshuffle,
             model.zero_output,
             out_channels=config.data.channels,
+            pixel_channels=model.pixel_channels,
+            pixel_layers=model.pixel_layers,
         ),
         LinearSchedule(model.timesteps) if model.formulation == "eps" else None,
         model.sigma_data,

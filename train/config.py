@@ -89,6 +89,8 @@ class ModelConfig(Section):
     attention: list[bool] | None = None  # one a level; default none (the bottleneck always attends)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     unshuffle: Literal[1, 2, 4] = 1
+    pixel_channels: Natural = 0  # of a thin path at full resolution behind the U-Net; 0: none
+    pixel_layers: Positive = 4
     zero_output: bool = True
     standardise_scores: bool = True
     encoder: EncoderConfig = EncoderConfig()

@@ -2,7 +2,8 @@
 
 Two questions are asked of every ordered pair of attributes A, B, with labelled images in which the two are not tied (by default the run's
 data set without its `where`). Edit: the prototypes that tell A (ranked by AUROC) are raised and lowered by half of their class gap, on test
-images at their own x_T; does the evidence of B move, more than when random prototypes are moved as much? Generation: images from real, unedited
+images at their own x_T; does the evidence of B move, more than when random prototypes are moved as much? All other scores are kept, so that
+correlations of the data cannot pass for those of the model. Generation: images from real, unedited
 scores and random x_T; does B come out wrong because of A? Both must say so, by at least a fifth of the difference between having B and
 not, at corrected p < 0.05. Evidence is read by a small classifier trained on the labelled images, or by the prototypes alone with
 --no-classifier. Results go to records/diagnose/<dataset>_v<n>/.
@@ -24,6 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--top", type=int, metavar="K", help="edit the K best prototypes of an attribute (default: all that tell it beyond chance)")
     parser.add_argument("--num_samples", type=int, default=64, help="test images edited (default: 64)")
     parser.add_argument("--generated", type=int, default=300, help="images generated from real scores (default: 300)")
+    text = "how strongly edits are pushed away from the images' own scores; the other scores are always kept"
+    parser.add_argument("--guidance", type=float, default=0.0, metavar="W", help=f"{text} (default: 0)")
     parser.add_argument("--nulls", type=int, default=20, help="edits of random prototypes (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of images, noise and nulls (default: 0)")
     args = parser.parse_args()
@@ -124,7 +127,7 @@ def main() -> None:
     rng = np.random.default_rng(args.seed)
     order = rng.permutation(len(test))
     edited, rows = np.sort(order[: args.num_samples]), np.sort(order[-args.generated :])
-    edits = Edits(run.model, readers, to_tensor(test.pixels[edited]).to(device), args.steps)
+    edits = Edits(run.model, readers, to_tensor(test.pixels[edited]).to(device), args.steps, args.guidance)
     gaps, ranks = zip(*(class_gap(scores.numpy(), column, args.top) for column in labels.T))
     effects = [edits.effect(as_tensor(gap, edits.encoding.scores)) for gap in tqdm(gaps, desc="editing", unit="attribute", leave=False)]
     deviation = scores.std(0).numpy().clip(1e-6)

@@ -7,12 +7,13 @@ prototypes. Results go to records/consistency/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import open_run, parse_images, prototypes_or_most_used, require, results_folder, run_parser
+from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_most_used, require, results_folder, run_parser
 from train.errors import run_script
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
+    add_edit_options(parser)
     parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the six used most, no two alike)")
     parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first five)")
     args = parser.parse_args()
@@ -43,7 +44,7 @@ def main() -> None:
 
     from analysis.drawing.figures import cut, panel, panels, save_figure
     from analysis.drawing.results import save_arrays
-    from analysis.edits import encode_and_invert, patch_box, regenerate, with_score
+    from analysis.edits import edit, encode_and_invert, patch_box
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
     from train.scores import encode
@@ -56,8 +57,9 @@ def main() -> None:
     pixels = np.array(test.pixels[rows])
     encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
     highest = scores.amax(0).to(device)
-    edits = torch.cat([with_score(encoding.scores, k, highest[k]) for k in prototypes])  # (K n, m)
-    made = regenerate(run.model, encoding.noise.repeat(len(prototypes), 1, 1, 1), edits, args.steps, title="regenerating").clamp(-1, 1)
+    gesture = gesture_of(args, scores)
+    edits = torch.cat([gesture.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
+    made = edit(run.model, encoding, edits, gesture, title="regenerating").clamp(-1, 1)
     match = run.model.encoder.match(made)
     with torch.no_grad():
         cells = run.model.encoder.embed(made)  # (K n, D, H', W')

@@ -6,12 +6,13 @@ than scores can go), or over --range LOW:HIGH (the paper: 0:3, seven steps). Res
 
 import argparse
 
-from analysis.script import open_run, parse_images, prototypes_or_most_used, require, results_folder, run_parser
+from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_most_used, require, results_folder, run_parser
 from train.errors import UserError, run_script
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
+    add_edit_options(parser)
     parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the four used most, no two alike)")
     parser.add_argument("--images", metavar="ID", default="0", help="one test image by number or id (default: 0)")
     parser.add_argument("--range", metavar="LOW:HIGH", help="scores to go through (default: half as wide again as the data's)")
@@ -38,7 +39,7 @@ def main() -> None:
 
     from analysis.drawing.figures import add_box, picture_rows, save_figure
     from analysis.drawing.results import save_arrays
-    from analysis.edits import encode_and_invert, patch_box, regenerate, with_score
+    from analysis.edits import edit, encode_and_invert, patch_box
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
     from train.scores import encode
@@ -58,8 +59,9 @@ def main() -> None:
         if run.model.encoder.highest and not given:
             first, last = max(first, 0.0), min(last, run.model.encoder.highest)
         values.append(np.linspace(first, last, args.frames))
-    s = torch.cat([with_score(encoding.scores, k, float(value)) for k, line in zip(prototypes, values) for value in line])  # (K frames, m)
-    made = regenerate(run.model, encoding.noise.expand(len(s), -1, -1, -1), s, args.steps, title="regenerating").clamp(-1, 1)
+    gesture = gesture_of(args, scores)
+    s = torch.cat([gesture.set(encoding.scores, [k], float(value)) for k, line in zip(prototypes, values) for value in line])  # (K frames, m)
+    made = edit(run.model, encoding, s, gesture, title="regenerating").clamp(-1, 1)
     match = run.model.encoder.match(made)
     images = np.split(to_uint8(made), len(prototypes))
 

@@ -10,7 +10,7 @@ Results go to records/trace_emergence/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import open_run, parse_images, prototypes_or_most_used, require, results_folder, run_parser
+from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_most_used, require, results_folder, run_parser
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
@@ -20,6 +20,7 @@ SWITCHED_IMAGES = 8
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
+    add_edit_options(parser)
     parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the six used most, no two alike)")
     parser.add_argument("--num_samples", type=int, default=16, help="test images of the curves (default: 16)")
     parser.add_argument("--images", metavar="ID", default="0", help="test image of the strip and the animation (default: 0)")
@@ -136,7 +137,7 @@ def main() -> None:
 
     from analysis.drawing.figures import rendered, save_animation
     from analysis.drawing.results import save_arrays, save_table
-    from analysis.edits import encode_and_invert, with_score
+    from analysis.edits import Encoding, encode_and_invert
     from analysis.measures.emergence import switched_scores, trace_scores
     from models.schedule import LinearSchedule
     from train.data.dataset import load_split
@@ -151,19 +152,20 @@ def main() -> None:
     scores = encode(run.model, test, device=device)
     prototypes = prototypes_or_most_used(args.prototypes, run, test, scores, 6)
     encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows]).to(device), args.steps)
-    sigmas, base, own, plain = trace_scores(run, encoding.noise, encoding.scores, args.steps, 0)
+    gesture = gesture_of(args, scores)
+    sigmas, base, own, plain = trace_scores(run, encoding, encoding.scores, gesture, 0)
     t = LinearSchedule().timestep(sigmas).numpy()
     grid = run.model.sigmas(args.steps)
     cuts = sigmas[torch.linspace(0, len(sigmas) - 1, min(SWITCHES, len(sigmas))).round().long()]
     switch_t, few = LinearSchedule().timestep(cuts).numpy(), slice(0, SWITCHED_IMAGES)
     estimates, rises, changes, kept, maps = {None: own}, [], [], [], {}
     for k in tqdm(prototypes, desc="generating", unit="prototype", leave=False):
-        raised = with_score(encoding.scores, k, scores[:, k].max().item())
-        _, found, estimates[k], last = trace_scores(run, encoding.noise, raised, args.steps, 0)
+        raised = gesture.set(encoding.scores, [k], scores[:, k].max().item())
+        _, found, estimates[k], last = trace_scores(run, encoding, raised, gesture, 0)
         rises.append((found[..., k] - base[..., k]).numpy())  # (T, n)
         changes.append(((last - plain).clamp(-2, 2).mean(1) * 127.5).cpu().numpy())  # (n, H, W)
         with torch.no_grad():
-            final = switched_scores(run, encoding.noise[few], encoding.scores[few], raised[few], grid, cuts, k)
+            final = switched_scores(run, Encoding(*(part[few] for part in encoding)), raised[few], gesture, grid, cuts, k)
             kept.append((final - run.model.score(plain[few].clamp(-1, 1))[:, k].cpu()).mean(1).numpy())  # (S,)
             closeness = run.model.encoder.similarities(estimates[k].clamp(-1, 1))[:, k]
         closeness = (closeness - closeness.min()).cpu().numpy()  # (T, H', W')

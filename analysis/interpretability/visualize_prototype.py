@@ -1,22 +1,29 @@
-"""What does a prototype stand for? (Weng et al. 2026, Fig. 5)
+"""What does a prototype stand for?
 
-For each prototype: invert test images under their own scores, raise the prototype's score to the largest seen, regenerate from the same
-noise, keep the image in which it matched best. Three rows: the original, the regenerated image with the patch boxed, the patch enlarged.
-Beside it a table of every prototype's health. Results go to records/vis_prototype/<dataset>_v<n>/.
+A sheet of prototype cards, one row a prototype: what it says (E[x0 | its score high, all others hidden], and low), where (the difference), the training
+patches that match it best with their surroundings and ids, and test images that lack it before and after its score is raised, the patch boxed. Beside
+each: how much it moves, how it is used, and for labelled sets the attribute that it tells. By default the prototypes that matter most, no two that
+say alike, none that stands for a flat area. --paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test images under their own scores, raise
+the prototype to the largest score seen, regenerate from the same noise, keep the image in which it matched best. Beside either a table of
+every prototype's health. Results go to records/vis_prototype/<dataset>_v<n>/.
 """
 
 import argparse
 
-from analysis.script import open_run, parse_prototypes, require, results_folder, run_parser
+from analysis.script import add_edit_options, gesture_of, open_run, parse_prototypes, require, results_folder, run_parser
 from train.errors import run_script
+
+COUNT = 10  # cards
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
-    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the ten used most, no two alike)")
-    parser.add_argument("--num_samples", type=int, default=20, help="test images tried for each prototype (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="which test images (default: 0)")
-    parser.add_argument("--batch", type=int, default=100, help="images regenerated together (default: 100)")
+    add_edit_options(parser)
+    parser.add_argument("--prototypes", metavar="0,3,17", help=f"which prototypes (default: the {COUNT} that matter most)")
+    parser.add_argument("--paper", action="store_true", help="Fig. 5 of the paper instead of cards")
+    parser.add_argument("--num_samples", type=int, default=20, help="--paper: test images tried for each prototype (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="--paper: which test images (default: 0)")
+    parser.add_argument("--batch", type=int, default=100, help="--paper: images regenerated together (default: 100)")
     args = parser.parse_args()
     require(parser, args, num_samples=1, batch=1, steps=2, seed=0)
     return args
@@ -31,16 +38,16 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
     import torch
 
     from analysis.drawing.figures import cut
-    from analysis.edits import encode_and_invert, patch_box, regenerate, with_score
+    from analysis.edits import Gesture, edit, encode_and_invert, patch_box
     from train.images import to_tensor, to_uint8
 
     encoder, field = run.model.encoder, run.model.encoder.receptive_field
     x0 = to_tensor(images.pixels).to(device)
     encoding = encode_and_invert(run.model, x0, args.steps, args.batch)
     n, side = len(x0), run.config.data.image_size
-    edits = torch.cat([with_score(encoding.scores, k, highest[k]) for k in prototypes])  # (K n, m)
-    noise = encoding.noise.repeat(len(prototypes), 1, 1, 1)
-    made = regenerate(run.model, noise, edits, args.steps, args.batch, "regenerating").clamp(-1, 1)
+    gesture = Gesture(encoding.scores, args.steps)  # the paper's: plain, everything else kept
+    edits = torch.cat([gesture.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
+    made = edit(run.model, encoding, edits, gesture, args.batch, "regenerating").clamp(-1, 1)
     made = made.view(len(prototypes), n, *x0.shape[1:])  # (K, n, C, H, W)
 
     drawn = {key: [] for key in ("ids", "original", "regenerated", "score_before", "score_after", "boxes", "maps", "patches")}
@@ -75,35 +82,70 @@ def draw(drawn: dict, titles: list[str], path):
     return save_figure(figure, path)
 
 
+def paper_figure(run, test, scores, prototypes, args, device, folder) -> list:
+    """Fig. 5 and its arrays -> their files."""
+    import numpy as np
+
+    from analysis.drawing.results import save_arrays
+
+    chosen = np.sort(np.random.default_rng(args.seed).permutation(len(test))[: args.num_samples])
+    drawn = visualise(run, test.subset(chosen), prototypes, scores.amax(0).to(device), args, device)
+    files = draw(drawn, [f"prototype {k}" for k in prototypes], folder / "paper")
+    return [files[0], save_arrays(folder / "paper.npz", **drawn)]
+
+
+def card_sheet(run, train, test, scores, told, patches, prototypes, table, args, folder) -> list:
+    """The cards and their arrays -> their files."""
+    import numpy as np
+
+    from analysis.drawing.cards import draw_cards
+    from analysis.drawing.results import save_arrays
+    from analysis.measures.cards import example_edits
+    from train.images import to_uint8
+
+    rows, boxes = patches
+    low, high = (to_uint8(told[prototypes, i]) for i in (0, 1))
+    where = ((told[prototypes, 1] - told[prototypes, 0]).abs().mean(1) * 127.5).numpy()  # (K, H, W)
+    cards = {"prototypes": np.array(prototypes), "says_low": low, "says_high": high, "where": where}
+    cards |= {"patch_ids": np.array(train.ids)[rows[prototypes]], "patch_boxes": boxes[prototypes], "patch_images": train.pixels[rows[prototypes]]}
+    cards |= example_edits(run, test, scores, prototypes, gesture_of(args, scores))
+    texts = []
+    for k in prototypes:
+        line = table.loc[k]
+        told_by = f"\n{line['attribute']} {line['auroc']:.2f}" if "attribute" in table else ""
+        texts.append(f"prototype {k}{told_by}\nmoves {line['says']:.1f} grey levels\nusage {line['usage']:.3f}")
+    files = draw_cards(cards, texts, folder / "prototypes")
+    return [files[0], save_arrays(folder / "prototypes.npz", **cards)]
+
+
 def main() -> None:
     args = parse_args()
 
     import numpy as np
 
-    from analysis.drawing.results import save_arrays, save_table
+    from analysis.drawing.results import save_table
     from analysis.measures.auroc import both_ways
-    from analysis.measures.health import health_table, most_used, test_effects
+    from analysis.measures.cards import FLAT, best_patches, choose, contrast, sayings
+    from analysis.measures.health import health_table, test_effects
     from train.data.dataset import load_split
     from train.scores import encode
 
     run, device = open_run(args)
     asked = parse_prototypes(args.prototypes, len(run.model.encoder.prototypes)) if args.prototypes else None
-    test = load_split(run.config.data, "test")
+    train, test = load_split(run.config.data, "train"), load_split(run.config.data, "test")
     scores = encode(run.model, test, device=device)
-    effects = test_effects(run, test, scores)
-    table = health_table(run, scores.numpy(), test.attributes, effects)
-    prototypes = asked or most_used(run.model.encoder.prototypes, effects, 10)
-
-    rng = np.random.default_rng(args.seed)
-    chosen = np.sort(rng.permutation(len(test))[: args.num_samples])
-    highest = scores.amax(0).to(device)
-    drawn = visualise(run, test.subset(chosen), prototypes, highest, args, device)
+    table = health_table(run, scores.numpy(), test.attributes, test_effects(run, test, scores))
+    told, patches = sayings(run, scores), best_patches(run, train)
+    table["says"] = ((told[:, 1] - told[:, 0]).abs().flatten(1).mean(1) * 127.5).numpy()
+    table["contrast"] = contrast(train, *patches)
+    prototypes = asked or choose(told, table["says"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
 
     folder = results_folder("vis_prototype", run)
-    files = draw(drawn, [f"prototype {k}" for k in prototypes], folder / "prototypes")
-    arrays = save_arrays(folder / "prototypes.npz", **drawn)
+    if args.paper:
+        files = paper_figure(run, test, scores, prototypes, args, device, folder)
+    else:
+        files = card_sheet(run, train, test, scores, told, patches, prototypes, table, args, folder)
     health = save_table(folder / "health.csv", table)
-
     print(table.loc[prototypes].round(3).to_string())
     print(f"of {len(table)} prototypes: {int(table['dead'].sum())} dead, {int(table['duplicate'].sum())} duplicates")
     best = []
@@ -113,7 +155,7 @@ def main() -> None:
             best.append(f"{attribute} {auroc.argmax()} ({auroc.max():.2f})")
     if best:
         print(f"best single prototype of each attribute (AUROC): {', '.join(best)}")
-    print(f"figure: {files[0]} and .pdf; arrays: {arrays}; all prototypes: {health}")
+    print(f"figure: {files[0]} and .pdf; arrays: {files[1]}; all prototypes: {health}")
 
 
 if __name__ == "__main__":

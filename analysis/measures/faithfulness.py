@@ -1,0 +1,128 @@
+"""Is a prototype what it is said to be? Counterfactual pairs, edits of single prototypes, and what they say against the true region.
+
+A candidate is an attribute with one prototype that is to stand for it, and the direction in which it speaks: +1 where its score is high for the
+attribute, -1 where it is low. Every measure takes candidates, so that random prototypes can be judged beside the best ones.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.edits import Gesture, edit, encode_and_invert, patch_box, says
+from analysis.measures.auroc import single_auroc
+from analysis.measures.readers import Reader
+from models.patronus import Patronus
+from train.images import to_tensor
+
+LOW, HIGH = 0.01, 0.99  # quantiles of the scores that count as low and high
+
+
+class Candidate(NamedTuple):
+    attribute: str
+    prototype: int
+    direction: int  # +1 or -1
+
+
+class Pairs(NamedTuple):
+    """n images without and with one attribute and nothing else changed, uint8 (n, H, W, C), and the pixels that differ, bool (n, H, W)."""
+
+    absent: np.ndarray
+    present: np.ndarray
+    region: np.ndarray
+
+
+def best_candidates(scores: np.ndarray, attributes) -> list[Candidate]:
+    """The prototype that tells each attribute best by AUROC, in either direction; scores (N, m), N rows of attributes."""
+    found = []
+    for name in attributes.columns:
+        auroc = single_auroc(scores, attributes[name].to_numpy(float))
+        k = int(np.abs(auroc - 0.5).argmax())
+        found.append(Candidate(name, k, 1 if auroc[k] >= 0.5 else -1))
+    return found
+
+
+def random_candidates(candidates: list[Candidate], count: int, rng: np.random.Generator) -> list[Candidate]:
+    """The null: for each attribute a random prototype and direction, of `count` prototypes."""
+    return [Candidate(c.attribute, int(rng.integers(count)), int(rng.choice([-1, 1]))) for c in candidates]
+
+
+def single_of(candidates: list[Candidate], scores: np.ndarray, attributes) -> np.ndarray:
+    """AUROC of each candidate's prototype in its own direction: (A,)."""
+    auroc = [single_auroc(scores[:, [c.prototype]], attributes[c.attribute].to_numpy(float))[0] for c in candidates]
+    return np.array([a if c.direction > 0 else 1 - a for a, c in zip(auroc, candidates)])
+
+
+@torch.no_grad()
+def pair_measures(model: Patronus, pairs: Pairs, candidate: Candidate, deviation: float) -> dict[str, float]:
+    """On counterfactual pairs: how often and by how many deviations the prototype moves the right way (pair, pair_deviations), and how
+    often the patch box of its best match, in the image where it is high, meets the pixels that the attribute rules (hit; hit_chance: of all
+    cells)."""
+    device, k = model.encoder.prototypes.device, candidate.prototype
+    absent, present = (model.encoder.match(to_tensor(pixels).to(device)) for pixels in (pairs.absent, pairs.present))
+    change = candidate.direction * (present.scores[:, k] - absent.scores[:, k]).cpu().numpy()
+    match, side = present if candidate.direction > 0 else absent, pairs.region.shape[1]
+    field = model.encoder.receptive_field
+    cells = field.cells(side)
+    boxes = [field.box(row, column, side, side) for row in range(cells) for column in range(cells)]
+    hits, chance = [], []
+    for i, region in enumerate(pairs.region):
+        top, left, bottom, right = patch_box(model, match, i, k, side)
+        hits.append(region[top:bottom, left:right].any())
+        chance.append(np.mean([region[a:c, b:d].any() for a, b, c, d in boxes]))
+    return {
+        "pair": float((change > 0).mean()),
+        "pair_deviations": float(change.mean() / max(deviation, 1e-9)),
+        "hit": float(np.mean(hits)),
+        "hit_chance": float(np.mean(chance)),
+    }
+
+
+def saying_map(model: Patronus, prototypes: list[int], known: Tensor, shape) -> np.ndarray:
+    """Where prototypes speak: mean over channels of |E[x0 | s_k high] - E[x0 | s_k low]|, all else hidden: (K, H, W) in grey levels."""
+    values = torch.quantile(known[:, prototypes], known.new_tensor([HIGH, LOW]), dim=0).T  # (K, 2)
+    told = says(model, prototypes, values.to(model.encoder.prototypes.device), known, shape)  # (K, 2, C, H, W)
+    return ((told[:, 0] - told[:, 1]).abs().mean(1) * 127.5).cpu().numpy()
+
+
+def region_measures(saying: np.ndarray, regions: np.ndarray) -> dict[str, float]:
+    """A map (H, W) against true regions (n, H, W): Pearson correlation with their mean, share of its mass inside, beside chance."""
+    mean = regions.mean(0)
+    flat = saying.std() < 1e-12 or mean.std() < 1e-12
+    correlation = 0.0 if flat else float(np.corrcoef(saying.ravel(), mean.ravel())[0, 1])
+    mass = saying / max(saying.sum(), 1e-12)
+    return {"region": correlation, "inside": float((mass * mean).sum()), "inside_chance": float(mean.mean())}
+
+
+@torch.no_grad()
+def edit_measures(
+    model: Patronus, reader: Reader, without: np.ndarray, having: np.ndarray, candidate: Candidate, column: int, others: list[int], gesture: Gesture
+) -> dict[str, float]:
+    """One prototype set so that its attribute should appear, and so that it should vanish; each image regenerated from its own x_T.
+
+    without, having: uint8 (n, H, W, C), images that lack and have the attribute; column: of the attribute in the reader's evidence (> 0: seen);
+    others: columns of attributes that an edit should leave alone. appears, vanishes: shares of images; side: share of (image, other attribute)
+    that change, of the first edit; taken: rise of the score found in the results / rise commanded, of both.
+    """
+    device, k = model.encoder.prototypes.device, candidate.prototype
+    quantiles = torch.quantile(gesture.known[:, k].float(), torch.tensor([LOW, HIGH])).tolist()
+    found = {}
+    commanded, taken = 0.0, 0.0
+    for name, pixels, up in (("appears", without, True), ("vanishes", having, False)):
+        if not len(pixels):
+            found[name] = np.nan
+            continue
+        x0 = to_tensor(pixels).to(device)
+        encoding = encode_and_invert(model, x0, gesture.steps)
+        value = quantiles[1 if up == (candidate.direction > 0) else 0]
+        edited = gesture.set(encoding.scores, [k], torch.tensor([value], device=device))
+        made = edit(model, encoding, edited, gesture).clamp(-1, 1)
+        before, after = reader(x0) > 0, reader(made) > 0  # (n, A)
+        rise = (value - encoding.scores[:, k]).cpu().numpy()
+        got = (model.score(made)[:, k] - encoding.scores[:, k]).cpu().numpy()
+        commanded, taken = commanded + np.abs(rise).sum(), taken + (np.sign(rise) * got).sum()
+        found[name] = float((after[:, column] == up).mean())
+        if up:
+            found["side"] = float((before[:, others] != after[:, others]).mean()) if others else np.nan
+    return found | {"taken": float(taken / max(commanded, 1e-9))}
