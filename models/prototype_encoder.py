@@ -88,8 +88,8 @@ class PrototypeEncoder(nn.Module):
         with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not self.competing):
             return self.features(x)  # half precision would blur who wins a patch
 
-    def distances(self, x: Tensor) -> Tensor:
-        """Squared distances of every cell to every prototype, (B, C, H, W) -> (B, m, H', W'), >= 0, float32."""
+    def _distances(self, x: Tensor) -> Tensor:
+        """`distances` with the prototypes last: (B, H', W', m)."""
         z = self.embed(x)
         with torch.autocast(x.device.type, enabled=False):  # differences of large numbers: float32 throughout
             z = z.float().permute(0, 2, 3, 1)  # (B, H', W', D)
@@ -97,29 +97,34 @@ class PrototypeEncoder(nn.Module):
             if self.normalise:
                 z, p = F.normalize(z, dim=-1, eps=1e-3), F.normalize(p, dim=-1, eps=1e-3)
             d = (z * z).sum(-1, keepdim=True) - 2 * (z @ p.T) + (p * p).sum(-1)  # (B, H', W', m)
-            return torch.relu(d).permute(0, 3, 1, 2)  # (B, m, H', W')
+            return torch.relu(d)
 
-    def _comparable(self, distances: Tensor) -> Tensor:
-        """What prototypes' cells are compared by, larger being better: (B, m, H', W') -> the same."""
-        return (-distances / self.temperature).softmax(1) if self.competing else -distances
+    def distances(self, x: Tensor) -> Tensor:
+        """Squared distances of every cell to every prototype, (B, C, H, W) -> (B, m, H', W'), >= 0, float32."""
+        return self._distances(x).permute(0, 3, 1, 2)  # (B, m, H', W')
+
+    def _comparable(self, x: Tensor) -> Tensor:
+        """What the cells are compared by, larger being better: (B, C, H, W) -> (B, H', W', m)."""
+        d = self._distances(x)
+        return (d * (-1 / self.temperature)).softmax(-1) if self.competing else -d
 
     def _scores(self, comparable: Tensor) -> Tensor:
         return similarity(-comparable) if self.similarity == "log" else comparable
 
     def similarities(self, x: Tensor) -> Tensor:
         """The similarity of every cell to every prototype, in the unit of the scores: (B, C, H, W) -> (B, m, H', W')."""
-        return self._scores(self._comparable(self.distances(x)))
+        return self._scores(self._comparable(x)).permute(0, 3, 1, 2)  # (B, m, H', W')
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores s of images: (B, C, H, W) -> (B, m)."""
-        return self._scores(self._comparable(self.distances(x)).flatten(2).amax(-1))
+        return self._scores(self._comparable(x).flatten(1, 2).amax(1))
 
     @torch.no_grad()
     def match(self, x: Tensor) -> Match:
         """Scores with the cell of each prototype's best patch: (B, C, H, W) -> three times (B, m)."""
-        found = self._comparable(self.distances(x))
-        best, cell = found.flatten(2).max(-1)  # (B, m)
-        width = found.shape[-1]
+        found = self._comparable(x)
+        best, cell = found.flatten(1, 2).max(1)  # (B, m)
+        width = found.shape[2]
         return Match(self._scores(best), cell // width, cell % width)
 
     @torch.no_grad()

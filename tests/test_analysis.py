@@ -19,12 +19,15 @@ from models.unet import UNet
 from train.config import load_config
 
 MANIPULATE = "analysis/manipulation/manipulate.py"
+OWNERSHIP = "analysis/interpretability/ownership.py"
+FAITHFULNESS = "analysis/evaluation/faithfulness.py"
 TRACE = "analysis/interpretability/trace_emergence.py"
 FIGURES = {
     MANIPULATE: ["manipulate/tiny_v0/manipulate.png", "manipulate/tiny_v0/manipulate.npz", "manipulate/tiny_v0/manipulate.json"],
     "analysis/evaluation/interpolate.py": ["interpolate/tiny_v0/interpolate.png", "interpolate/tiny_v0/interpolate.npz"],
     "analysis/evaluation/extrapolate.py": ["extrapolate/tiny_v0/extrapolate.png", "extrapolate/tiny_v0/extrapolate.npz"],
     "analysis/evaluation/consistency.py": ["consistency/tiny_v0/consistency.png", "consistency/tiny_v0/consistency.npz"],
+    OWNERSHIP: ["ownership/tiny_v0/ownership.png", "ownership/tiny_v0/ownership.npz"],
     TRACE: [f"trace_emergence/tiny_v0/{name}" for name in ("emergence.png", "strip.pdf", "emergence.gif", "emergence.npz", "emergence.csv")],
 }
 
@@ -85,7 +88,8 @@ def test_settings_of_scores():
 @pytest.mark.parametrize("script", FIGURES)
 def test_figure_scripts(trained, script):
     extra = ["--num_samples", 3] if script == TRACE else []
-    done = trained.run(script, "--device", "cpu", "--steps", 3, "--frames" if "polate" in script else "--steps", 3, *extra)
+    steps = [] if script == OWNERSHIP else ["--steps", 3]
+    done = trained.run(script, "--device", "cpu", *steps, *(["--frames", 3] if "polate" in script else []), *extra)
     assert "figure" in done.stdout or "curves" in done.stdout
     for name in FIGURES[script]:
         assert (trained.records / name).stat().st_size > 500, name
@@ -159,6 +163,37 @@ def test_plant_bias(trained):
     assert counts.loc["Bright", "after"] == counts.loc["Left", "after"] and "correlation of Bright and Left" in done.stdout
     assert (folder / "correlations.png").is_file()
     assert load_config(folder / "tied.yaml").name == "tied"
+
+
+def test_ownership_names_a_winner_for_every_patch(trained):
+    trained.run(OWNERSHIP, "--device", "cpu", "--images", "0,2")
+    arrays = np.load(trained.records / "ownership" / "tiny_v0" / "ownership.npz")
+    assert arrays["winner"].shape == (2, 6, 6) and set(arrays["winner"].ravel()) <= set(range(6))
+    assert arrays["share"].sum() == pytest.approx(1) and (arrays["margin"] >= 1 / 6).all()
+
+
+def test_faithfulness_of_labelled_images(trained):
+    done = trained.run(FAITHFULNESS, "--device", "cpu", "--steps", 3, "--num_samples", 4)
+    assert "random prototypes" in done.stdout and "figure:" in done.stdout
+    table = pd.read_csv(trained.records / "faithfulness" / "tiny_v0" / "faithfulness.csv", index_col="attribute")
+    assert set(table.index) <= {"Bright", "Left"} and table[["appears", "side"]].apply(lambda c: c.between(0, 1).all()).all()
+    assert "pair" not in table  # nobody has counterfactuals of these images
+    trained.run(FAITHFULNESS, "--device", "cpu", "--steps", 3, "--num_samples", 4, "--untrained")
+    assert (trained.records / "faithfulness" / "tiny_v0" / "untrained.json").is_file()
+
+
+def test_faithfulness_of_drawn_faces(bench):
+    changes = {"data.source": "faces", "data.image_size": 16, "data.limit": 80}
+    bench.config = bench.write_config(changes)
+    config = yaml.safe_load(bench.config.read_text())
+    del config["data"]["path"], config["data"]["metadata"]
+    bench.config.write_text(yaml.safe_dump(config))
+    bench.train()
+    bench.run(FAITHFULNESS, "--device", "cpu", "--steps", 3, "--num_samples", 4)
+    numbers = json.loads((bench.records / "faithfulness" / "tiny_v0" / "faithfulness.json").read_text())
+    assert {"pair", "hit", "region", "appears", "side", "taken", "single", "latent"} <= set(numbers)
+    assert 0 < numbers["hit_chance"] < 1 and {"pair", "hit", "region"} <= set(numbers["null"])
+    assert (bench.records / "faithfulness" / "tiny_v0" / "faithfulness.png").stat().st_size > 5000
 
 
 def test_quality_of_two_versions(bench):

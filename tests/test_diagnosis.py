@@ -7,7 +7,7 @@ import torch
 from conftest import Bench, draw_images
 from sklearn.metrics import mutual_info_score
 
-from analysis.evaluation.prototype_quality import mutual_bits
+from analysis.measures.quality import mutual_bits
 from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
 from analysis.measures.shortcuts import Edits, class_gap, edit_effect, generated_effect, generated_evidence, holm, judge, random_gap, tellable
 from models.schedule import karras_sigmas
@@ -76,6 +76,7 @@ class Drawer:
         return karras_sigmas(steps)
 
     def denoiser(self, s):
+        """D(z, sigma) = what the scores say, whatever z."""
         drawn = torch.stack([s[:, 0], -s[:, 0] if self.biased else s[:, 1]], dim=1)[:, None, None]  # (B, 1, 1, 2)
         return lambda z, sigma: drawn
 
@@ -87,7 +88,7 @@ def test_a_planted_shortcut_is_named_and_nothing_else(biased):
     x0 = torch.from_numpy(labels * 0.8 - 0.4 + 0.05 * rng.normal(size=labels.shape)).float()[:, None, None]  # (N, 1, 1, 2)
     model, readers = Drawer(biased), {"pixels": lambda x: x.flatten(1).numpy()}
     scores = model.score(x0)
-    edits = Edits(model, readers, x0[:40], 4)
+    edits = Edits(model, readers, x0[:40], 4, 0.0)
     effects = [edits.effect(torch.from_numpy(class_gap(scores.numpy(), y, None)[0]))["pixels"] for y in labels.T]
     generated = generated_evidence(model, readers, scores, x0.shape[1:], 4, 0)["pixels"]
     rows = []

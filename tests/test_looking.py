@@ -103,10 +103,17 @@ def test_a_foreign_checkpoint_is_refused_and_runs_nothing(bench):
 
 
 def test_visualisation(trained):
-    done = trained.run(SCRIPTS[2], "--num_samples", 4, "--steps", 3, "--device", "cpu", "--prototypes", "5,0")
+    done = trained.run(SCRIPTS[2], "--steps", 3, "--device", "cpu", "--prototypes", "5,0")
     folder = trained.records / "vis_prototype" / "tiny_v0"
     assert {path.name for path in folder.iterdir()} == {"prototypes.png", "prototypes.pdf", "prototypes.npz", "health.csv"}
-    drawn = np.load(folder / "prototypes.npz")
+    cards = np.load(folder / "prototypes.npz")
+    assert cards["prototypes"].tolist() == [5, 0] and cards["says_high"].shape == (2, 16, 16, 3) and cards["after"].shape == (2, 3, 16, 16, 3)
+    difference = np.abs(cards["says_high"].astype(int) - cards["says_low"]).mean(-1)
+    assert np.abs(difference - cards["where"]).max() <= 1 and cards["where"].max() > 0  # the map is what the two pictures differ by
+    assert all(len(set(line)) == 5 for line in cards["patch_ids"].tolist())  # five images a prototype
+
+    trained.run(SCRIPTS[2], "--paper", "--num_samples", 4, "--steps", 3, "--device", "cpu", "--prototypes", "5,0")
+    drawn = np.load(folder / "paper.npz")
     assert drawn["prototypes"].tolist() == [5, 0] and drawn["regenerated"].shape == (2, 16, 16, 3)
     for i in range(2):  # the patch is what the box cuts out, and its score is the map's maximum
         top, left, bottom, right = drawn["boxes"][i]

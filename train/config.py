@@ -111,8 +111,8 @@ class NoiseConfig(Section):
 
     mean: float = -1.2
     deviation: Annotated[float, Field(gt=0)] = 1.0
-    high_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # of a batch, drawn uniformly in high_range instead
-    high_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [-0.4, 3.0]
+    high_share: Annotated[float, Field(ge=0, le=1)] = 0.1  # of a batch, drawn uniformly in high_range instead
+    high_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [-2.5, 3.0]  # of images with hidden scores too
 
     @model_validator(mode="after")
     def ordered(self):
@@ -132,9 +132,11 @@ class MaskConfig(Section):
 class TrainConfig(Section):
     batch_size: Positive = 64
     accumulate: Positive = 1
-    steps: Positive | None = None  # give steps or epochs
+    steps: Positive | None = None  # give steps, epochs or minutes
     epochs: Positive | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None  # a budget: becomes steps once, from steps timed where the training starts
     encoder_steps: Natural = 0  # first steps, in which the encoder learns under the small decoder of model.residual
+    encoder_batch_size: Positive | None = None  # in those steps; default batch_size
     encoder_lr: Annotated[float, Field(gt=0)] = 2e-3  # in those steps
     score_noise: Annotated[float, Field(ge=0)] = 0.0  # deviation of noise on the scores in those steps, falling to 0 at their end
     spread: Annotated[float, Field(ge=0)] = 0.0  # weight, in those steps, of the loss that keeps scores from being constant or alike
@@ -160,8 +162,8 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def consistent(self):
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give either steps or epochs, not both and not neither")
+        if [self.steps, self.epochs, self.minutes].count(None) != 2:
+            raise ValueError("give one of steps, epochs and minutes")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} must divide by accumulate {self.accumulate}")
         return self
@@ -269,9 +271,11 @@ def override(values: dict, settings: list[str]) -> dict:
             if not isinstance(node, dict):
                 raise UserError(f"--set {setting}: '{part}' holds a value, not a section")
         node[path[-1]] = parse_yaml(text, f"--set {key}")
-    for other, given in (("epochs", "steps"), ("steps", "epochs")):  # setting one replaces the other
-        if any(setting.startswith(f"train.{given}=") for setting in settings):
-            values.get("train", {}).pop(other, None)
+    lengths = ("steps", "epochs", "minutes")
+    given = [length for length in lengths if any(setting.startswith(f"train.{length}=") for setting in settings)]
+    for length in lengths if given else ():  # setting one replaces the others
+        if length not in given:
+            values.get("train", {}).pop(length, None)
     return values
 
 

@@ -6,7 +6,10 @@ from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Something the user can mend; its message is one line."""
+    """Something the user can mend; its message is one line, whatever parsers put into it."""
+
+    def __init__(self, message: object):
+        super().__init__(" ".join(str(message).split()))
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def run_script(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

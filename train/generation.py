@@ -117,7 +117,8 @@ def generate(
     settings = {"run": str(run.folder), "training_step": run.step, "averaged_weights": run.averaged} | sampling._asdict() | about
     folder = distributed.broadcast(open_folder(parent, number, settings) if rank == 0 else None, world)
     data = run.config.data
-    missing = [i for i in range(sampling.total_gen_num) if not (folder / f"{i:06d}.png").exists()]
+    # listed once: the others would already find what the first process has sampled meanwhile, and share the rest differently
+    missing = distributed.broadcast([i for i in range(sampling.total_gen_num) if not (folder / f"{i:06d}.png").exists()], world)
     mine = missing[rank::world]
     for start in tqdm(range(0, len(mine), batch), desc="sampling", unit="batch", disable=rank != 0):
         numbers = mine[start : start + batch]

@@ -187,9 +187,10 @@ class Trainer:
     ):
         self.config, self.data, self.device, self.rank, self.world = config, train, device, rank, world
         self.steps = total_steps(config, len(train))
-        if config.train.batch_size % (world * config.train.accumulate):
+        if config.train.batch_size % (world * config.train.accumulate) or self.batch_size(0) % world:
             raise UserError(
-                f"train.batch_size {config.train.batch_size} must divide by {world} processes x train.accumulate {config.train.accumulate}"
+                f"train.batch_size {config.train.batch_size} and encoder_batch_size {self.batch_size(0)} must divide by {world} processes, and the "
+                f"first by these x train.accumulate {config.train.accumulate}"
             )
         if not 0 <= config.train.encoder_steps < self.steps:
             raise UserError(f"train.encoder_steps {config.train.encoder_steps}: must be fewer than the {self.steps} steps of the training")
@@ -216,6 +217,15 @@ class Trainer:
         # encoder and U-Net take turns, so each leaves parameters unused; buffers are kept equal by the standardiser itself
         self.loss = DistributedDataParallel(loss, find_unused_parameters=True, broadcast_buffers=False) if world > 1 else loss
 
+    def batch_size(self, step: int) -> int:
+        """Of the global batch of a step: the encoder's own steps may take another one."""
+        train = self.config.train
+        return train.encoder_batch_size or train.batch_size if step < train.encoder_steps else train.batch_size
+
+    def images_seen(self) -> int:
+        first = min(self.step, self.config.train.encoder_steps)
+        return first * self.batch_size(0) + (self.step - first) * self.config.train.batch_size
+
     def _restore(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
@@ -236,7 +246,7 @@ class Trainer:
 
     def _draw(self, generator: torch.Generator, encoder_only: bool) -> tuple[Tensor, ...]:
         """What a step draws for its global batch: the scores shown, then the scores' noise, or the images' noise levels and noise."""
-        config, count = self.config.train, self.config.train.batch_size
+        config, count = self.config.train, self.batch_size(self.step)
         shown = draw_shown(self.config, count, generator)
         if encoder_only:
             deviation = config.score_noise * (1 - self.step / config.encoder_steps)
@@ -247,7 +257,8 @@ class Trainer:
     def _train_step(self) -> tuple[float, float]:
         """One optimiser step on the global batch; returns this process's mean loss and the gradient's norm."""
         config, step = self.config.train, self.step
-        indices = batch_indices(config.seed, step, config.batch_size, len(self.data))
+        count = self.batch_size(step)
+        indices = batch_indices(config.seed, step, count, len(self.data))
         encoder_only = step < config.encoder_steps
         noise = self._draw(torch.Generator().manual_seed((config.seed << 32) + step), encoder_only)
         torch.manual_seed((config.seed << 32) + step * self.world + self.rank)  # dropout
@@ -259,7 +270,7 @@ class Trainer:
             p.requires_grad_(encoder_only or config.encoder_lr_scale > 0)
 
         accumulate = 1 if encoder_only else config.accumulate  # how far scores spread is a matter of the whole batch, and this phase is small
-        pieces = np.array_split(np.arange(config.batch_size), self.world * accumulate)[self.rank :: self.world]
+        pieces = np.array_split(np.arange(count), self.world * accumulate)[self.rank :: self.world]
         total = 0.0
         for number, piece in enumerate(pieces):
             x0 = to_tensor(self.data.pixels[indices[piece]]).to(self.device).contiguous(memory_format=torch.channels_last)
@@ -313,9 +324,10 @@ class Trainer:
         logger = Logger(folder, self.config, self.step) if self.rank == 0 else None
         every = 0.1 if sys.stderr.isatty() else 10.0  # seconds between redraws: a log file wants fewer
         bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=self.rank != 0, dynamic_ncols=True, mininterval=every)
-        losses, since = [], time.perf_counter()
+        losses, images, since = [], 0, time.perf_counter()
         with interruptible() as received:
             while self.step < self.steps:
+                images += self.batch_size(self.step)
                 loss, norm = self._train_step()
                 losses.append(loss)
                 bar.update()
@@ -323,13 +335,13 @@ class Trainer:
                 stop = mean_over_processes(torch.tensor(float(bool(received)), device=self.device), self.world).item() > 0
                 if last or stop or self.step % config.log_every == 0:
                     mean = mean_over_processes(torch.tensor(float(np.mean(losses)), device=self.device), self.world).item()
-                    speed = len(losses) * config.batch_size / (time.perf_counter() - since)
+                    speed = images / (time.perf_counter() - since)
                     bar.set_postfix(refresh=False, loss=f"{mean:.4f}", img_s=f"{speed:.0f}")
                     if logger:
                         rate = self.optimizer.param_groups[1]["lr"]
-                        row = {"step": self.step, "images": self.step * config.batch_size, "loss": mean, "lr": rate, "grad_norm": norm}
+                        row = {"step": self.step, "images": self.images_seen(), "loss": mean, "lr": rate, "grad_norm": norm}
                         logger.write(row | {"images_per_second": round(speed, 2)})
-                    losses, since = [], time.perf_counter()
+                    losses, images, since = [], 0, time.perf_counter()
                 if self.rank == 0 and (last or stop or self.step % config.checkpoint_every == 0):
                     save_checkpoint(folder, self.state())
                 if self.rank == 0 and (last or (self.step % config.samples_every == 0 and self.step > config.encoder_steps)):

@@ -81,6 +81,7 @@ def main() -> None:
     import torch
 
     from train import distributed
+    from train.budget import budget_steps, faster_precision
     from train.data.dataset import load_split
     from train.loop import Trainer
     from train.precision import pick_precision
@@ -89,11 +90,22 @@ def main() -> None:
     device = distributed.pick_device(args.device)
     rank, world = distributed.start(device)
     try:
-        config.train.precision = distributed.broadcast(pick_precision(config.train.precision, device) if rank == 0 else None, world)
         train = distributed.first_process_first(lambda: load_split(config.data, "train"), rank, world)
         test = load_split(config.data, "test") if rank == 0 else None
-        torch.manual_seed(config.train.seed)
-        trainer = Trainer(config, build_from(config, origin), train, device, rank, world, state, fresh=origin is None)
+
+        def make_trainer(config, state=None) -> Trainer:
+            torch.manual_seed(config.train.seed)
+            return Trainer(config, build_from(config, origin), train, device, rank, world, state, fresh=origin is None)
+
+        config.train.precision = pick_precision(config.train.precision, device)
+        if config.train.precision == "auto":
+            config.train.precision = distributed.broadcast(faster_precision(config, make_trainer), world)
+        if config.train.minutes:
+            config.train.encoder_steps, config.train.steps = distributed.broadcast(budget_steps(config, make_trainer), world)
+            if rank == 0:
+                print(f"{config.train.minutes:g} minutes allow {config.train.steps} steps here, {config.train.encoder_steps} of them the encoder's")
+            config.train.minutes = None
+        trainer = make_trainer(config, state)
         if folder is None:
             folder = distributed.broadcast(new_run_folder(config) if rank == 0 else None, world)
         version = folder.name.removeprefix("version_")

@@ -1,11 +1,11 @@
 """What does a prototype stand for?
 
-A sheet of prototype cards, one row a prototype: what it says (E[x0 | its score high, all others hidden], and low), where (the difference), the training
-patches that match it best with their surroundings and ids, and test images that lack it before and after its score is raised, the patch boxed. Beside
-each: how much it moves, how it is used, and for labelled sets the attribute that it tells. By default the prototypes that matter most, no two that
-say alike, none that stands for a flat area. --paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test images under their own scores, raise
-the prototype to the largest score seen, regenerate from the same noise, keep the image in which it matched best. Beside either a table of
-every prototype's health. Results go to records/vis_prototype/<dataset>_v<n>/.
+A sheet of prototype cards, one row a prototype: what it says (E[x0 | its score high, all others hidden], and low), where (the difference), the
+training patches that match it best with their surroundings and ids, and test images that lack it before and after its score is raised, the patch
+boxed. Beside each: how much it moves, how it is used, and for labelled sets the attribute that it tells. By default the prototypes that matter
+most, no two that say alike, none that stands for a flat area. --paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test images under
+their own scores, raise the prototype to the largest score seen, regenerate from the same noise, keep the image in which it matched best. Beside
+either a table of every prototype's health. Results go to records/vis_prototype/<dataset>_v<n>/.
 """
 
 import argparse
