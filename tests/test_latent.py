@@ -36,7 +36,7 @@ def test_a_known_mixture_comes_back(tmp_path):
     torch.manual_seed(0)
     scores = mixture(3000)
     config = latent_config({"width": 96, "layers": 3, "epochs": 60, "lr": 2e-3}, "test")
-    trainer = LatentTrainer(config, build_latent(config, 4, True), ScoreSplits(scores[300:], scores[:300]), 0, torch.device("cpu"))
+    trainer = LatentTrainer(config, build_latent(config, 4, MAX_SCORE), ScoreSplits(scores[300:], scores[:300]), 0, torch.device("cpu"))
     trainer.run(tmp_path)
     model = trainer.averaged
     sigmas = model.sigmas(18)
@@ -54,7 +54,7 @@ def test_resuming_changes_nothing(tmp_path):
     def trainer(state=None):
         torch.manual_seed(0)
         config = latent_config({"network": "unet1d", "formulation": "eps", "multipliers": [1, 2], "blocks": 1, "epochs": 4, "batch_size": 64}, "test")
-        return LatentTrainer(config, build_latent(config, 4, True), scores, 0, torch.device("cpu"), state)
+        return LatentTrainer(config, build_latent(config, 4, MAX_SCORE), scores, 0, torch.device("cpu"), state)
 
     straight, first = trainer(), trainer()
     for _ in range(6):

@@ -89,6 +89,26 @@ def test_resuming_from_a_checkpoint_equals_never_having_stopped(bench):
     assert_same_state(whole.state(), rest.state())
 
 
+def test_a_budget_of_minutes_becomes_steps_once(bench):
+    done = bench.train("--set", "train.minutes=0.03", "--set", "train.encoder_steps=1000", "--set", "train.precision=auto")
+    assert "minutes allow" in done.stdout
+    train = yaml.safe_load((bench.version(0) / "config.yaml").read_text())["train"]
+    assert train["minutes"] is None and 0 < train["encoder_steps"] < train["steps"] and train["precision"] in ("float32", "bfloat16")
+    assert weights(bench.version(0))["step"] == train["steps"]
+    done = bench.train("--set", "train.minutes=1", "--set", "train.steps=3", check=False)
+    assert done.returncode == 2 and "one of steps, epochs and minutes" in done.stderr
+
+
+def test_the_encoder_rests_after_its_steps_and_learns_before(bench):
+    """Two of its steps, then four of the denoiser's: encoder and decoder stay as they were, bit for bit."""
+    bench.train("--set", "train.steps=3", "--set", "train.checkpoint_every=3")
+    bench.train("--set", "train.steps=6")
+    early, late = (weights(bench.version(v))["model"] for v in (0, 1))
+    for name in early:
+        same = torch.equal(early[name], late[name])
+        assert same == name.startswith(("encoder.", "decoder.", "standardiser.")), name
+
+
 def test_two_trainings_at_once_get_two_versions(bench, monkeypatch):
     monkeypatch.setattr(runs, "RUNS_DIR", bench.records / "patronus")
     config = load_config(bench.config)

@@ -58,10 +58,10 @@ def ema_decay(highest: float, step: int) -> float:
     return min(highest, (1 + step) / (10 + step))
 
 
-def draw_shown(config: Config, count: int, generator: torch.Generator) -> Tensor:
-    """Which scores each image of a global batch shows: bool (count, m)."""
+def draw_shown(config: Config, count: int, generator: torch.Generator, ramp: float = 1.0) -> Tensor:
+    """Which scores each image of a global batch shows: bool (count, m); ramp: of the share of images that hide some."""
     scores, mask = config.model.encoder.prototypes, config.train.mask
-    hiding = torch.rand(count, 1, generator=generator) < (mask.share if config.model.masked else 0.0)
+    hiding = torch.rand(count, 1, generator=generator) < (ramp * mask.share if config.model.masked else 0.0)
     share = torch.rand(count, 1, generator=generator) * (torch.rand(count, 1, generator=generator) >= mask.empty)
     return ~hiding | (torch.rand(count, scores, generator=generator) < share)
 
@@ -247,10 +247,11 @@ class Trainer:
     def _draw(self, generator: torch.Generator, encoder_only: bool) -> tuple[Tensor, ...]:
         """What a step draws for its global batch: the scores shown, then the scores' noise, or the images' noise levels and noise."""
         config, count = self.config.train, self.batch_size(self.step)
+        if encoder_only:  # prototypes first learn to tell things apart, noisy and all at once; hiding them comes in while the noise goes out
+            progress = self.step / config.encoder_steps
+            shown = draw_shown(self.config, count, generator, progress)
+            return shown, config.score_noise * (1 - progress) * torch.randn(shown.shape, generator=generator)
         shown = draw_shown(self.config, count, generator)
-        if encoder_only:
-            deviation = config.score_noise * (1 - self.step / config.encoder_steps)
-            return shown, deviation * torch.randn(shown.shape, generator=generator)
         sigmas = draw_sigmas(self.config, self.model, count, generator, shown.all(1))
         return shown, sigmas, torch.randn((count, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
 

@@ -5,8 +5,8 @@ no run has seen, with their true counterfactuals; other labelled sets go as far 
 
   pair, hit        on counterfactual pairs: it moves the right way (and by how many deviations); its best patch meets the attribute's true pixels
   region, inside   what it says, |E[x0 | s_k high] - E[x0 | s_k low]|, against the true region: correlation, and share of its mass inside
-  appears          set to its 99 % quantile (1 % where it speaks against the attribute) and regenerated from the image's own x_T: share of images without
-                   the attribute in which a classifier sees it; vanishes: the other way round; side: share of other attributes that change
+  appears          set to its 99 % quantile (1 % where it speaks against the attribute) and regenerated from the image's own x_T: share of
+                   images without the attribute in which a classifier sees it; vanishes: the other way round; side: share of others that change
   taken            rise of the score found in the result / rise commanded
   single, latent   AUROC of that prototype, and of a logistic regression on all scores, beside the untrained encoder's; second: of the next best one
 

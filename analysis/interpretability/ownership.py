@@ -1,7 +1,8 @@
 """Which prototype owns which patch?
 
-Test images with every cell in the colour of the prototype most similar to it (the winner of the competition), and a legend: the colour, the prototype's
-best training patch, its share of all cells, and for labelled sets the attribute it tells. Results go to records/ownership/<dataset>_v<n>/.
+Test images with every cell in the colour of the prototype most similar to it (the winner of the competition), and a legend: the colour, the
+prototype's best training patch, its share of all cells, and for labelled sets the attribute it tells. Results go to
+records/ownership/<dataset>_v<n>/.
 """
 
 import argparse
