@@ -24,21 +24,22 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
     return parser
 
 
-def add_edit_options(parser: argparse.ArgumentParser, others: str = "keep") -> None:
+def add_edit_options(parser: argparse.ArgumentParser) -> None:
     """How scores are set: --guidance and --others (analysis/edits.py)."""
     text = "how strongly an edit is pushed away from the image's own scores; 0: the plain edit, half the network calls"
     parser.add_argument("--guidance", type=float, default=GUIDANCE, metavar="W", help=f"{text} (default: {GUIDANCE:g})")
     text = "scores that are not set: keep them, move them jointly as in the data, or release (hide) those correlated with one that is set"
-    parser.add_argument("--others", default=others, choices=["keep", "joint", "release"], help=f"{text} (default: {others})")
+    default = "release, or joint for runs that cannot hide scores, as the published ones"
+    parser.add_argument("--others", choices=["keep", "joint", "release"], help=f"{text} (default: {default})")
 
 
-def gesture_of(args: argparse.Namespace, known):
-    """The Gesture that the options mean; known (N, m): scores of a data set. Raises UserError."""
+def gesture_of(args: argparse.Namespace, model, known):
+    """The Gesture that the options mean for a model; known (N, m): scores of a data set. Raises UserError."""
     from analysis.edits import Gesture
 
     if not 0 <= args.guidance <= 100:
         raise UserError(f"--guidance {args.guidance}: must lie between 0 and 100")
-    return Gesture(known, args.steps, args.guidance, args.others)
+    return Gesture(known, args.steps, args.guidance, args.others or ("release" if model.masked else "joint"))
 
 
 def require(parser: argparse.ArgumentParser, args: argparse.Namespace, **least) -> None:

@@ -57,7 +57,7 @@ def main() -> None:
     pixels = np.array(test.pixels[rows])
     encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
     highest = scores.amax(0).to(device)
-    gesture = gesture_of(args, scores)
+    gesture = gesture_of(args, run.model, scores)
     edits = torch.cat([gesture.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
     made = edit(run.model, encoding, edits, gesture, title="regenerating").clamp(-1, 1)
     match = run.model.encoder.match(made)

@@ -59,7 +59,7 @@ def main() -> None:
         if run.model.encoder.highest and not given:
             first, last = max(first, 0.0), min(last, run.model.encoder.highest)
         values.append(np.linspace(first, last, args.frames))
-    gesture = gesture_of(args, scores)
+    gesture = gesture_of(args, run.model, scores)
     s = torch.cat([gesture.set(encoding.scores, [k], float(value)) for k, line in zip(prototypes, values) for value in line])  # (K frames, m)
     made = edit(run.model, encoding, s, gesture, title="regenerating").clamp(-1, 1)
     match = run.model.encoder.match(made)

@@ -87,7 +87,7 @@ def judge(run, device, args) -> tuple:
     nulls = [measures.random_candidates(candidates, scores.shape[1], rng) for _ in range(NULLS)]
     made = resolve(source.counterfactuals)(data.image_size, data.seed + FRESH, args.num_samples) if source.counterfactuals else {}
     pairs = {name: measures.Pairs(*parts) for name, parts in made.items() if name in names}
-    gesture = gesture_of(args, scores)
+    gesture = gesture_of(args, model, scores)
     reader = None if args.untrained else classifier_reader(train, train.attributes[names].to_numpy(float), device)
     shape = (data.channels, data.image_size, data.image_size)
 
@@ -113,7 +113,7 @@ def judge(run, device, args) -> tuple:
         drawn = pd.DataFrame([row(candidate, number == 0) for candidate in null])
         drawn["single"] = measures.single_of(null, scores.numpy(), attributes)
         blind.append(drawn.drop(columns=["prototype", "direction"]).mean())
-    numbers |= {"tad": tad, "captured": len(captured), "guidance": args.guidance, "others": args.others, "images": args.num_samples}
+    numbers |= {"tad": tad, "captured": len(captured), "guidance": gesture.guidance, "others": gesture.others, "images": args.num_samples}
     maps = None if args.untrained else measures.saying_map(model, [c.prototype for c in candidates], scores, shape)
     return result, pd.DataFrame(blind).mean(), numbers, (maps, pairs)
 

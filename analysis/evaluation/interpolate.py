@@ -1,6 +1,7 @@
 """Interpolation between two images (Weng et al. 2026, Fig. 4): scores linearly, x_T spherically.
 
-The ends are reconstructions. Below the full interpolation, the same with only the scores or only x_T changing, to tell what each carries.
+The ends are reconstructions. Below the full interpolation, the same with only the scores or only x_T changing, to tell what each carries; where only
+the scores change it is an edit of the first image, which --guidance strengthens. Every score is set, so there are no others to keep or to move.
 Results go to records/interpolate/<dataset>_v<n>/.
 """
 
@@ -14,8 +15,10 @@ def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
     parser.add_argument("--images", metavar="A,B", default="0,1", help="two test images by number or id (default: 0,1)")
     parser.add_argument("--frames", type=int, default=9, help="images from one end to the other (default: 9)")
+    text = "how strongly the edit by scores alone is pushed away from the first image's own scores"
+    parser.add_argument("--guidance", type=float, default=0.0, metavar="W", help=f"{text} (default: 0)")
     args = parser.parse_args()
-    require(parser, args, steps=2, frames=2)
+    require(parser, args, steps=2, frames=2, guidance=0)
     return args
 
 
@@ -27,7 +30,7 @@ def main() -> None:
 
     from analysis.drawing.figures import picture_rows, save_figure
     from analysis.drawing.results import save_arrays
-    from analysis.edits import encode_and_invert, regenerate, slerp
+    from analysis.edits import Encoding, Gesture, edit, encode_and_invert, regenerate, slerp
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
 
@@ -41,13 +44,13 @@ def main() -> None:
     shares = torch.linspace(0, 1, args.frames, device=device)
     s = torch.lerp(s_a, s_b, shares[:, None])  # (frames, m)
     noise = torch.stack([slerp(noise_a, noise_b, share) for share in shares.tolist()])  # (frames, C, H, W)
-    kinds = {
-        "both": (noise, s),
-        "scores_only": (noise_a.expand_as(noise), s),
-        "noise_only": (noise, s_a.expand_as(s)),
+    first = Encoding(s_a[None], noise_a[None])
+    made = {
+        "both": regenerate(run.model, noise, s, args.steps),
+        "scores_only": edit(run.model, first, s, Gesture(s, args.steps, args.guidance)),
+        "noise_only": regenerate(run.model, noise, s_a.expand_as(s), args.steps),
     }
-    made = regenerate(run.model, torch.cat([k[0] for k in kinds.values()]), torch.cat([k[1] for k in kinds.values()]), args.steps)
-    images = dict(zip(kinds, np.split(to_uint8(made), len(kinds))))
+    images = {kind: to_uint8(pixels) for kind, pixels in made.items()}
 
     titles = [f"{share:.2f}" for share in shares.tolist()]
     figure, _ = picture_rows(list(images.values()), ["s and x_T", "s alone", "x_T alone"], titles)

@@ -152,7 +152,7 @@ def main() -> None:
     scores = encode(run.model, test, device=device)
     prototypes = prototypes_or_most_used(args.prototypes, run, test, scores, 6)
     encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows]).to(device), args.steps)
-    gesture = gesture_of(args, scores)
+    gesture = gesture_of(args, run.model, scores)
     sigmas, base, own, plain = trace_scores(run, encoding, encoding.scores, gesture, 0)
     t = LinearSchedule().timestep(sigmas).numpy()
     grid = run.model.sigmas(args.steps)

@@ -108,7 +108,7 @@ def card_sheet(run, train, test, scores, told, patches, prototypes, table, args,
     where = ((told[prototypes, 1] - told[prototypes, 0]).abs().mean(1) * 127.5).numpy()  # (K, H, W)
     cards = {"prototypes": np.array(prototypes), "says_low": low, "says_high": high, "where": where}
     cards |= {"patch_ids": np.array(train.ids)[rows[prototypes]], "patch_boxes": boxes[prototypes], "patch_images": train.pixels[rows[prototypes]]}
-    cards |= example_edits(run, test, scores, prototypes, gesture_of(args, scores))
+    cards |= example_edits(run, test, scores, prototypes, gesture_of(args, run.model, scores))
     texts = []
     for k in prototypes:
         line = table.loc[k]

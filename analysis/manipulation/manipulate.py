@@ -140,7 +140,7 @@ def main() -> None:
     parsed = [parse_setting(text, scores) for text in settings]
     moved = [parse_attribute(text, scores, test.attributes) for text in args.attribute]
 
-    gesture = gesture_of(args, scores)
+    gesture = gesture_of(args, run.model, scores)
     encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
     s = encoding.scores
     if parsed:
