@@ -41,6 +41,7 @@ TINY = {
         "batch_size": 8,
         "steps": 6,
         "encoder_steps": 2,
+        "decoder_steps": 1,
         "encoder_lr_scale": 0.0,
         "score_noise": 0.1,
         "spread": 0.3,

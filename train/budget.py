@@ -7,7 +7,7 @@ from train.config import Config
 from train.loop import Trainer
 
 TIMED_STEPS = 6  # after two of warm-up
-ENCODER_SHARE = 0.3  # of a budget at most, for the steps in which the encoder learns alone
+PREPARATION = 0.35  # of a budget at most, for the steps in which encoder and decoder learn alone
 RESERVE = 0.05  # of a budget, for checkpoints and samples
 ENDLESS = 10**9  # steps of a trial, so that its learning rates do not end
 
@@ -30,19 +30,21 @@ def step_seconds(trainer: Trainer, step: int) -> float:
 
 def faster_precision(config: Config, make_trainer: MakeTrainer) -> str:
     """float32 or bfloat16, whichever takes less time for a step of this network at its batch."""
-    first = config.train.encoder_steps
+    first = config.train.encoder_steps + config.train.decoder_steps
     trials = {name: with_training(config, precision=name, minutes=None, epochs=None, steps=ENDLESS) for name in ("float32", "bfloat16")}
     seconds = {name: step_seconds(make_trainer(trial), first) for name, trial in trials.items()}
     return min(seconds, key=seconds.get)
 
 
-def budget_steps(config: Config, make_trainer: MakeTrainer) -> tuple[int, int]:
-    """(encoder_steps, steps) that train.minutes allow."""
+def budget_steps(config: Config, make_trainer: MakeTrainer) -> dict[str, int]:
+    """encoder_steps, decoder_steps and steps that train.minutes allow: the first two shrink in proportion where they would take too much."""
     train = config.train
     trial = make_trainer(with_training(config, minutes=None, steps=ENDLESS))
-    encoder_steps, budget = train.encoder_steps, 60 * train.minutes * (1 - RESERVE)
-    if encoder_steps:
-        each = step_seconds(trial, 0)
-        encoder_steps = max(1, min(encoder_steps, int(ENCODER_SHARE * budget / each)))
-        budget -= encoder_steps * each
-    return encoder_steps, encoder_steps + max(1, int(budget / step_seconds(trial, train.encoder_steps)))
+    first = {"encoder_steps": train.encoder_steps, "decoder_steps": train.decoder_steps}
+    begins = {"encoder_steps": 0, "decoder_steps": train.encoder_steps}
+    budget = 60 * train.minutes * (1 - RESERVE)
+    needed = sum(count * step_seconds(trial, begins[name]) for name, count in first.items() if count)
+    shrink = min(1.0, PREPARATION * budget / max(needed, 1e-9))
+    fitted = {name: max(1, int(shrink * count)) if count else 0 for name, count in first.items()}
+    denoising = (budget - shrink * needed) / step_seconds(trial, sum(first.values()))
+    return fitted | {"steps": sum(fitted.values()) + max(1, int(denoising))}

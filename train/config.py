@@ -135,11 +135,12 @@ class TrainConfig(Section):
     steps: Positive | None = None  # give steps, epochs or minutes
     epochs: Positive | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None  # a budget: becomes steps once, from steps timed where the training starts
-    encoder_steps: Natural = 0  # first steps, in which the encoder learns under the small decoder of model.residual
-    encoder_batch_size: Positive | None = None  # in those steps; default batch_size
-    encoder_lr: Annotated[float, Field(gt=0)] = 2e-3  # in those steps
-    score_noise: Annotated[float, Field(ge=0)] = 0.0  # deviation of noise on the scores in those steps, falling to 0 at their end
+    encoder_steps: Natural = 0  # first steps, in which the encoder learns under the small decoder of model.residual, every score shown
+    score_noise: Annotated[float, Field(ge=0)] = 0.0  # deviation of noise on the scores in those steps: what they say must be plain
     spread: Annotated[float, Field(ge=0)] = 0.0  # weight, in those steps, of the loss that keeps scores from being constant or alike
+    decoder_steps: Natural = 0  # next steps, in which the encoder rests and the decoder learns from exact scores, some of them hidden
+    encoder_batch_size: Positive | None = None  # in both kinds of steps; default batch_size
+    encoder_lr: Annotated[float, Field(gt=0)] = 2e-3  # in both kinds of steps
     lr: Annotated[float, Field(gt=0)] = 1e-3
     encoder_lr_scale: Annotated[float, Field(ge=0)] = 1.0  # of the encoder's rate, after encoder_steps; 0: it rests
     warmup_steps: Natural = 100
@@ -185,8 +186,8 @@ class Config(Section):
             raise ValueError(f"data.image_size {size} must divide by {unit}: model.unshuffle x 2^(levels - 1)")
         if model.residual and size % 4:
             raise ValueError(f"data.image_size {size} must divide by 4, the unit of the decoder of model.residual")
-        if self.train.encoder_steps and not model.residual:
-            raise ValueError("train.encoder_steps needs model.residual: true, whose decoder the encoder learns under")
+        if (self.train.encoder_steps or self.train.decoder_steps) and not model.residual:
+            raise ValueError("train.encoder_steps and decoder_steps need model.residual: true, whose decoder the encoder learns under")
         encoder = model.encoder
         cells = encoder.receptive_field.cells(size)
         if cells < 1:

@@ -8,6 +8,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,14 +43,33 @@ def batch_indices(seed: int, step: int, batch_size: int, images: int) -> np.ndar
     return np.array([order[epoch][position % images] for epoch, position in zip(epochs.tolist(), positions.tolist())])
 
 
-def learning_rate(config: Config, step: int, steps: int) -> float:
-    """Linear warm-up, then constant or half a cosine to 0; started anew when the denoiser joins the encoder."""
+class Phase(NamedTuple):
+    """What learns in the steps [begin, end): 'encoder' (with the decoder, every score shown), 'decoder' (alone), or 'denoiser'."""
+
+    name: str
+    begin: int
+    end: int
+
+
+def phase_of(config: Config, step: int, steps: int) -> Phase:
     train = config.train
-    first = step < train.encoder_steps
-    begin, end = (0, train.encoder_steps) if first else (train.encoder_steps, steps)
-    rate = (train.encoder_lr if first else train.lr) * min(1.0, (step - begin + 1) / max(1, min(train.warmup_steps, (end - begin) // 4)))
+    ends = (train.encoder_steps, train.encoder_steps + train.decoder_steps, steps)
+    begin = 0
+    for name, end in zip(("encoder", "decoder", "denoiser"), ends):
+        if step < end:
+            break
+        begin = end
+    return Phase(name, begin if step < steps else ends[1], end)
+
+
+def learning_rate(config: Config, step: int, steps: int) -> float:
+    """Linear warm-up, then constant or half a cosine to 0, in each phase anew."""
+    train, phase = config.train, phase_of(config, step, steps)
+    length = phase.end - phase.begin
+    rate = train.lr if phase.name == "denoiser" else train.encoder_lr
+    rate *= min(1.0, (step - phase.begin + 1) / max(1, min(train.warmup_steps, length // 4)))
     if train.lr_decay == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * (step - begin) / max(1, end - begin)))
+        rate *= 0.5 * (1 + math.cos(math.pi * (step - phase.begin) / max(1, length)))
     return rate
 
 
@@ -58,10 +78,10 @@ def ema_decay(highest: float, step: int) -> float:
     return min(highest, (1 + step) / (10 + step))
 
 
-def draw_shown(config: Config, count: int, generator: torch.Generator, ramp: float = 1.0) -> Tensor:
-    """Which scores each image of a global batch shows: bool (count, m); ramp: of the share of images that hide some."""
+def draw_shown(config: Config, count: int, generator: torch.Generator) -> Tensor:
+    """Which scores each image of a global batch shows: bool (count, m)."""
     scores, mask = config.model.encoder.prototypes, config.train.mask
-    hiding = torch.rand(count, 1, generator=generator) < (ramp * mask.share if config.model.masked else 0.0)
+    hiding = torch.rand(count, 1, generator=generator) < (mask.share if config.model.masked else 0.0)
     share = torch.rand(count, 1, generator=generator) * (torch.rand(count, 1, generator=generator) >= mask.empty)
     return ~hiding | (torch.rand(count, scores, generator=generator) < share)
 
@@ -98,17 +118,17 @@ class TrainingLoss(nn.Module):
         super().__init__()
         self.model, self.train_config = model, config.train
 
-    def forward(self, x0: Tensor, shown: Tensor, encoder_only: bool, *noise: Tensor) -> Tensor:
-        """x0 (B, C, H, W), shown (B, m) bool; noise: that of the scores (B, m), or sigma (B,) and that of the images -> scalar."""
+    def forward(self, x0: Tensor, phase: str, shown: Tensor, *noise: Tensor) -> Tensor:
+        """x0 (B, C, H, W), shown (B, m) bool; noise: that of the scores (B, m), nothing, or sigma (B,) and that of the images -> scalar."""
         config, model = self.train_config, self.model
         s = model.score(x0)  # (B, m)
-        seen = s + noise[0] if encoder_only else s
+        seen = s + noise[0] if phase == "encoder" else s
         if model.standardiser is not None and s.requires_grad:
             model.standardiser.update(seen.detach())
         seen = torch.where(shown, seen, HIDDEN) if model.masked else seen
-        if encoder_only:
+        if phase != "denoiser":
             loss = squared_error(model.estimate(seen) - x0, config.detail).mean()
-            if config.spread:
+            if config.spread and phase == "encoder":
                 loss = loss + config.spread * spread(gather(s))
         else:
             sigma, pixels = noise
@@ -192,8 +212,9 @@ class Trainer:
                 f"train.batch_size {config.train.batch_size} and encoder_batch_size {self.batch_size(0)} must divide by {world} processes, and the "
                 f"first by these x train.accumulate {config.train.accumulate}"
             )
-        if not 0 <= config.train.encoder_steps < self.steps:
-            raise UserError(f"train.encoder_steps {config.train.encoder_steps}: must be fewer than the {self.steps} steps of the training")
+        if not config.train.encoder_steps + config.train.decoder_steps < self.steps:
+            first = f"train.encoder_steps {config.train.encoder_steps} and decoder_steps {config.train.decoder_steps}"
+            raise UserError(f"{first}: must be fewer together than the {self.steps} steps of the training")
         if state is not None and "decoder" in state:
             raise UserError("this run was begun by an earlier version of Patronus; it can be used, and trained on with --init_from")
         self.model = model.to(device, memory_format=torch.channels_last).train()
@@ -218,12 +239,13 @@ class Trainer:
         self.loss = DistributedDataParallel(loss, find_unused_parameters=True, broadcast_buffers=False) if world > 1 else loss
 
     def batch_size(self, step: int) -> int:
-        """Of the global batch of a step: the encoder's own steps may take another one."""
+        """Of the global batch of a step: encoder and decoder may take another one."""
         train = self.config.train
-        return train.encoder_batch_size or train.batch_size if step < train.encoder_steps else train.batch_size
+        denoising = phase_of(self.config, step, self.steps).name == "denoiser"
+        return train.batch_size if denoising else train.encoder_batch_size or train.batch_size
 
     def images_seen(self) -> int:
-        first = min(self.step, self.config.train.encoder_steps)
+        first = min(self.step, self.config.train.encoder_steps + self.config.train.decoder_steps)
         return first * self.batch_size(0) + (self.step - first) * self.config.train.batch_size
 
     def _restore(self, state: dict) -> None:
@@ -244,14 +266,14 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
         }
 
-    def _draw(self, generator: torch.Generator, encoder_only: bool) -> tuple[Tensor, ...]:
+    def _draw(self, generator: torch.Generator, phase: str) -> tuple[Tensor, ...]:
         """What a step draws for its global batch: the scores shown, then the scores' noise, or the images' noise levels and noise."""
-        config, count = self.config.train, self.batch_size(self.step)
-        if encoder_only:  # prototypes first learn to tell things apart, noisy and all at once; hiding them comes in while the noise goes out
-            progress = self.step / config.encoder_steps
-            shown = draw_shown(self.config, count, generator, progress)
-            return shown, config.score_noise * (1 - progress) * torch.randn(shown.shape, generator=generator)
+        count = self.batch_size(self.step)
         shown = draw_shown(self.config, count, generator)
+        if phase == "encoder":
+            return torch.ones_like(shown), self.config.train.score_noise * torch.randn(shown.shape, generator=generator)
+        if phase == "decoder":
+            return (shown,)
         sigmas = draw_sigmas(self.config, self.model, count, generator, shown.all(1))
         return shown, sigmas, torch.randn((count, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
 
@@ -260,23 +282,24 @@ class Trainer:
         config, step = self.config.train, self.step
         count = self.batch_size(step)
         indices = batch_indices(config.seed, step, count, len(self.data))
-        encoder_only = step < config.encoder_steps
-        noise = self._draw(torch.Generator().manual_seed((config.seed << 32) + step), encoder_only)
+        phase = phase_of(self.config, step, self.steps).name
+        noise = self._draw(torch.Generator().manual_seed((config.seed << 32) + step), phase)
         torch.manual_seed((config.seed << 32) + step * self.world + self.rank)  # dropout
         rate = learning_rate(self.config, step, self.steps)
-        self.optimizer.param_groups[0]["lr"] = rate * (1.0 if encoder_only else config.encoder_lr_scale)
+        self.optimizer.param_groups[0]["lr"] = rate * (config.encoder_lr_scale if phase == "denoiser" else 1.0)
         self.optimizer.param_groups[1]["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        for p in self.optimizer.param_groups[0]["params"]:
-            p.requires_grad_(encoder_only or config.encoder_lr_scale > 0)
+        moving = phase == "denoiser" and config.encoder_lr_scale > 0
+        self.model.encoder.requires_grad_(phase == "encoder" or moving)
+        if self.model.decoder is not None:
+            self.model.decoder.requires_grad_(phase != "denoiser" or moving)
 
-        accumulate = 1 if encoder_only else config.accumulate  # how far scores spread is a matter of the whole batch, and this phase is small
+        accumulate = config.accumulate if phase == "denoiser" else 1  # how far scores spread is a matter of the whole batch, and these are small
         pieces = np.array_split(np.arange(count), self.world * accumulate)[self.rank :: self.world]
         total = 0.0
         for number, piece in enumerate(pieces):
             x0 = to_tensor(self.data.pixels[indices[piece]]).to(self.device).contiguous(memory_format=torch.channels_last)
-            shown, *drawn = (values[piece].to(self.device) for values in noise)
-            inputs = x0, shown, encoder_only, *drawn
+            inputs = x0, phase, *(values[piece].to(self.device) for values in noise)
             if self.world > 1:
                 self.loss.require_backward_grad_sync = number == len(pieces) - 1
             with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
@@ -297,11 +320,10 @@ class Trainer:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """Exponential moving average, started anew when the denoiser joins the encoder."""
+        """Exponential moving average, started anew in each phase."""
         if self.ema is None:
             return
-        begin = self.config.train.encoder_steps
-        k = self.step - begin if self.step >= begin else self.step
+        k = self.step - phase_of(self.config, self.step, self.steps).begin
         decay = ema_decay(self.config.train.ema, k)
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
         for mine, theirs in zip(self.ema.buffers(), self.model.buffers()):
@@ -345,7 +367,8 @@ class Trainer:
                     losses, images, since = [], 0, time.perf_counter()
                 if self.rank == 0 and (last or stop or self.step % config.checkpoint_every == 0):
                     save_checkpoint(folder, self.state())
-                if self.rank == 0 and (last or (self.step % config.samples_every == 0 and self.step > config.encoder_steps)):
+                denoising = phase_of(self.config, self.step, self.steps).name == "denoiser"
+                if self.rank == 0 and (last or (self.step % config.samples_every == 0 and denoising)):
                     self.save_samples(folder, test)
                 if stop:
                     bar.close()

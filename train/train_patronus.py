@@ -101,10 +101,10 @@ def main() -> None:
         if config.train.precision == "auto":
             config.train.precision = distributed.broadcast(faster_precision(config, make_trainer), world)
         if config.train.minutes:
-            config.train.encoder_steps, config.train.steps = distributed.broadcast(budget_steps(config, make_trainer), world)
+            fitted = distributed.broadcast(budget_steps(config, make_trainer), world)
             if rank == 0:
-                print(f"{config.train.minutes:g} minutes allow {config.train.steps} steps here, {config.train.encoder_steps} of them the encoder's")
-            config.train.minutes = None
+                print(f"{config.train.minutes:g} minutes allow here: {', '.join(f'{name} {count}' for name, count in fitted.items())}")
+            config.train = config.train.model_copy(update=fitted | {"minutes": None})
         trainer = make_trainer(config, state)
         if folder is None:
             folder = distributed.broadcast(new_run_folder(config) if rank == 0 else None, world)
