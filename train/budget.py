@@ -7,7 +7,7 @@ from train.config import Config
 from train.loop import Trainer
 
 TIMED_STEPS = 6  # after two of warm-up
-PREPARATION = 0.35  # of a budget at most, for the steps in which encoder and decoder learn alone
+PREPARATION = 0.4  # of a budget at most, for the steps in which encoder and decoder learn alone
 RESERVE = 0.05  # of a budget, for checkpoints and samples
 ENDLESS = 10**9  # steps of a trial, so that its learning rates do not end
 
