@@ -17,7 +17,7 @@ from train.errors import UserError
 BATCH = 100  # images a network call
 OTHERS = ("keep", "joint", "release")
 RELEASED = 0.2  # |correlation| with an edited prototype above which `release` hides another one
-SAYING_NOISES = 8  # images of noise over which models without a decoder are asked
+SAYING_NOISES = 2  # images of noise over which models without a decoder are asked
 
 
 class Encoding(NamedTuple):

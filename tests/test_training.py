@@ -109,6 +109,29 @@ def test_the_encoder_rests_after_its_steps_and_learns_before(bench):
         assert same == name.startswith(("encoder.", "decoder.", "standardiser.")), name
 
 
+def test_a_run_of_an_earlier_version_can_be_used_but_not_resumed(bench):
+    """Its config knows none of the newer settings, and its checkpoint holds a decoder beside the model."""
+    older = {"model.residual": False, "model.masked": False, "train.encoder_steps": 0, "train.decoder_steps": 0}
+    bench.config = bench.write_config(older | {"model.encoder.similarity": "log", "train.encoder_lr_scale": 0.1})
+    bench.train()
+    path = bench.version(0) / "checkpoints" / "last.pt"
+    state = torch.load(path, weights_only=True)
+    for section, keys in (
+        (state["config"]["model"], ("residual", "masked", "sigma_data", "sigma_max", "pixel_channels", "pixel_layers")),
+        (state["config"]["model"]["encoder"], ("temperature",)),
+        (state["config"]["train"], ("minutes", "mask", "score_noise", "spread", "decoder_steps", "encoder_batch_size", "encoder_lr")),
+    ):
+        for key in keys:
+            del section[key]
+    torch.save(state | {"decoder": {}}, path)
+    bench.run("train/conditional_sampling.py", "--device", "cpu", "--steps", 3, "--total_gen_num", 2)
+    bench.run("analysis/manipulation/manipulate.py", "--device", "cpu", "--steps", 3, "--set", "1=max")  # joint, since it cannot hide scores
+    refused = bench.run("analysis/manipulation/manipulate.py", "--steps", 3, "--set", "1=max", "--others", "release", check=False)
+    assert refused.returncode == 2 and "use keep or joint" in refused.stderr
+    done = bench.train("--resume", 0, "--set", "train.steps=9", check=False)
+    assert done.returncode == 2 and "--init_from" in done.stderr
+
+
 def test_two_trainings_at_once_get_two_versions(bench, monkeypatch):
     monkeypatch.setattr(runs, "RUNS_DIR", bench.records / "patronus")
     config = load_config(bench.config)

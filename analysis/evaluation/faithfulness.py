@@ -18,8 +18,7 @@ import argparse
 from analysis.script import add_edit_options, gesture_of, open_run, require, results_folder, run_parser
 from train.errors import run_script
 
-FRESH = 1_000_003  # added to a run's data seed: faces that no run has seen
-NULLS = 3  # random prototypes an attribute
+LEAST = 10  # test images with and without an attribute
 SHOWN = ("single", "untrained_single", "second", "latent", "untrained_latent", "pair", "hit", "hit_chance", "region", "inside", "appears", "vanishes")
 SHOWN += ("side", "taken")
 
@@ -35,25 +34,20 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def exclusive_of(name: str, names: list[str], source) -> list[int]:
-    """Columns of attributes that an edit of `name` must leave alone: all but itself and those of which an image has one at most."""
-    group = source.exclusive or tuple(n for n in names if n.startswith("Class_"))
-    return [i for i, n in enumerate(names) if n != name and not (n in group and name in group)]
+def labelled_splits(run):
+    """Training and test images with their labels, not restricted by `where`, and the names of usable attributes."""
+    from train.data.dataset import load_split
+    from train.data.table import SOURCES
 
-
-def images_for_edits(name: str, pairs, test, count: int):
-    """uint8 images that lack and that have an attribute: counterfactuals, or test images."""
-    import numpy as np
-
-    if name in pairs:
-        return pairs[name].absent[:count], pairs[name].present[:count]
-    column = test.attributes[name].to_numpy(float)
-    return tuple(np.array(test.pixels[np.flatnonzero(column == value)[:count]]) for value in (0, 1))
+    data = run.config.data
+    data = data.model_copy(update={"where": None, "source": SOURCES[data.source].unrestricted or data.source})
+    train, test = load_split(data, "train"), load_split(data, "test")
+    known = [n for n in test.attributes if test.attributes[n].notna().all()]
+    return train, test, [n for n in known if all((test.attributes[n] == value).sum() >= LEAST for value in (0, 1))]
 
 
 def judge(run, device, args) -> tuple:
     """-> (table of one row an attribute, the null's means, numbers of the whole run, what the figure shows)."""
-    import numpy as np
     import pandas as pd
     from tqdm import tqdm
 
@@ -61,102 +55,38 @@ def judge(run, device, args) -> tuple:
     from analysis.measures.health import health_table, test_effects
     from analysis.measures.quality import evaluate, untrained_model
     from analysis.measures.readers import classifier_reader
-    from train.data.dataset import load_split
-    from train.data.table import SOURCES, resolve
     from train.scores import encode
 
-    data = run.config.data
-    source = SOURCES[data.source]
-    labelled = data.model_copy(update={"where": None, "source": source.unrestricted or data.source})
-    train, test = load_split(labelled, "train"), load_split(labelled, "test")
+    train, test, names = labelled_splits(run)
     bare = untrained_model(run, device)
     model = bare if args.untrained else run.model
-    scores = encode(model, test, device=device)
-    health = None if args.untrained else health_table(run, scores.numpy(), test.attributes, test_effects(run, test, scores))
-    names = [n for n in test.attributes if all((test.attributes[n] == v).sum() >= 10 for v in (0, 1)) and test.attributes[n].notna().all()]
-    attributes = test.attributes[names]
-    numbers = {} if health is None else {"dead": int(health["dead"].sum()), "duplicates": int(health["duplicate"].sum())}
+    scores, attributes = encode(model, test, device=device), test.attributes[names]
+    numbers = {}
+    if not args.untrained:
+        health = health_table(run, scores.numpy(), test.attributes, test_effects(run, test, scores))
+        numbers = {"dead": int(health["dead"].sum()), "duplicates": int(health["duplicate"].sum())}
     if not names:
         return None, None, numbers, None
-
-    table, captured, tad, _ = evaluate(scores.numpy(), attributes)
-    plain = evaluate(encode(bare, test, device=device).numpy(), attributes)[0]
-    single = measures_second(scores.numpy(), attributes)
-    candidates = measures.best_candidates(scores.numpy(), attributes)
-    rng = np.random.default_rng(args.seed)
-    nulls = [measures.random_candidates(candidates, scores.shape[1], rng) for _ in range(NULLS)]
-    made = resolve(source.counterfactuals)(data.image_size, data.seed + FRESH, args.num_samples) if source.counterfactuals else {}
-    pairs = {name: measures.Pairs(*parts) for name, parts in made.items() if name in names}
     gesture = gesture_of(args, model, scores)
     reader = None if args.untrained else classifier_reader(train, train.attributes[names].to_numpy(float), device)
-    shape = (data.channels, data.image_size, data.image_size)
+    court = measures.Court(run, model, scores, test, names, measures.pairs_of(run, names, args.num_samples), reader, gesture, args.num_samples)
 
-    def row(candidate, edits: bool) -> dict:
-        name, k = candidate.attribute, candidate.prototype
-        found = {"prototype": k, "direction": candidate.direction}
-        if name in pairs:
-            found |= measures.pair_measures(model, pairs[name], candidate, scores[:, k].std().item())
-            if not args.untrained:
-                found |= measures.region_measures(measures.saying_map(model, [k], scores, shape)[0], pairs[name].region)
-        if edits and reader is not None:
-            without, having = images_for_edits(name, pairs, test, args.num_samples)
-            others = exclusive_of(name, names, source)
-            found |= measures.edit_measures(model, reader, without, having, candidate, names.index(name), others, gesture)
-        return found
-
-    rows = [row(candidate, True) for candidate in tqdm(candidates, desc="attributes", unit="attribute", leave=False)]
+    candidates = measures.best_candidates(scores.numpy(), attributes)
+    rows = [court.judge(candidate) for candidate in tqdm(candidates, desc="attributes", unit="attribute", leave=False)]
     result = pd.DataFrame(rows, index=pd.Index(names, name="attribute"))
-    result["single"], result["second"] = measures.single_of(candidates, scores.numpy(), attributes), single
-    result["latent"], result["untrained_single"], result["untrained_latent"] = table["latent"], plain["single"], plain["latent"]
-    blind = []
-    for number, null in enumerate(tqdm(nulls, desc="random prototypes", unit="set", leave=False)):
-        drawn = pd.DataFrame([row(candidate, number == 0) for candidate in null])
-        drawn["single"] = measures.single_of(null, scores.numpy(), attributes)
-        blind.append(drawn.drop(columns=["prototype", "direction"]).mean())
+    told, captured, tad, _ = evaluate(scores.numpy(), attributes)
+    untrained = evaluate(encode(bare, test, device=device).numpy(), attributes)[0]
+    result["single"], result["second"] = measures.single_of(candidates, scores.numpy(), attributes), told["second"]
+    result["latent"], result["untrained_single"], result["untrained_latent"] = told["latent"], untrained["single"], untrained["latent"]
+    null = measures.against_random(court, candidates, attributes, args.seed)
     numbers |= {"tad": tad, "captured": len(captured), "guidance": gesture.guidance, "others": gesture.others, "images": args.num_samples}
-    maps = None if args.untrained else measures.saying_map(model, [c.prototype for c in candidates], scores, shape)
-    return result, pd.DataFrame(blind).mean(), numbers, (maps, pairs)
-
-
-def measures_second(scores, attributes):
-    """AUROC of the second best single prototype of each attribute."""
-    import numpy as np
-
-    from analysis.measures.quality import single_aurocs
-
-    return np.sort(single_aurocs(scores, attributes.to_numpy(int).T), axis=1)[:, -2]
-
-
-def draw(result, null, shown, path):
-    """Left: bars of the main measures, an attribute each, the null as a line; below them what each prototype says, above the true region."""
-    import numpy as np
-
-    from analysis.drawing.figures import heat, plt, save_figure
-
-    columns = [c for c in ("single", "pair", "hit", "region", "appears", "side", "taken") if c in result]
-    maps, pairs = shown
-    lines = 2 if pairs and maps is not None else 0
-    figure = plt.figure(figsize=(1.3 * len(result) + 1.5, 3.2 + 1.4 * lines), layout="constrained")
-    rows = figure.add_gridspec(1 + lines, len(result), height_ratios=[3, *[1.4] * lines])
-    bars = figure.add_subplot(rows[0, :])
-    width = 0.8 / len(columns)
-    for i, column in enumerate(columns):
-        at = np.arange(len(result)) + (i - len(columns) / 2 + 0.5) * width
-        bars.bar(at, result[column].to_numpy(float), width, color=f"C{i}", label=f"{column} (random {null.get(column, np.nan):.2f})")
-    bars.set_xticks(range(len(result)), [f"{n}\nprototype {k}" for n, k in zip(result.index, result["prototype"])], fontsize=7)
-    bars.set_ylim(min(0.0, float(result[columns].min().min())), 1.15)
-    bars.legend(fontsize=7, ncols=len(columns), loc="upper center", frameon=False)
-    for i, name in enumerate(result.index if lines else []):
-        for line, (values, label) in enumerate(((maps[i], "what it says"), (pairs[name].region.mean(0), "true region"))):
-            axis = figure.add_subplot(rows[1 + line, i])
-            heat(axis, values)
-            if i == 0:
-                axis.set_ylabel(label, fontsize=7)
-    return save_figure(figure, path)
+    maps = measures.saying_map(model, [c.prototype for c in candidates], scores, court.shape)
+    return result, null, numbers, (maps, court.pairs)
 
 
 def report(run, device, args) -> dict:
     """Judge one run, print and save; -> its numbers."""
+    from analysis.drawing.faithfulness import draw
     from analysis.drawing.results import save_json, save_table
 
     result, null, numbers, shown = judge(run, device, args)

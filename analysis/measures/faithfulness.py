@@ -7,16 +7,23 @@ attribute, -1 where it is low. Every measure takes candidates, so that random pr
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from analysis.edits import Gesture, edit, encode_and_invert, patch_box, says
 from analysis.measures.auroc import single_auroc
 from analysis.measures.readers import Reader
 from models.patronus import Patronus
+from train.data.dataset import ImageSet
+from train.data.table import SOURCES, resolve
 from train.images import to_tensor
+from train.runs import Run
 
 LOW, HIGH = 0.01, 0.99  # quantiles of the scores that count as low and high
+FRESH = 1_000_003  # added to a run's data seed: faces that no run has seen
+NULLS = 3  # random prototypes an attribute
 
 
 class Candidate(NamedTuple):
@@ -126,3 +133,71 @@ def edit_measures(
         if up:
             found["side"] = float((before[:, others] != after[:, others]).mean()) if others else np.nan
     return found | {"taken": float(taken / max(commanded, 1e-9))}
+
+
+def exclusive_of(name: str, names: list[str], source) -> list[int]:
+    """Columns of attributes that an edit of `name` must leave alone: all but itself and those of which an image has one at most."""
+    group = source.exclusive or tuple(n for n in names if n.startswith("Class_"))
+    return [i for i, n in enumerate(names) if n != name and not (n in group and name in group)]
+
+
+def images_for_edits(name: str, pairs, test, count: int):
+    """uint8 images that lack and that have an attribute: counterfactuals, or test images."""
+    if name in pairs:
+        return pairs[name].absent[:count], pairs[name].present[:count]
+    column = test.attributes[name].to_numpy(float)
+    return tuple(np.array(test.pixels[np.flatnonzero(column == value)[:count]]) for value in (0, 1))
+
+
+def pairs_of(run: Run, names: list[str], count: int) -> dict:
+    """Counterfactual pairs of fresh faces, for the attributes that can be changed alone; none for photographs."""
+    data = run.config.data
+    maker = SOURCES[data.source].counterfactuals
+    made = resolve(maker)(data.image_size, data.seed + FRESH, count) if maker else {}
+    return {name: Pairs(*parts) for name, parts in made.items() if name in names}
+
+
+class Court(NamedTuple):
+    """What every candidate is judged with; reader is None where nothing is to be edited."""
+
+    run: Run
+    model: Patronus
+    scores: Tensor  # of the test set (N, m)
+    test: ImageSet
+    names: list[str]
+    pairs: dict[str, Pairs]
+    reader: Reader | None
+    gesture: Gesture
+    count: int
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        data = self.run.config.data
+        return data.channels, data.image_size, data.image_size
+
+    def judge(self, candidate: Candidate, edits: bool = True) -> dict:
+        """Every measure of one candidate that the data allow."""
+        name, k = candidate.attribute, candidate.prototype
+        found = {"prototype": k, "direction": candidate.direction}
+        if name in self.pairs:
+            found |= pair_measures(self.model, self.pairs[name], candidate, self.scores[:, k].std().item())
+            said = saying_map(self.model, [k], self.scores, self.shape)[0]
+            found |= region_measures(said, self.pairs[name].region)
+        if edits and self.reader is not None:
+            without, having = images_for_edits(name, self.pairs, self.test, self.count)
+            others = exclusive_of(name, self.names, SOURCES[self.run.config.data.source])
+            column = self.names.index(name)
+            found |= edit_measures(self.model, self.reader, without, having, candidate, column, others, self.gesture)
+        return found
+
+
+def against_random(court: Court, candidates: list, attributes, seed: int):
+    """Means over attributes and sets of random prototypes of every measure (of the first set for edits)."""
+    rng, means = np.random.default_rng(seed), []
+    for number in tqdm(range(NULLS), desc="random prototypes", unit="set", leave=False):
+        drawn = random_candidates(candidates, court.scores.shape[1], rng)
+        table = pd.DataFrame([court.judge(candidate, edits=number == 0) for candidate in drawn])
+        table["single"] = single_of(drawn, court.scores.numpy(), attributes)
+        means.append(table.drop(columns=["prototype", "direction"]).mean())
+    return pd.DataFrame(means).mean()

@@ -91,6 +91,7 @@ def evaluate(scores, attributes):
         tads.append(captured_and_tad(single_aurocs(scores[held], labels[:, held]), labels[:, held])[1])
     single = single_aurocs(scores, labels)
     rows = {"latent": latent.mean(0), "deviation": latent.std(0), "single": single.max(1), "prototype": single.argmax(1)}
+    rows["second"] = np.sort(single, axis=1)[:, -2]
     captured, _ = captured_and_tad(single, labels)
     return pd.DataFrame(rows, index=pd.Index(names, name="attribute")), [names[a] for a in captured], np.mean(tads), np.std(tads)
 

@@ -1,0 +1,31 @@
+"""The figure of faithfulness: bars of the measures, and what prototypes say above the true regions."""
+
+from pathlib import Path
+
+import numpy as np
+
+from analysis.drawing.figures import heat, plt, save_figure
+
+
+def draw(result, null, shown, path: Path) -> list[Path]:
+    """Left: bars of the main measures, an attribute each, the null as a line; below them what each prototype says, above the true region."""
+    columns = [c for c in ("single", "pair", "hit", "region", "appears", "side", "taken") if c in result]
+    maps, pairs = shown
+    lines = 2 if pairs else 0
+    figure = plt.figure(figsize=(1.3 * len(result) + 1.5, 3.2 + 1.4 * lines), layout="constrained")
+    rows = figure.add_gridspec(1 + lines, len(result), height_ratios=[3, *[1.4] * lines])
+    bars = figure.add_subplot(rows[0, :])
+    width = 0.8 / len(columns)
+    for i, column in enumerate(columns):
+        at = np.arange(len(result)) + (i - len(columns) / 2 + 0.5) * width
+        bars.bar(at, result[column].to_numpy(float), width, color=f"C{i}", label=f"{column} (random {null.get(column, np.nan):.2f})")
+    bars.set_xticks(range(len(result)), [f"{n}\nprototype {k}" for n, k in zip(result.index, result["prototype"])], fontsize=7)
+    bars.set_ylim(min(0.0, float(result[columns].min().min())), 1.15)
+    bars.legend(fontsize=7, ncols=len(columns), loc="upper center", frameon=False)
+    for i, name in enumerate(result.index if lines else []):
+        for line, (values, label) in enumerate(((maps[i], "what it says"), (pairs[name].region.mean(0), "true region"))):
+            axis = figure.add_subplot(rows[1 + line, i])
+            heat(axis, values)
+            if i == 0:
+                axis.set_ylabel(label, fontsize=7)
+    return save_figure(figure, path)
