@@ -16,7 +16,7 @@ from train.errors import UserError
 
 BATCH = 100  # images a network call
 OTHERS = ("keep", "joint", "release")
-RELEASED = 0.2  # |correlation| with an edited prototype above which `release` hides another one
+RELEASED = 0.2
 SAYING_NOISES = 2  # images of noise over which models without a decoder are asked
 
 
@@ -33,7 +33,8 @@ class Gesture(NamedTuple):
     guidance: w of D = D(z, s') + w (D(z, s') - D(z, s)), with s the image's own scores and s' the edited ones: classifier-free guidance (Ho and
         Salimans 2022) with the image's own condition in the place of the empty one. 0 is the plain edit and needs one network call a step, not two.
     others: what becomes of the scores that are not set. 'keep' leaves them; 'joint' moves them by the regression on those set, the most probable
-        change of all scores given that of some, and so follows correlations of the data; 'release' hides those correlated with one that is set.
+        change of all scores given that of some; 'release' hides those correlated with one that is set and moves the rest jointly. The last two
+        follow correlations of the data.
     known: scores of a data set (N, m), from which correlations are taken.
     """
 
@@ -47,9 +48,9 @@ class Gesture(NamedTuple):
         prototypes = list(prototypes)
         wanted = torch.as_tensor(values, dtype=s.dtype, device=s.device).expand(len(s), len(prototypes))
         edited = s.clone()
-        if self.others == "joint":
+        if self.others in ("joint", "release"):
             edited = joint_change(s, prototypes, wanted - s[:, prototypes], self.known.to(s))
-        elif self.others == "release":
+        if self.others == "release":
             edited[:, correlated(self.known, prototypes).to(s.device)] = HIDDEN
         edited[:, prototypes] = wanted
         return edited

@@ -6,7 +6,7 @@ from pathlib import Path
 from train.errors import UserError, listed
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
-GUIDANCE = 2.0  # of edits; measured on the default run by analysis/evaluation/faithfulness.py
+GUIDANCE = 1.0  # of edits; measured on the default run by analysis/evaluation/faithfulness.py
 
 
 def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     """How scores are set: --guidance and --others (analysis/edits.py)."""
     text = "how strongly an edit is pushed away from the image's own scores; 0: the plain edit, half the network calls"
     parser.add_argument("--guidance", type=float, default=GUIDANCE, metavar="W", help=f"{text} (default: {GUIDANCE:g})")
-    text = "scores that are not set: keep them, move them jointly as in the data, or release (hide) those correlated with one that is set"
+    text = "scores that are not set: keep them, move them jointly as in the data, or release (hide) what is correlated and move the rest jointly"
     default = "release, or joint for runs that cannot hide scores, as the published ones"
     parser.add_argument("--others", choices=["keep", "joint", "release"], help=f"{text} (default: {default})")
 

@@ -235,7 +235,7 @@ def test_every_image_is_seen_once_an_epoch():
 
 
 def test_learning_rate_warms_up_and_falls(bench):
-    config = load_config(bench.config, ["train.steps=1000", "train.warmup_steps=100", "train.encoder_steps=0", "train.lr=1"])
+    config = load_config(bench.config, ["train.steps=1000", "train.warmup_steps=100", "train.encoder_steps=0", "train.decoder_steps=0", "train.lr=1"])
     assert learning_rate(config, 0, 1000) == pytest.approx(0.01, rel=1e-3)
     assert learning_rate(config, 500, 1000) == pytest.approx(0.5)
     assert learning_rate(config, 999, 1000) < 1e-4
