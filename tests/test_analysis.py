@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import draw_images
 from PIL import Image
 
 from analysis.edits import encode_and_invert, regenerate, slerp
@@ -97,7 +98,7 @@ def test_figure_scripts(trained, script):
 
 def test_an_edit_that_changes_nothing_is_the_reconstruction(trained):
     own_file = trained.images / "001.png"
-    trained.run(MANIPULATE, "--steps", 3, "--device", "cpu", "--set", "2=+0", "--image", own_file, "--images", "000.png,4")
+    trained.run(MANIPULATE, "--steps", 3, "--device", "cpu", "--set", "2=+0", "--others", "keep", "--image", own_file, "--images", "000.png,4")
     folder = trained.records / "manipulate" / "tiny_v0"
     arrays = np.load(folder / "manipulate.npz")
     assert arrays["names"].tolist() == ["000.png", "016.png", "001.png"] and np.array_equal(arrays["edit"], arrays["reconstruction"])
@@ -172,14 +173,22 @@ def test_ownership_names_a_winner_for_every_patch(trained):
     assert arrays["share"].sum() == pytest.approx(1) and (arrays["margin"] >= 1 / 6).all()
 
 
-def test_faithfulness_of_labelled_images(trained):
-    done = trained.run(FAITHFULNESS, "--device", "cpu", "--steps", 3, "--num_samples", 4)
+def test_faithfulness_of_labelled_images(bench):
+    bench.images = draw_images(bench.home / "many", 160, 16)
+    bench.config = bench.write_config({})
+    bench.train()
+    done = bench.run(FAITHFULNESS, "--device", "cpu", "--steps", 3, "--num_samples", 4)
     assert "random prototypes" in done.stdout and "figure:" in done.stdout
-    table = pd.read_csv(trained.records / "faithfulness" / "tiny_v0" / "faithfulness.csv", index_col="attribute")
-    assert set(table.index) <= {"Bright", "Left"} and table[["appears", "side"]].apply(lambda c: c.between(0, 1).all()).all()
+    table = pd.read_csv(bench.records / "faithfulness" / "tiny_v0" / "faithfulness.csv", index_col="attribute")
+    assert set(table.index) == {"Bright", "Left"} and table[["appears", "side"]].apply(lambda c: c.between(0, 1).all()).all()
     assert "pair" not in table  # nobody has counterfactuals of these images
-    trained.run(FAITHFULNESS, "--device", "cpu", "--steps", 3, "--num_samples", 4, "--untrained")
-    assert (trained.records / "faithfulness" / "tiny_v0" / "untrained.json").is_file()
+    bench.run(FAITHFULNESS, "--device", "cpu", "--steps", 3, "--num_samples", 4, "--untrained")
+    assert (bench.records / "faithfulness" / "tiny_v0" / "untrained.json").is_file()
+
+
+def test_faithfulness_without_labels_says_what_needs_none(trained):
+    done = trained.run(FAITHFULNESS, "--device", "cpu", "--steps", 3, "--num_samples", 4)  # ten test images: too few of each class
+    assert "dead" in done.stdout and "taken" in done.stdout
 
 
 def test_faithfulness_of_drawn_faces(bench):

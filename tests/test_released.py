@@ -413,7 +413,7 @@ def test_a_published_latent_network_is_exact(tmp_path, multipliers, blocks):
 
 def test_export_and_back_is_the_same(tmp_path):
     values = {"name": "CelebA", "data": {"source": "celeba", "image_size": 32, "channels": 3}}
-    encoder = TINY["model"]["encoder"] | {"coordinates": 0.0, "normalise": False, "init": "random"}
+    encoder = TINY["model"]["encoder"] | {"coordinates": 0.0, "normalise": False, "init": "random", "similarity": "log"}
     model = {"formulation": "eps", "base_channels": 8, "multipliers": [1, 2], "blocks": 2, "attention": [False, True], "encoder": encoder}
     values |= {"model": model | {"standardise_scores": False}, "train": {"epochs": 1}}
     config = validate(values, "test")

@@ -48,11 +48,12 @@ def labelled_splits(run):
 
 def judge(run, device, args) -> tuple:
     """-> (table of one row an attribute, the null's means, numbers of the whole run, what the figure shows)."""
+    import numpy as np
     import pandas as pd
     from tqdm import tqdm
 
     from analysis.measures import faithfulness as measures
-    from analysis.measures.health import health_table, test_effects
+    from analysis.measures.health import health_table, most_used, test_effects
     from analysis.measures.quality import evaluate, untrained_model
     from analysis.measures.readers import classifier_reader
     from train.scores import encode
@@ -61,13 +62,17 @@ def judge(run, device, args) -> tuple:
     bare = untrained_model(run, device)
     model = bare if args.untrained else run.model
     scores, attributes = encode(model, test, device=device), test.attributes[names]
-    numbers = {}
+    numbers, gesture = {}, gesture_of(args, model, scores)
     if not args.untrained:
-        health = health_table(run, scores.numpy(), test.attributes, test_effects(run, test, scores))
+        effects = test_effects(run, test, scores)
+        health = health_table(run, scores.numpy(), test.attributes, effects)
         numbers = {"dead": int(health["dead"].sum()), "duplicates": int(health["duplicate"].sum())}
+    if not names and not args.untrained:
+        used = most_used(model.encoder.prototypes, effects, 10)
+        taken = measures.taken_alone(model, np.array(test.pixels[: args.num_samples]), used, gesture)
+        numbers |= {"taken": float(np.mean(list(taken.values()))), "taken_by_prototype": taken}
     if not names:
         return None, None, numbers, None
-    gesture = gesture_of(args, model, scores)
     reader = None if args.untrained else classifier_reader(train, train.attributes[names].to_numpy(float), device)
     court = measures.Court(run, model, scores, test, names, measures.pairs_of(run, names, args.num_samples), reader, gesture, args.num_samples)
 
@@ -104,7 +109,7 @@ def report(run, device, args) -> dict:
         numbers = means | {"worst_single": result["single"].min(), "worst_latent": result["latent"].min()} | numbers
         numbers |= {"null": {c: float(null[c]) for c in null.index}}
         print(f"table: {table}; figure: {figure}")
-    print(", ".join(f"{key} {value}" for key, value in numbers.items() if key in ("tad", "captured", "dead", "duplicates")))
+    print(", ".join(f"{key} {value}" for key, value in numbers.items() if key in ("tad", "captured", "dead", "duplicates", "taken")))
     file = save_json(folder / f"{name}.json", {"run": f"{run.name}/{run.version}", "step": run.step} | numbers)
     print(f"numbers: {file}")
     return numbers
@@ -120,7 +125,7 @@ def main() -> None:
         run, device = open_run(argparse.Namespace(**vars(args) | {"version_num": version}))
         found[run.version] = report(run, device, args)
     if len(found) > 1:
-        table = pd.DataFrame(found).T.drop(columns=["null", "guidance", "others", "images"], errors="ignore").astype(float)
+        table = pd.DataFrame(found).T.drop(columns=["null", "guidance", "others", "images", "taken_by_prototype"], errors="ignore").astype(float)
         print(f"versions {', '.join(map(str, found))}, mean and deviation:")
         print(table.agg(["mean", "std"]).T.round(3).to_string())
 

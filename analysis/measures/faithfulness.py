@@ -103,6 +103,28 @@ def region_measures(saying: np.ndarray, regions: np.ndarray) -> dict[str, float]
 
 
 @torch.no_grad()
+def set_one(model: Patronus, pixels: np.ndarray, prototype: int, value: float, gesture: Gesture) -> tuple[Tensor, np.ndarray, np.ndarray]:
+    """Images (n, H, W, C) with one prototype set: the edited images (n, C, H, W), the rises of its score commanded and found (n,)."""
+    x0 = to_tensor(pixels).to(model.encoder.prototypes.device)
+    encoding = encode_and_invert(model, x0, gesture.steps)
+    made = edit(model, encoding, gesture.set(encoding.scores, [prototype], value), gesture).clamp(-1, 1)
+    own = encoding.scores[:, prototype]
+    return made, (value - own).cpu().numpy(), (model.score(made)[:, prototype] - own).cpu().numpy()
+
+
+def share_taken(commanded: list[np.ndarray], found: list[np.ndarray]) -> float:
+    """Rise of scores found / rise commanded, over all edits; falls count alike."""
+    commanded, found = np.concatenate(commanded), np.concatenate(found)
+    return float((np.sign(commanded) * found).sum() / max(np.abs(commanded).sum(), 1e-9))
+
+
+def taken_alone(model: Patronus, pixels: np.ndarray, prototypes: list[int], gesture: Gesture) -> dict[int, float]:
+    """What needs no labels: each prototype raised to its high score, the share of the rise that is found."""
+    high = torch.quantile(gesture.known.float(), HIGH, dim=0).tolist()
+    return {k: share_taken(*([part] for part in set_one(model, pixels, k, high[k], gesture)[1:])) for k in prototypes}
+
+
+@torch.no_grad()
 def edit_measures(
     model: Patronus, reader: Reader, without: np.ndarray, having: np.ndarray, candidate: Candidate, column: int, others: list[int], gesture: Gesture
 ) -> dict[str, float]:
@@ -112,27 +134,21 @@ def edit_measures(
     others: columns of attributes that an edit should leave alone. appears, vanishes: shares of images; side: share of (image, other attribute)
     that change, of the first edit; taken: rise of the score found in the results / rise commanded, of both.
     """
-    device, k = model.encoder.prototypes.device, candidate.prototype
+    k = candidate.prototype
     quantiles = torch.quantile(gesture.known[:, k].float(), torch.tensor([LOW, HIGH])).tolist()
-    found = {}
-    commanded, taken = 0.0, 0.0
+    found, commanded, taken = {}, [np.zeros(0)], [np.zeros(0)]
     for name, pixels, up in (("appears", without, True), ("vanishes", having, False)):
         if not len(pixels):
             found[name] = np.nan
             continue
-        x0 = to_tensor(pixels).to(device)
-        encoding = encode_and_invert(model, x0, gesture.steps)
         value = quantiles[1 if up == (candidate.direction > 0) else 0]
-        edited = gesture.set(encoding.scores, [k], torch.tensor([value], device=device))
-        made = edit(model, encoding, edited, gesture).clamp(-1, 1)
-        before, after = reader(x0) > 0, reader(made) > 0  # (n, A)
-        rise = (value - encoding.scores[:, k]).cpu().numpy()
-        got = (model.score(made)[:, k] - encoding.scores[:, k]).cpu().numpy()
-        commanded, taken = commanded + np.abs(rise).sum(), taken + (np.sign(rise) * got).sum()
+        made, rise, got = set_one(model, pixels, k, value, gesture)
+        before, after = reader(to_tensor(pixels).to(made.device)) > 0, reader(made) > 0  # (n, A)
+        commanded, taken = [*commanded, rise], [*taken, got]
         found[name] = float((after[:, column] == up).mean())
         if up:
             found["side"] = float((before[:, others] != after[:, others]).mean()) if others else np.nan
-    return found | {"taken": float(taken / max(commanded, 1e-9))}
+    return found | {"taken": share_taken(commanded, taken)}
 
 
 def exclusive_of(name: str, names: list[str], source) -> list[int]:
