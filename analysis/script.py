@@ -103,10 +103,8 @@ def parse_images(text: str, images) -> list[int]:
     return rows
 
 
-def prototypes_or_most_used(text: str | None, run, test, scores, count: int) -> list[int]:
-    """What --prototypes asks for, else the `count` prototypes that move the denoiser most, no two alike; scores (N, m) of the test set."""
-    from analysis.measures.health import most_used, test_effects
+def prototypes_or_best(text: str | None, run, test, scores, count: int) -> list[int]:
+    """What --prototypes asks for, else the `count` prototypes that matter most, no two alike; scores (N, m) of the test set."""
+    from analysis.measures.cards import matter_most
 
-    if text:
-        return parse_prototypes(text, scores.shape[1])
-    return most_used(run.model.encoder.prototypes, test_effects(run, test, scores), count)
+    return parse_prototypes(text, scores.shape[1]) if text else matter_most(run, test, scores, count)

@@ -14,7 +14,6 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from analysis.measures.auroc import best_attributes, single_auroc
-from analysis.measures.health import most_used
 from models import samplers
 from models.prototype_encoder import PrototypeEncoder
 from train import generation
@@ -122,12 +121,6 @@ def test_visualisation(trained):
     table = pd.read_csv(folder / "health.csv", index_col="prototype")
     assert len(table) == 6 and table["usage"].sum() == pytest.approx(1, abs=1e-4) and set(table["attribute"]) <= {"Bright", "Left"}
     assert "health.csv" in done.stdout
-
-
-def test_most_used_leaves_out_what_looks_alike():
-    prototypes = torch.tensor([[1.0, 0], [1.0, 0.01], [0, 1.0]])
-    assert most_used(prototypes, np.array([3.0, 2.0, 1.0]), 2) == [0, 2]
-    assert most_used(prototypes, np.array([3.0, 2.0, 1.0]), 3) == [0, 2, 1]
 
 
 def test_auroc_agrees_with_scikit_learn():

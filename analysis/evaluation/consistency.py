@@ -7,14 +7,14 @@ prototypes. Results go to records/consistency/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_most_used, require, results_folder, run_parser
+from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_best, require, results_folder, run_parser
 from train.errors import run_script
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
     add_edit_options(parser)
-    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the six used most, no two alike)")
+    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the six that matter most, no two alike)")
     parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first five)")
     args = parser.parse_args()
     require(parser, args, steps=2)
@@ -53,7 +53,7 @@ def main() -> None:
     test = load_split(run.config.data, "test")
     rows = parse_images(args.images, test) if args.images else list(range(min(5, len(test))))
     scores = encode(run.model, test, device=device)
-    prototypes = prototypes_or_most_used(args.prototypes, run, test, scores, 6)
+    prototypes = prototypes_or_best(args.prototypes, run, test, scores, 6)
     pixels = np.array(test.pixels[rows])
     encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
     highest = scores.amax(0).to(device)

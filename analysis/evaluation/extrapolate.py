@@ -6,14 +6,14 @@ than scores can go), or over --range LOW:HIGH (the paper: 0:3, seven steps). Res
 
 import argparse
 
-from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_most_used, require, results_folder, run_parser
+from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_best, require, results_folder, run_parser
 from train.errors import UserError, run_script
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
     add_edit_options(parser)
-    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the four used most, no two alike)")
+    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the four that matter most, no two alike)")
     parser.add_argument("--images", metavar="ID", default="0", help="one test image by number or id (default: 0)")
     parser.add_argument("--range", metavar="LOW:HIGH", help="scores to go through (default: half as wide again as the data's)")
     parser.add_argument("--frames", type=int, default=7, help="values from low to high (default: 7)")
@@ -49,7 +49,7 @@ def main() -> None:
     test = load_split(run.config.data, "test")
     row = parse_images(args.images, test)[0]
     scores = encode(run.model, test, device=device)
-    prototypes = prototypes_or_most_used(args.prototypes, run, test, scores, 4)
+    prototypes = prototypes_or_best(args.prototypes, run, test, scores, 4)
     encoding = encode_and_invert(run.model, to_tensor(test.pixels[row : row + 1]).to(device), args.steps)
     low, high = scores.amin(0), scores.amax(0)  # (m,)
     values = []

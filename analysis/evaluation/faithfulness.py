@@ -53,7 +53,8 @@ def judge(run, device, args) -> tuple:
     from tqdm import tqdm
 
     from analysis.measures import faithfulness as measures
-    from analysis.measures.health import health_table, most_used, test_effects
+    from analysis.measures.cards import matter_most
+    from analysis.measures.health import health_table, test_effects
     from analysis.measures.quality import evaluate, untrained_model
     from analysis.measures.readers import classifier_reader
     from train.scores import encode
@@ -68,7 +69,7 @@ def judge(run, device, args) -> tuple:
         health = health_table(run, scores.numpy(), test.attributes, effects)
         numbers = {"dead": int(health["dead"].sum()), "duplicates": int(health["duplicate"].sum())}
     if not names and not args.untrained:
-        used = most_used(model.encoder.prototypes, effects, 10)
+        used = matter_most(run, test, scores, 10)
         taken = measures.taken_alone(model, np.array(test.pixels[: args.num_samples]), used, gesture)
         numbers |= {"taken": float(np.mean(list(taken.values()))), "taken_by_prototype": taken}
     if not names:

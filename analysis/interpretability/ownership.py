@@ -14,7 +14,7 @@ from train.errors import run_script
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=None)
     parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first six)")
-    parser.add_argument("--legend", type=int, default=16, help="prototypes in the legend, those that own most of these images (default: 16)")
+    parser.add_argument("--legend", type=int, default=24, help="prototypes in the legend, those that own most of these images (default: 24)")
     args = parser.parse_args()
     require(parser, args, legend=1)
     return args

@@ -10,7 +10,7 @@ Results go to records/trace_emergence/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_most_used, require, results_folder, run_parser
+from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_best, require, results_folder, run_parser
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
@@ -21,7 +21,7 @@ SWITCHED_IMAGES = 8
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
     add_edit_options(parser)
-    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the six used most, no two alike)")
+    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the six that matter most, no two alike)")
     parser.add_argument("--num_samples", type=int, default=16, help="test images of the curves (default: 16)")
     parser.add_argument("--images", metavar="ID", default="0", help="test image of the strip and the animation (default: 0)")
     args = parser.parse_args()
@@ -150,7 +150,7 @@ def main() -> None:
     others = [row for row in range(min(args.num_samples, len(test))) if row != shown]
     rows = [shown, *others[: args.num_samples - 1]]
     scores = encode(run.model, test, device=device)
-    prototypes = prototypes_or_most_used(args.prototypes, run, test, scores, 6)
+    prototypes = prototypes_or_best(args.prototypes, run, test, scores, 6)
     encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows]).to(device), args.steps)
     gesture = gesture_of(args, run.model, scores)
     sigmas, base, own, plain = trace_scores(run, encoding, encoding.scores, gesture, 0)

@@ -113,7 +113,7 @@ def card_sheet(run, train, test, scores, told, patches, prototypes, table, args,
     for k in prototypes:
         line = table.loc[k]
         told_by = f"\n{line['attribute']} {line['auroc']:.2f}" if "attribute" in table else ""
-        texts.append(f"prototype {k}{told_by}\nmoves {line['says']:.1f} grey levels\nusage {line['usage']:.3f}")
+        texts.append(f"prototype {k}{told_by}\nmoves {line['moves']:.1f} grey levels\nusage {line['usage']:.3f}")
     files = draw_cards(cards, texts, folder / "prototypes")
     return [files[0], save_arrays(folder / "prototypes.npz", **cards)]
 
@@ -125,7 +125,7 @@ def main() -> None:
 
     from analysis.drawing.results import save_table
     from analysis.measures.auroc import both_ways
-    from analysis.measures.cards import FLAT, best_patches, choose, contrast, sayings
+    from analysis.measures.cards import FLAT, best_patches, choose, contrast, moves, sayings
     from analysis.measures.health import health_table, test_effects
     from train.data.dataset import load_split
     from train.scores import encode
@@ -136,9 +136,9 @@ def main() -> None:
     scores = encode(run.model, test, device=device)
     table = health_table(run, scores.numpy(), test.attributes, test_effects(run, test, scores))
     told, patches = sayings(run, scores), best_patches(run, train)
-    table["says"] = ((told[:, 1] - told[:, 0]).abs().flatten(1).mean(1) * 127.5).numpy()
+    table["moves"] = moves(told, scores)
     table["contrast"] = contrast(train, *patches)
-    prototypes = asked or choose(told, table["says"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
+    prototypes = asked or choose(told, table["moves"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
 
     folder = results_folder("vis_prototype", run)
     if args.paper:

@@ -2,7 +2,7 @@
 
 Test images (--images) or your own files (--image, repeatable) are inverted under their own scores, some scores are set, and the images are
 regenerated from the same noise: original, reconstruction, edit, what differs between the two, with a box where each edited prototype matches.
---guidance says how strongly, --others what becomes of the scores that are not set. Without --set the prototype used most is raised to its largest
+--guidance says how strongly, --others what becomes of the scores that are not set. Without --set the prototype that matters most is raised to its largest
 score in the test set. --attribute NAME=AMOUNT (the one option that needs labels) moves all prototypes that tell an attribute, by that share of the
 difference between test images with and without it. --sweep K shows a strip over the values of prototype K instead. Results go to
 records/manipulate/<dataset>_v<n>/.
@@ -123,7 +123,7 @@ def main() -> None:
     from analysis.drawing.figures import picture_rows, save_figure
     from analysis.drawing.results import save_arrays, save_json
     from analysis.edits import edit, encode_and_invert, regenerate
-    from analysis.measures.health import most_used, test_effects
+    from analysis.measures.cards import matter_most
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
     from train.scores import encode
@@ -136,7 +136,7 @@ def main() -> None:
         check_prototype(args.sweep, scores.shape[1], "--sweep")
     settings = args.set
     if not settings and not args.attribute and args.sweep is None:
-        settings = [f"{most_used(run.model.encoder.prototypes, test_effects(run, test, scores), 1)[0]}=max"]
+        settings = [f"{matter_most(run, test, scores, 1)[0]}=max"]
     parsed = [parse_setting(text, scores) for text in settings]
     moved = [parse_attribute(text, scores, test.attributes) for text in args.attribute]
 

@@ -57,9 +57,9 @@ def contrast(images: ImageSet, rows: np.ndarray, boxes: np.ndarray) -> np.ndarra
 
 
 def choose(told: Tensor, weight: np.ndarray, flat: np.ndarray, count: int) -> list[int]:
-    """The prototypes that matter most: by how far the image moves with them, no two that say alike, flat areas last.
+    """The prototypes that matter most, no two that say alike, flat areas last.
 
-    told (m, 2, C, H, W); weight (m,): how much each counts; flat (m,) bool.
+    told (m, 2, C, H, W); weight (m,): how far one deviation of each score moves the expected image; flat (m,) bool.
     """
     difference = (told[:, 1] - told[:, 0]).flatten(1)
     unit = torch.nn.functional.normalize(difference, dim=1)
@@ -70,6 +70,19 @@ def choose(told: Tensor, weight: np.ndarray, flat: np.ndarray, count: int) -> li
         if len(chosen) < count and all(cosine[k, other] <= ALIKE for other in chosen):
             chosen.append(k)
     return chosen + [k for k in order.tolist() if k not in chosen][: count - len(chosen)]
+
+
+def moves(told: Tensor, known: Tensor) -> np.ndarray:
+    """How far one deviation of each score moves the expected image, in grey levels: told (m, 2, C, H, W), known scores (N, m) -> (m,)."""
+    limits = quantiles(known)
+    steepness = known.std(0) / (limits[:, 1] - limits[:, 0]).clamp(min=1e-6)  # one deviation of the score, as a share of low to high
+    return ((told[:, 1] - told[:, 0]).abs().flatten(1).mean(1) * steepness * 127.5).numpy()
+
+
+def matter_most(run: Run, images: ImageSet, known: Tensor, count: int) -> list[int]:
+    """The prototypes that matter most; patches are looked for in `images`, whose scores are known (N, m)."""
+    told = sayings(run, known)
+    return choose(told, moves(told, known), contrast(images, *best_patches(run, images)) < FLAT, count)
 
 
 @torch.no_grad()

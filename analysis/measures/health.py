@@ -44,18 +44,6 @@ def test_effects(run: Run, test: ImageSet, scores: Tensor) -> np.ndarray:
     return effect(run.model, probe, scores[:PROBE_IMAGES].to(device), scores.std(0).to(device)).cpu().numpy()
 
 
-def most_used(prototypes: Tensor, effects: np.ndarray, count: int, alike: float = 0.9) -> list[int]:
-    """The prototypes of largest effect, leaving out those whose |cosine| to one already chosen is above `alike` while others remain."""
-    unit = F.normalize(prototypes.detach().float().cpu(), dim=1)
-    cosine = (unit @ unit.T).abs()
-    order = np.argsort(-effects, kind="stable").tolist()
-    chosen = []
-    for k in order:
-        if len(chosen) < count and all(cosine[k, other] <= alike for other in chosen):
-            chosen.append(k)
-    return (chosen + [k for k in order if k not in chosen])[:count]
-
-
 def health_table(run: Run, scores: np.ndarray, attributes: pd.DataFrame, effects: np.ndarray) -> pd.DataFrame:
     """One row a prototype. usage: its share of the summed effects; dead: below 1 % of an equal share, or a score that never varies;
     nearest: the other prototype of highest |cosine|; duplicate: that cosine is above 0.999. scores (N, m), effects (m,)."""
