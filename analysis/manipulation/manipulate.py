@@ -2,9 +2,9 @@
 
 Test images (--images) or your own files (--image, repeatable) are inverted under their own scores, some scores are set, and the images are
 regenerated from the same noise: original, reconstruction, edit, what differs between the two, with a box where each edited prototype matches.
---guidance says how strongly, --others what becomes of the scores that are not set. Without --set the prototype that matters most is raised to its largest
-score in the test set. --attribute NAME=AMOUNT (the one option that needs labels) moves all prototypes that tell an attribute, by that share of the
-difference between test images with and without it. --sweep K shows a strip over the values of prototype K instead. Results go to
+--guidance says how strongly, --others what becomes of the scores that are not set. Without --set the prototype that matters most is raised to its
+largest score in the test set. --attribute NAME=AMOUNT (the one option that needs labels) moves all prototypes that tell an attribute, by that share
+of the difference between test images with and without it. --sweep K shows a strip over the values of prototype K instead. Results go to
 records/manipulate/<dataset>_v<n>/.
 """
 
