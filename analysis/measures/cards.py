@@ -89,16 +89,16 @@ def matter_most(run: Run, images: ImageSet, known: Tensor, count: int) -> list[i
 def example_edits(run: Run, test: ImageSet, known: Tensor, prototypes: list[int], gesture: Gesture) -> dict[str, np.ndarray]:
     """For each prototype three test images that lack it, with it raised to its high score: before, after, boxes, scores; one entry a prototype."""
     device, side = run.model.encoder.prototypes.device, run.config.data.image_size
-    high = quantiles(known)[:, 1]
+    high, order = quantiles(known)[:, 1], np.random.default_rng(0).permutation(len(test))  # sets may stand in order of class
     found = {key: [] for key in ("edited_rows", "before", "after", "edit_boxes", "own", "found")}
     for k in tqdm(prototypes, desc="editing", unit="prototype", leave=False):
-        lacking = torch.nonzero(known[:, k] <= known[:, k].median()).flatten()[:EDITS]
-        x0 = to_tensor(test.pixels[lacking.numpy()]).to(device)
+        lacking = order[(known[order, k] <= known[:, k].median()).numpy()][:EDITS]
+        x0 = to_tensor(test.pixels[lacking]).to(device)
         encoding = encode_and_invert(run.model, x0, gesture.steps)
         made = edit(run.model, encoding, gesture.set(encoding.scores, [k], high[k].to(device)), gesture).clamp(-1, 1)
         match = run.model.encoder.match(made)
         boxes = [patch_box(run.model, match, i, k, side) for i in range(len(made))]
-        values = (lacking.numpy(), test.pixels[lacking.numpy()], to_uint8(made), boxes, encoding.scores[:, k].cpu(), match.scores[:, k].cpu())
+        values = (lacking, test.pixels[lacking], to_uint8(made), boxes, encoding.scores[:, k].cpu(), match.scores[:, k].cpu())
         for key, value in zip(found, values):
             found[key].append(np.array(value))
     return {key: np.array(value) for key, value in found.items()}
