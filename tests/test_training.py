@@ -95,6 +95,8 @@ def test_a_budget_of_minutes_becomes_steps_once(bench):
     train = yaml.safe_load((bench.version(0) / "config.yaml").read_text())["train"]
     assert train["minutes"] is None and 0 < train["encoder_steps"] < train["steps"] and train["precision"] in ("float32", "bfloat16")
     assert weights(bench.version(0))["step"] == train["steps"]
+    done = bench.train("--resume", 0, "--set", "train.minutes=1", check=False)
+    assert done.returncode == 2 and "with --resume give train.steps" in done.stderr
     done = bench.train("--set", "train.minutes=1", "--set", "train.steps=3", check=False)
     assert done.returncode == 2 and "one of steps, epochs and minutes" in done.stderr
 

@@ -55,6 +55,8 @@ def read_config(args: argparse.Namespace):
     fixed = [setting for setting in args.set if not setting.startswith("train.")]
     if fixed:
         raise UserError(f"--set {fixed[0]}: with --resume only train.* can change, since the weights belong to the rest")
+    if any(setting.startswith("train.minutes=") for setting in args.set):
+        raise UserError("--set train.minutes: a budget belongs to the start of a run; with --resume give train.steps")
     config = validate(override(state["config"], args.set), f"{folder / 'config.yaml'} with --set")
     return config, state, folder, None
 

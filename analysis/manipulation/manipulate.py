@@ -46,7 +46,7 @@ def parse_setting(text: str, scores):
     except ValueError:
         raise UserError(f"--set {text}: '{value}' is none of a number, +number, -number, {', '.join(named)}") from None
     if not abs(amount) < 100:
-        raise UserError(f"--set {text}: scores lie between 0 and 9.21")
+        raise UserError(f"--set {text}: no score comes near that")
     return k, (lambda old: old + amount) if value[0] in "+-" else (lambda old: old * 0 + amount)
 
 
