@@ -6,7 +6,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from analysis.edits import Gesture, edit, encode_and_invert, patch_box, says
-from analysis.measures.faithfulness import HIGH, LOW
+from analysis.measures.faithfulness import quantiles
 from train.data.dataset import ImageSet
 from train.images import to_tensor, to_uint8
 from train.runs import Run
@@ -14,11 +14,6 @@ from train.runs import Run
 PATCHES, EDITS = 5, 3
 ALIKE = 0.7  # |cosine| of what two prototypes say above which one of them is left out
 FLAT = 4.0  # grey levels within its best patches below which a prototype stands for a flat area
-
-
-def quantiles(known: Tensor) -> Tensor:
-    """The low and the high score of every prototype, of known scores (N, m): (m, 2), low first."""
-    return torch.quantile(known.float(), known.new_tensor([LOW, HIGH]), dim=0).T
 
 
 def sayings(run: Run, known: Tensor) -> Tensor:

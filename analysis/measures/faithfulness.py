@@ -40,6 +40,11 @@ class Pairs(NamedTuple):
     region: np.ndarray
 
 
+def quantiles(known: Tensor) -> Tensor:
+    """The low and the high score of every prototype, of known scores (N, m): (m, 2), low first."""
+    return torch.quantile(known.float(), known.new_tensor([LOW, HIGH]), dim=0).T
+
+
 def best_candidates(scores: np.ndarray, attributes) -> list[Candidate]:
     """The prototype that tells each attribute best by AUROC, in either direction; scores (N, m), N rows of attributes."""
     found = []
@@ -88,7 +93,7 @@ def pair_measures(model: Patronus, pairs: Pairs, candidate: Candidate, deviation
 
 def saying_map(model: Patronus, prototypes: list[int], known: Tensor, shape) -> np.ndarray:
     """Where prototypes speak: mean over channels of |E[x0 | s_k high] - E[x0 | s_k low]|, all else hidden: (K, H, W) in grey levels."""
-    values = torch.quantile(known[:, prototypes], known.new_tensor([HIGH, LOW]), dim=0).T  # (K, 2)
+    values = quantiles(known[:, prototypes])  # (K, 2)
     told = says(model, prototypes, values.to(model.encoder.prototypes.device), known, shape)  # (K, 2, C, H, W)
     return ((told[:, 0] - told[:, 1]).abs().mean(1) * 127.5).cpu().numpy()
 
@@ -120,7 +125,7 @@ def share_taken(commanded: list[np.ndarray], found: list[np.ndarray]) -> float:
 
 def taken_alone(model: Patronus, pixels: np.ndarray, prototypes: list[int], gesture: Gesture) -> dict[int, float]:
     """What needs no labels: each prototype raised to its high score, the share of the rise that is found."""
-    high = torch.quantile(gesture.known.float(), HIGH, dim=0).tolist()
+    high = quantiles(gesture.known)[:, 1].tolist()
     return {k: share_taken(*([part] for part in set_one(model, pixels, k, high[k], gesture)[1:])) for k in prototypes}
 
 
@@ -135,13 +140,13 @@ def edit_measures(
     that change, of the first edit; taken: rise of the score found in the results / rise commanded, of both.
     """
     k = candidate.prototype
-    quantiles = torch.quantile(gesture.known[:, k].float(), torch.tensor([LOW, HIGH])).tolist()
+    low, high = quantiles(gesture.known)[k].tolist()
     found, commanded, taken = {}, [np.zeros(0)], [np.zeros(0)]
     for name, pixels, up in (("appears", without, True), ("vanishes", having, False)):
         if not len(pixels):
             found[name] = np.nan
             continue
-        value = quantiles[1 if up == (candidate.direction > 0) else 0]
+        value = high if up == (candidate.direction > 0) else low
         made, rise, got = set_one(model, pixels, k, value, gesture)
         before, after = reader(to_tensor(pixels).to(made.device)) > 0, reader(made) > 0  # (n, A)
         commanded, taken = [*commanded, rise], [*taken, got]
