@@ -48,9 +48,9 @@ class LinearSchedule(nn.Module):
 
 
 def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
-    """Falling noise levels of Karras et al. 2022, Eq. 5, closed by 0: (steps + 1,) float64."""
-    if steps < 2:
-        raise ValueError(f"a grid of noise levels needs at least 2 steps, not {steps}")
+    """Falling noise levels of Karras et al. 2022, Eq. 5, closed by 0: (steps + 1,) float64. One step goes from sigma_max to 0."""
+    if steps < 1:
+        raise ValueError(f"a grid of noise levels needs at least 1 step, not {steps}")
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     sigmas = (high + ramp * (low - high)) ** rho
@@ -58,9 +58,9 @@ def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0,
 
 
 def ddim_sigmas(schedule: LinearSchedule, steps: int) -> Tensor:
-    """Falling noise levels at `steps` evenly spaced timesteps of a schedule, closed by 0: (steps + 1,) float64."""
-    if not 2 <= steps <= schedule.timesteps:
-        raise ValueError(f"steps must lie in [2, {schedule.timesteps}], not {steps}")
+    """Falling noise levels at `steps` evenly spaced timesteps of a schedule, closed by 0: (steps + 1,) float64. One step goes from the last to 0."""
+    if not 1 <= steps <= schedule.timesteps:
+        raise ValueError(f"steps must lie in [1, {schedule.timesteps}], not {steps}")
     t = torch.linspace(schedule.timesteps - 1, 0, steps, dtype=torch.float64)
     sigmas = schedule.sigma(t).double()
     return torch.cat([sigmas, sigmas.new_zeros(1)])

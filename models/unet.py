@@ -57,6 +57,11 @@ class ResidualBlock(nn.Module):
         return self.attention(self.skip(x) + h)
 
 
+def laid_out(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """x in the memory format of a convolution's weights (kernels larger than 1x1), which all that follows keeps."""
+    return x.contiguous(memory_format=torch.channels_last if conv.weight.stride(1) == 1 else torch.contiguous_format)
+
+
 class Upsample(nn.Module):
     """Nearest neighbour x 2, then a 3x3 convolution."""
 
@@ -87,7 +92,7 @@ class PixelPath(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x (B, in, H, W), time (B, embedding) -> (B, out, H, W)."""
-        h = self.first(x.contiguous(memory_format=torch.channels_last))  # (B, channels, H, W)
+        h = self.first(laid_out(x, self.first))  # (B, channels, H, W)
         for scale, conv in zip(self.scales, self.convs):
             gain, shift = scale(time)[:, :, None, None].chunk(2, dim=1)
             h = h + conv(F.silu(h * (1 + gain) + shift))
@@ -162,7 +167,7 @@ class UNet(nn.Module):
         if self.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.unshuffle)  # (B, C u^2, H/u, W/u)
         condition = F.silu(self.condition_mlp(condition))  # (B, 4 base)
-        h = self.first(x.contiguous(memory_format=torch.channels_last))  # (B, base, H/u, W/u)
+        h = self.first(laid_out(x, self.first))  # (B, base, H/u, W/u)
         skips = [h]
         for layer in self.down:
             h = layer(h, time, condition) if isinstance(layer, ResidualBlock) else layer(h)

@@ -27,6 +27,7 @@ TINY = {
         "dropout": 0.1,
         "residual": True,
         "masked": True,
+        "reader": True,
         "encoder": {
             "prototypes": 6,
             "channels": [8, 8],

@@ -13,22 +13,28 @@ from PIL import Image
 from analysis.edits import encode_and_invert, regenerate, slerp
 from analysis.evaluation.consistency import alikeness
 from analysis.manipulation.manipulate import parse_setting
+from analysis.measures import information
 from analysis.measures.emergence import half_rise, spectral_centroid
 from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
 from models.unet import UNet
+from train import runs
 from train.config import load_config
+from train.data.dataset import load_split
+from train.scores import encode
 
 MANIPULATE = "analysis/manipulation/manipulate.py"
 OWNERSHIP = "analysis/interpretability/ownership.py"
 FAITHFULNESS = "analysis/evaluation/faithfulness.py"
 TRACE = "analysis/interpretability/trace_emergence.py"
+INFORMATION = "analysis/interpretability/information.py"
 FIGURES = {
     MANIPULATE: ["manipulate/tiny_v0/manipulate.png", "manipulate/tiny_v0/manipulate.npz", "manipulate/tiny_v0/manipulate.json"],
     "analysis/evaluation/interpolate.py": ["interpolate/tiny_v0/interpolate.png", "interpolate/tiny_v0/interpolate.npz"],
     "analysis/evaluation/extrapolate.py": ["extrapolate/tiny_v0/extrapolate.png", "extrapolate/tiny_v0/extrapolate.npz"],
     "analysis/evaluation/consistency.py": ["consistency/tiny_v0/consistency.png", "consistency/tiny_v0/consistency.npz"],
     OWNERSHIP: ["ownership/tiny_v0/ownership.png", "ownership/tiny_v0/ownership.npz"],
+    INFORMATION: [f"information/tiny_v0/{name}" for name in ("information.png", "information.pdf", "information.npz", "information.csv")],
     TRACE: [f"trace_emergence/tiny_v0/{name}" for name in ("emergence.png", "strip.pdf", "emergence.gif", "emergence.npz", "emergence.csv")],
 }
 
@@ -88,8 +94,8 @@ def test_settings_of_scores():
 
 @pytest.mark.parametrize("script", FIGURES)
 def test_figure_scripts(trained, script):
-    extra = ["--num_samples", 3] if script == TRACE else []
-    steps = [] if script == OWNERSHIP else ["--steps", 3]
+    extra = {TRACE: ["--num_samples", 3, "--draws", 60], INFORMATION: ["--num_samples", 60]}.get(script, [])
+    steps = [] if script in (OWNERSHIP, INFORMATION) else ["--steps", 3]
     done = trained.run(script, "--device", "cpu", *steps, *(["--frames", 3] if "polate" in script else []), *extra)
     assert "figure" in done.stdout or "curves" in done.stdout
     for name in FIGURES[script]:
@@ -121,13 +127,49 @@ def test_interpolation_ends_at_the_reconstructions(trained):
 
 
 def test_the_animation_has_a_frame_a_step(trained):
-    trained.run(TRACE, "--device", "cpu", "--steps", 4, "--num_samples", 2, "--prototypes", "1,3")
+    trained.run(TRACE, "--device", "cpu", "--steps", 4, "--num_samples", 2, "--prototypes", "1,3", "--draws", 60)
     folder = trained.records / "trace_emergence" / "tiny_v0"
     assert Image.open(folder / "emergence.gif").n_frames == 4
     arrays = np.load(folder / "emergence.npz")
     assert arrays["rises"].shape == (2, 4, 2) and np.all(np.diff(arrays["timestep"]) <= 0)
-    assert np.abs(arrays["kept"][:, 0]).max() < np.abs(arrays["kept"]).max() + 1e-9 and arrays["kept"].shape == (2, 4)
-    np.testing.assert_allclose(arrays["kept"][:, 0], 0, atol=1e-4)  # raised down to the first level only, that is never
+    assert arrays["maps"].shape == (2, 4, 16, 16) and (arrays["maps"] >= 0).all()
+    table = pd.read_csv(folder / "emergence.csv", index_col="prototype")
+    assert (table["sigma_last"] <= table["sigma"]).all() and (table["sigma"] <= table["sigma_first"]).all()
+    assert table["sigma"].is_monotonic_decreasing and set(table.index) == {1, 3}
+
+
+def test_bits_add_up_over_pixels_and_noise_levels(trained):
+    done = trained.run(INFORMATION, "--device", "cpu", "--num_samples", 60, "--prototypes", "4,1,2")
+    arrays = np.load(trained.records / "information" / "tiny_v0" / "information.npz")
+    widths = np.append(np.diff(np.log(arrays["sigma_edges"])), 0.5)
+    for name, count in (("alone", 3), ("beyond", 3), ("total", 1)):
+        total, where, density = (arrays[f"{name}_{part}"] for part in ("total", "where", "density"))
+        assert where.shape == (count, 16, 16) and (total > 0).all()
+        np.testing.assert_allclose(where.sum((1, 2)), total, rtol=1e-4)
+        np.testing.assert_allclose(density @ widths, total, rtol=1e-6)
+    table = pd.read_csv(trained.records / "information" / "tiny_v0" / "information.csv", index_col="prototype")
+    assert sorted(table.index) == [1, 2, 4] and table["alone"].is_monotonic_decreasing
+    assert "all scores together" in done.stdout and "noise levels covered" in done.stdout
+
+
+def test_the_survey_is_the_same_whatever_is_asked_at_once(trained, monkeypatch):
+    monkeypatch.setattr(runs, "RUNS_DIR", trained.records / "patronus")
+    run = runs.load_run("tiny", 0)
+    images = load_split(run.config.data, "test")
+    scores = encode(run.model, images, progress=False)
+    together = information.survey(run.model, images, scores, [0, 3], 40)
+    monkeypatch.setattr(information, "ROWS", 1)
+    one = information.survey(run.model, images, scores, [0, 3], 40)
+    np.testing.assert_allclose(together.alone.bits.total, one.alone.bits.total, rtol=1e-3)
+    np.testing.assert_allclose(together.beyond.where, one.beyond.where, rtol=1e-3, atol=1e-6)
+
+
+def test_the_most_probable_score_given_the_others():
+    generator = torch.Generator().manual_seed(0)
+    known = torch.randn(5000, 3, generator=generator)
+    known[:, 1] = 2 * known[:, 0] - known[:, 2] + 1 + 0.01 * torch.randn(5000, generator=generator)
+    s = torch.tensor([[1.0, 9.0, 3.0], [0.0, 9.0, 0.0]])
+    torch.testing.assert_close(information.expected(s, 1, known), torch.tensor([0.0, 1.0]), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +242,7 @@ def test_faithfulness_of_drawn_faces(bench):
     bench.train()
     bench.run(FAITHFULNESS, "--device", "cpu", "--steps", 3, "--num_samples", 4)
     numbers = json.loads((bench.records / "faithfulness" / "tiny_v0" / "faithfulness.json").read_text())
-    assert {"pair", "hit", "region", "appears", "side", "taken", "single", "latent"} <= set(numbers)
+    assert {"pair", "hit", "region", "appears", "side", "taken", "single", "latent", "map", "map_alone", "map_box", "map_gradient"} <= set(numbers)
     assert 0 < numbers["hit_chance"] < 1 and {"pair", "hit", "region"} <= set(numbers["null"])
     assert (bench.records / "faithfulness" / "tiny_v0" / "faithfulness.png").stat().st_size > 5000
 

@@ -122,8 +122,6 @@ def test_damaged_files_are_read_or_refused_in_a_line(tmp_path, kind):
     assert all("x." in line or str(tmp_path) in line for line in refused)
 
 
-
-
 HOSTILE = {
     "a pop from an empty stack": b"0.",
     "an unknown memo": b"\x80\x02j\xff\xff\x00\x00.",

@@ -16,8 +16,9 @@ from sklearn.metrics import roc_auc_score
 from analysis.measures.auroc import best_attributes, single_auroc
 from models import samplers
 from models.prototype_encoder import PrototypeEncoder
-from train import generation
-from train.data.dataset import ImageSet
+from train import generation, runs
+from train.data.dataset import ImageSet, load_split
+from train.images import to_tensor, to_uint8
 from train.scores import encode
 
 SCRIPTS = ["train/train_patronus.py", "train/conditional_sampling.py", "analysis/interpretability/visualize_prototype.py"]
@@ -72,7 +73,7 @@ def test_sampling_is_exact_resumable_and_independent_of_batches_and_processes(tr
     [
         (1, ["--dataset", "cats"], "there are tiny"),
         (1, ["--version_num", 9], "there are 0"),
-        (1, ["--steps", 1], "at least 2"),
+        (1, ["--steps", 0], "at least 1"),
         (1, ["--run", 77], "run_77"),
         (2, ["--prototypes", "0,99"], "the run has 0 to 5"),
         (2, ["--prototypes", "a"], "separated by commas"),
@@ -147,3 +148,13 @@ def test_encoding_in_batches_equals_one_by_one():
     pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 8, 1), dtype=np.uint8)
     images = ImageSet(pixels, list("abcdefghijk"), pd.DataFrame(index=range(11)), None)
     torch.testing.assert_close(encode(model, images, batch=4, progress=False), encode(model, images, batch=1, progress=False))
+
+
+def test_one_step_is_what_the_scores_say(trained, monkeypatch):
+    folder = folder_of(trained.run("train/conditional_sampling.py", "--device", "cpu", "--steps", 1, "--total_gen_num", 2))
+    monkeypatch.setattr(runs, "RUNS_DIR", trained.records / "patronus")
+    model = runs.load_run("tiny", 0).model
+    s = model.score(to_tensor(load_split(runs.load_run("tiny", 0).config.data, "test").pixels[:2]))
+    z = model.sigma_max * samplers.SeededNoise(range(2), (3, 16, 16))()
+    expected = to_uint8(model.denoise(z, torch.full((2,), model.sigma_max), s))
+    assert np.abs(np.stack(list(samples(folder).values())).astype(int) - expected).max() <= 1

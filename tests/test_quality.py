@@ -1,12 +1,14 @@
 """Numbers about prototypes, on labels with known answers, and the scripts that print them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from analysis.measures.features import fidelity
 from analysis.measures.quality import captured_and_tad, entropy_bits, evaluate
 
 
@@ -50,3 +52,21 @@ def test_reconstruction_script(trained):
     assert numbers["own"]["psnr"] == pytest.approx(expected, abs=1e-3)
     assert numbers["own"]["psnr"] > numbers["random"]["psnr"] and set(numbers["fixed"]) == {"psnr", "ssim"}
     assert Image.open(folder / "reconstruct.png").width > 300
+
+
+def test_fidelity_of_known_points():
+    line = np.arange(20.0)[:, None] @ np.ones((1, 2))
+    same = fidelity(line, line + 1e-3, 2)
+    assert same["precision"] == same["recall"] == same["coverage"] == 1
+    far = fidelity(line, line + 100, 2)
+    assert set(far.values()) == {0.0}
+    half = fidelity(line, np.concatenate([line[:10], line[:10] + 500]) + 1e-3, 2)  # half the points are nowhere, half the data are not met
+    assert half["precision"] == 0.5 and 0.4 < half["coverage"] < 0.7 and 0.4 < half["density"] < 0.7
+
+
+def test_frechet_distance_without_inception(trained):
+    pytest.importorskip("efficientnet_lite_pytorch", reason="optional extra [features]")
+    done = trained.run("analysis/evaluation/fid.py", "--features", "efficientnet-lite0", "--limit", 8, "--device", "cpu")
+    assert "Frechet distance (EfficientNet-lite0)" in done.stdout and "FID" not in done.stdout.split("images a side")[0].replace("/FID/", "")
+    numbers = json.loads(Path(done.stdout.split("protocol: ")[1].strip()).read_text())
+    assert numbers["frechet_distance"] > 0 and numbers["dims"] == 1280 and 0 <= numbers["precision"] <= 1

@@ -455,6 +455,8 @@ def test_a_published_run_works_in_place(with_release):
     for script, extra in (
         ("analysis/interpretability/visualize_prototype.py", ["--num_samples", 2, "--steps", 3, "--prototypes", "1,2"]),
         ("analysis/manipulation/manipulate.py", ["--steps", 3, "--set", "1=max", "--images", "0"]),
+        ("analysis/interpretability/information.py", ["--num_samples", 50, "--prototypes", "0,2"]),
+        ("analysis/interpretability/trace_emergence.py", ["--num_samples", 2, "--steps", 3, "--prototypes", "1,2", "--draws", 50]),
         ("train/conditional_sampling.py", ["--steps", 3, "--total_gen_num", 2]),
         ("train/unconditional_sampling.py", ["--steps", 3, "--total_gen_num", 2]),
     ):

@@ -1,12 +1,15 @@
-"""What this machine allows, from a few timed steps of the very training: the number format, and how many steps a budget of minutes holds."""
+"""What this machine allows, from a few timed steps of the very training: number and memory formats, and the steps in a budget of minutes."""
 
 import time
 from collections.abc import Callable
 
+import numpy as np
+
 from train.config import Config
+from train.distributed import broadcast
 from train.loop import Trainer
 
-TIMED_STEPS = 6  # after two of warm-up
+TIMED_STEPS, TIMED_SECONDS = 8, 1.0  # at most, but one step at least
 PREPARATION = 0.4  # of a budget at most, for the steps in which encoder and decoder learn alone
 RESERVE = 0.05  # of a budget, for checkpoints and samples
 ENDLESS = 10**9  # steps of a trial, so that its learning rates do not end
@@ -19,21 +22,30 @@ def with_training(config: Config, **changes) -> Config:
 
 
 def step_seconds(trainer: Trainer, step: int) -> float:
-    """Mean time of one training step from that step on. The trainer is spoilt by it."""
+    """Time of one training step from that step on: the fastest of a few, since other load comes and goes. The trainer is spoilt by it."""
+
+    def timed() -> float:
+        start = time.perf_counter()
+        trainer._train_step()[0].item()  # waits for the device
+        return time.perf_counter() - start
+
     trainer.step = step
-    for number in range(2 + TIMED_STEPS):
-        if number == 2:
-            start = time.perf_counter()
-        trainer._train_step()
-    return (time.perf_counter() - start) / TIMED_STEPS
+    timed()
+    count = min(TIMED_STEPS, 1 + int(TIMED_SECONDS / timed()))
+    return min(timed() for _ in range(broadcast(count, trainer.world)))
 
 
-def faster_precision(config: Config, make_trainer: MakeTrainer) -> str:
-    """float32 or bfloat16, whichever takes less time for a step of this network at its batch."""
-    first = config.train.encoder_steps + config.train.decoder_steps
-    trials = {name: with_training(config, precision=name, minutes=None, epochs=None, steps=ENDLESS) for name in ("float32", "bfloat16")}
-    seconds = {name: step_seconds(make_trainer(trial), first) for name, trial in trials.items()}
-    return min(seconds, key=seconds.get)
+def fastest_formats(config: Config, make_trainer: MakeTrainer) -> dict[str, str]:
+    """The number and memory formats left at auto, whichever take least time for a step of this network at its batch."""
+    train, first = config.train, config.train.encoder_steps + config.train.decoder_steps
+    precisions = ("float32", "bfloat16") if train.precision == "auto" else (train.precision,)
+    formats = ("channels_last", "contiguous") if train.memory_format == "auto" else (train.memory_format,)
+    choices = [{"precision": precision, "memory_format": layout} for precision in precisions for layout in formats]
+    if len(choices) == 1:
+        return choices[0]
+    trial = {"minutes": None, "epochs": None, "steps": ENDLESS, "compile": False}
+    seconds = [step_seconds(make_trainer(with_training(config, **trial, **choice)), first) for choice in choices]
+    return choices[int(np.argmin(seconds))]
 
 
 def budget_steps(config: Config, make_trainer: MakeTrainer) -> dict[str, int]:

@@ -4,6 +4,7 @@ from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
 from models.reconstruction import ScoreDecoder
 from models.schedule import LinearSchedule
+from models.score_reader import ScoreReader
 from models.unet import UNet
 from train.config import Config
 
@@ -47,4 +48,5 @@ def build_model(config: Config) -> Patronus:
         model.standardise_scores,
         ScoreDecoder(condition, config.data.channels, config.data.image_size) if model.residual else None,
         model.masked,
+        ScoreReader(config.data.channels, encoder.prototypes) if model.reader else None,
     )

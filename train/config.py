@@ -79,6 +79,7 @@ class ModelConfig(Section):
     formulation: Literal["edm", "eps"] = "edm"  # eps: the published one, on the linear schedule
     residual: bool = False  # edm: a small decoder estimates the image from s, the U-Net works on what it leaves
     masked: bool = False  # answers for any subset of the scores; the others may be hidden
+    reader: bool = False  # masked: hidden scores are read off the noisy image as far as its noise allows
     sigma_data: Annotated[float, Field(gt=0)] = 0.5  # edm: deviation of the images, or of what the decoder leaves of them
     sigma_skip: Annotated[float, Field(gt=0)] = 0.5  # edm: below it the network predicts noise, above it the image
     sigma_max: Annotated[float, Field(gt=1)] = 80.0  # edm: the highest noise level
@@ -103,6 +104,8 @@ class ModelConfig(Section):
             raise ValueError(f"base_channels {self.base_channels} must divide by the 8 groups of GroupNorm")
         if self.formulation == "eps" and (self.residual or self.masked):
             raise ValueError("residual and masked belong to formulation edm; the published one has neither")
+        if self.reader and not self.masked:
+            raise ValueError("reader reads hidden scores, so it needs masked: true")
         return self
 
 
@@ -154,6 +157,8 @@ class TrainConfig(Section):
     noise: NoiseConfig = NoiseConfig()
     mask: MaskConfig = MaskConfig()
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"  # both are timed on a CPU, where the faster depends on the processor
+    compile: bool = False  # the denoising network by torch.compile
     seed: Natural = 0
     checkpoint_every: Positive = 500
     samples_every: Positive = 1000

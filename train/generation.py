@@ -11,6 +11,7 @@ from train.errors import UserError
 
 SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral"]
 SAMPLES_DIR = RECORDS_DIR / "FID"
+LATENT_STEPS = 18  # at least
 LATENT_SEEDS = 2**32  # added to an image's seed for its scores, so that they do not share their noise with its pixels
 
 
@@ -31,7 +32,7 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
     parser.add_argument("--total_gen_num", type=int, default=10000, help="number of images (default: 10000)")
     parser.add_argument("--sampler", choices=SAMPLERS, help="default: heun, which calls the network twice a step; ancestral where --eta is given")
-    parser.add_argument("--steps", type=int, default=18, help="steps of the sampler (default: 18)")
+    parser.add_argument("--steps", type=int, default=18, help="steps of the sampler; 1 previews E[x0 | s] (default: 18)")
     parser.add_argument("--eta", type=float, help="of the ancestral sampler: 0 is DDIM, 1 is DDPM (default: 1)")
     parser.add_argument("--batch", type=int, default=250, help="images sampled together (default: 250)")
     parser.add_argument("--seed", type=int, default=0, help="image i has seed SEED + i (default: 0)")
@@ -42,7 +43,7 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
 
 def parse_sampling(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Sampling]:
     args = parser.parse_args()
-    for option, least in (("total_gen_num", 1), ("batch", 1), ("steps", 2), ("seed", 0)):
+    for option, least in (("total_gen_num", 1), ("batch", 1), ("steps", 1), ("seed", 0)):
         if getattr(args, option) < least:
             parser.error(f"--{option} must be at least {least}")
     if args.sampler is None:
@@ -167,8 +168,9 @@ def unconditional_scores(latent, sampling: Sampling, device) -> Callable:
     """Image number -> scores sampled from the latent model by the same sampler, one seed an image."""
     from models.samplers import SeededNoise, sample
 
-    # in the published formulation the latent model has fewer timesteps than the image model
-    steps = min(sampling.steps, latent.schedule.timesteps) if latent.schedule is not None else sampling.steps
+    # scores cost little and take their steps even in a preview; in the published formulation they have fewer timesteps than images
+    steps = max(sampling.steps, LATENT_STEPS)
+    steps = min(steps, latent.schedule.timesteps) if latent.schedule is not None else steps
     sigmas = latent.sigmas(steps)
 
     def scores_of(numbers):

@@ -9,9 +9,10 @@ from PIL import Image
 from torch import Tensor
 
 
-def to_tensor(pixels: np.ndarray) -> Tensor:
-    """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1]."""
-    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
+    """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1], on the device where they are."""
+    pixels = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))
+    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def to_uint8(x: Tensor) -> np.ndarray:

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import resource
 import signal
 import sys
 import time
@@ -18,7 +19,7 @@ from tqdm import tqdm
 
 from models.denoiser import expand
 from models.losses import distinctness, spread, squared_error
-from models.patronus import HIDDEN, Patronus
+from models.patronus import HIDDEN, Guess, Patronus
 from models.samplers import SeededNoise, heun
 from train.config import INIT_IMAGES, Config
 from train.data.dataset import ImageSet
@@ -28,6 +29,7 @@ from train.images import grid, replace_file, save_png, to_tensor, to_uint8
 from train.runs import save_checkpoint
 
 SAMPLE_COLUMNS = 8
+SIGNALS_EVERY = 10  # steps, of several processes
 
 
 def total_steps(config: Config, images: int) -> int:
@@ -78,12 +80,17 @@ def ema_decay(highest: float, step: int) -> float:
     return min(highest, (1 + step) / (10 + step))
 
 
-def draw_shown(config: Config, count: int, generator: torch.Generator) -> Tensor:
-    """Which scores each image of a global batch shows: bool (count, m)."""
+def draw_shown(config: Config, count: int, generator: torch.Generator, hiding: bool) -> Tensor:
+    """Which scores each image of a global batch shows: bool (count, m). Of an image that hides some, a share drawn log-uniformly from 1 / m to 1 is
+    either all that it shows or all that it hides, since what is asked later is mostly about one score alone or about all but a few.
+
+    hiding: every image hides some, not only train.mask.share of them.
+    """
     scores, mask = config.model.encoder.prototypes, config.train.mask
-    hiding = torch.rand(count, 1, generator=generator) < (mask.share if config.model.masked else 0.0)
-    share = torch.rand(count, 1, generator=generator) * (torch.rand(count, 1, generator=generator) >= mask.empty)
-    return ~hiding | (torch.rand(count, scores, generator=generator) < share)
+    hidden = torch.rand(count, 1, generator=generator) < (1.0 if hiding else mask.share) * config.model.masked
+    chosen = torch.rand(count, scores, generator=generator) < scores ** -torch.rand(count, 1, generator=generator)
+    shown = chosen ^ (torch.rand(count, 1, generator=generator) < 0.5)
+    return ~hidden | (shown & (torch.rand(count, 1, generator=generator) >= mask.empty))
 
 
 def draw_sigmas(config: Config, model: Patronus, count: int, generator: torch.Generator, complete: Tensor) -> Tensor:
@@ -111,6 +118,25 @@ def initialise(model: Patronus, config: Config, train: ImageSet, device: torch.d
         raise UserError(f"model.encoder.prototypes: {error} of {len(chosen)} images") from None
 
 
+def peak_memory(device: torch.device) -> float:
+    """The most that this process has held so far, in GB: of the GPU's memory where it trains there, else of the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
+def draw_losses(folder: Path) -> Path:
+    """loss.png from metrics.jsonl."""
+    from matplotlib.figure import Figure  # slow to import, and not needed before
+
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([row["step"] for row in rows], [row["loss"] for row in rows], linewidth=0.8)
+    axis.set(xlabel="step", ylabel="loss", yscale="log")
+    return replace_file(folder / "loss.png", lambda file: figure.savefig(file, dpi=120))
+
+
 class TrainingLoss(nn.Module):
     """Images and noise -> the loss of one batch, as one module so that DDP sees a single forward."""
 
@@ -119,22 +145,31 @@ class TrainingLoss(nn.Module):
         self.model, self.train_config = model, config.train
 
     def forward(self, x0: Tensor, phase: str, shown: Tensor, *noise: Tensor) -> Tensor:
-        """x0 (B, C, H, W), shown (B, m) bool; noise: that of the scores (B, m), nothing, or sigma (B,) and that of the images -> scalar."""
+        """x0 (B, C, H, W), shown (B, m) bool -> scalar. noise: that of the scores (B, m) in the encoder's phase, else sigma (B,), that of the
+        images, and for which of them the decoder has nothing to read (B, 1)."""
         config, model = self.train_config, self.model
         s = model.score(x0)  # (B, m)
         seen = s + noise[0] if phase == "encoder" else s
         if model.standardiser is not None and s.requires_grad:
             model.standardiser.update(seen.detach())
         seen = torch.where(shown, seen, HIDDEN) if model.masked else seen
-        if phase != "denoiser":
+        if phase == "encoder":
             loss = squared_error(model.estimate(seen) - x0, config.detail).mean()
-            if config.spread and phase == "encoder":
+            if config.spread:
                 loss = loss + config.spread * spread(gather(s))
         else:
-            sigma, pixels = noise
-            error = model.denoise(x0 + expand(sigma, x0) * pixels, sigma, seen) - x0
-            weight = model.loss_weight(sigma) * torch.where(shown.all(1), 1.0, config.mask.weight)  # (B,)
-            loss = (weight * squared_error(error, config.detail)).mean()
+            sigma, pixels, blind = noise
+            z = x0 + expand(sigma, x0) * pixels
+            guess = model.read(z, sigma)
+            given = guess and Guess(guess.scores.detach(), guess.trust)
+            if phase == "decoder":
+                given = given and Guess(*(part.masked_fill(blind, 0.0) for part in given))
+                loss = squared_error(model.estimate(seen, given) - x0, config.detail).mean()
+            else:
+                weight = model.loss_weight(sigma) * torch.where(shown.all(1), 1.0, config.mask.weight)  # (B,)
+                loss = (weight * squared_error(model.denoise(z, sigma, seen, given) - x0, config.detail)).mean()
+            if guess is not None:
+                loss = loss + (guess.scores - model.standardised(s).detach()).square().mean()
         if config.distinct_weight:
             loss = loss + config.distinct_weight * distinctness(model.encoder.prototypes, config.distinct_margin)
         return loss
@@ -217,12 +252,13 @@ class Trainer:
             raise UserError(f"{first}: must be fewer together than the {self.steps} steps of the training")
         if state is not None and "decoder" in state:
             raise UserError("this run was begun by an earlier version of Patronus; it can be used, and trained on with --init_from")
-        self.model = model.to(device, memory_format=torch.channels_last).train()
+        self.memory_format = torch.contiguous_format if config.train.memory_format == "contiguous" else torch.channels_last
+        self.model = model.to(device, memory_format=self.memory_format).train()
         if state is None and fresh:
             initialise(model, config, train, device)
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema else None
         learnt = [self.model.encoder, *([self.model.decoder] if self.model.decoder else [])]
-        groups = [learnt, [self.model.unet]]
+        groups = [learnt, [self.model.unet, *([self.model.reader] if self.model.reader else [])]]
         self.optimizer = torch.optim.AdamW(
             [{"params": [p for module in group for p in module.parameters()]} for group in groups],
             lr=config.train.lr,
@@ -231,9 +267,11 @@ class Trainer:
         )
         self.dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(config.train.precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
-        self.step = 0
+        self.step, self.ahead = 0, None  # the next step's images, on a GPU
         if state is not None:
             self._restore(state)
+        if config.train.compile:
+            self.model.unet.compile()
         loss = TrainingLoss(self.model, config)
         # encoder and U-Net take turns, so each leaves parameters unused; buffers are kept equal by the standardiser itself
         self.loss = DistributedDataParallel(loss, find_unused_parameters=True, broadcast_buffers=False) if world > 1 else loss
@@ -266,24 +304,35 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
         }
 
-    def _draw(self, generator: torch.Generator, phase: str) -> tuple[Tensor, ...]:
-        """What a step draws for its global batch: the scores shown, then the scores' noise, or the images' noise levels and noise."""
-        count = self.batch_size(self.step)
-        shown = draw_shown(self.config, count, generator)
+    def _draw(self, step: int) -> tuple[Tensor, ...]:
+        """What a step draws for its global batch: the scores shown, then what TrainingLoss takes as noise."""
+        generator = torch.Generator().manual_seed((self.config.train.seed << 32) + step)
+        count, scores, phase = self.batch_size(step), self.config.model.encoder.prototypes, phase_of(self.config, step, self.steps).name
         if phase == "encoder":
-            return torch.ones_like(shown), self.config.train.score_noise * torch.randn(shown.shape, generator=generator)
-        if phase == "decoder":
-            return (shown,)
-        sigmas = draw_sigmas(self.config, self.model, count, generator, shown.all(1))
-        return shown, sigmas, torch.randn((count, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
+            return torch.ones(count, scores, dtype=torch.bool), self.config.train.score_noise * torch.randn(count, scores, generator=generator)
+        shown = draw_shown(self.config, count, generator, hiding=phase == "decoder")
+        complete = shown.all(1) & (phase == "denoiser")
+        sigmas = draw_sigmas(self.config, self.model, count, generator, complete)
+        pixels = torch.randn((count, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
+        return shown, sigmas, pixels, torch.rand(count, 1, generator=generator) < 0.5
 
-    def _train_step(self) -> tuple[float, float]:
-        """One optimiser step on the global batch; returns this process's mean loss and the gradient's norm."""
+    def _inputs(self, step: int) -> list[list[Tensor]]:
+        """This process's part of a step, one list a forward pass: uint8 images (n, H, W, C), scores shown, noise. Copied to a GPU without waiting."""
+        config = self.config.train
+        indices = batch_indices(config.seed, step, self.batch_size(step), len(self.data))
+        # how far scores spread is a matter of the whole batch, and batches without the denoiser are small
+        accumulate = config.accumulate if phase_of(self.config, step, self.steps).name == "denoiser" else 1
+        pieces, drawn = np.array_split(np.arange(len(indices)), self.world * accumulate)[self.rank :: self.world], self._draw(step)
+        parts = [[torch.from_numpy(np.array(self.data.pixels[indices[piece]])), *(values[piece] for values in drawn)] for piece in pieces]
+        if self.device.type == "cuda":
+            parts = [[values.pin_memory() for values in part] for part in parts]
+        return [[values.to(self.device, non_blocking=True) for values in part] for part in parts]
+
+    def _train_step(self) -> tuple[Tensor, Tensor]:
+        """One optimiser step on the global batch; this process's mean loss and the gradient's norm, left on the device so that nothing waits."""
         config, step = self.config.train, self.step
-        count = self.batch_size(step)
-        indices = batch_indices(config.seed, step, count, len(self.data))
         phase = phase_of(self.config, step, self.steps).name
-        noise = self._draw(torch.Generator().manual_seed((config.seed << 32) + step), phase)
+        parts = self.ahead[1] if self.ahead and self.ahead[0] == step else self._inputs(step)
         torch.manual_seed((config.seed << 32) + step * self.world + self.rank)  # dropout
         rate = learning_rate(self.config, step, self.steps)
         self.optimizer.param_groups[0]["lr"] = rate * (config.encoder_lr_scale if phase == "denoiser" else 1.0)
@@ -294,29 +343,37 @@ class Trainer:
         if self.model.decoder is not None:
             self.model.decoder.requires_grad_(phase != "denoiser" or moving)
 
-        accumulate = config.accumulate if phase == "denoiser" else 1  # how far scores spread is a matter of the whole batch, and these are small
-        pieces = np.array_split(np.arange(count), self.world * accumulate)[self.rank :: self.world]
-        total = 0.0
-        for number, piece in enumerate(pieces):
-            x0 = to_tensor(self.data.pixels[indices[piece]]).to(self.device).contiguous(memory_format=torch.channels_last)
-            inputs = x0, phase, *(values[piece].to(self.device) for values in noise)
+        total = torch.zeros((), device=self.device)
+        for number, (pixels, *drawn) in enumerate(parts):
+            x0 = to_tensor(pixels).contiguous(memory_format=self.memory_format)
             if self.world > 1:
-                self.loss.require_backward_grad_sync = number == len(pieces) - 1
+                self.loss.require_backward_grad_sync = number == len(parts) - 1
             with torch.autocast(self.device.type, self.dtype or torch.bfloat16, enabled=self.dtype is not None):
-                loss = self.loss(*inputs) / len(pieces)
+                loss = self.loss(x0, phase, *drawn) / len(parts)
             self.scaler.scale(loss).backward()
-            total += loss.item()
+            total += loss.detach()
+        if self.device.type == "cuda" and step + 1 < self.steps:
+            self.ahead = step + 1, self._inputs(step + 1)
         self.scaler.unscale_(self.optimizer)
         trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = nn.utils.clip_grad_norm_(trained, config.clip or math.inf).item()
-        if not math.isfinite(total) or (not math.isfinite(norm) and not self.scaler.is_enabled()):
-            ids = listed((self.data.ids[i] for i in indices), 200)
-            raise UserError(f"step {step}: the loss ({total}) or its gradient ({norm}) is not finite; the last checkpoint is kept. Batch: {ids}")
+        norm = nn.utils.clip_grad_norm_(trained, config.clip or math.inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._average()
         self.step += 1
         return total, norm
+
+    def _read(self, waiting: list[tuple[int, Tensor, Tensor]]) -> tuple[float, float]:
+        """The mean loss and the last norm of steps whose results nobody has looked at yet. Raises UserError where one is not finite."""
+        losses, norms = (torch.stack(values).float().cpu() for values in list(zip(*waiting))[1:])
+        wrong = ~losses.isfinite() | (~norms.isfinite() & (not self.scaler.is_enabled()))
+        if wrong.any():
+            first = int(wrong.int().argmax())
+            step, loss, norm = waiting[first][0], losses[first].item(), norms[first].item()
+            indices = batch_indices(self.config.train.seed, step, self.batch_size(step), len(self.data))
+            ids = listed((self.data.ids[i] for i in indices), 200)
+            raise UserError(f"step {step}: the loss ({loss}) or its gradient ({norm}) is not finite; the last checkpoint is kept. Batch: {ids}")
+        return losses.mean().item(), norms[-1].item()
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -331,15 +388,19 @@ class Trainer:
 
     @torch.no_grad()
     def save_samples(self, folder: Path, test: ImageSet) -> Path:
-        """Test images above what the model makes of their scores and fixed noise (18 Heun steps)."""
+        """Test images drawn at random above what the model makes of their scores and fixed noise (18 Heun steps); also as samples.png."""
         model = (self.ema or self.model).eval()
-        pixels = test.pixels[:SAMPLE_COLUMNS]
-        x0 = to_tensor(pixels).to(self.device).contiguous(memory_format=torch.channels_last)
+        # sets may stand in order of class
+        rows = np.sort(np.random.default_rng(self.config.train.seed).permutation(len(test))[:SAMPLE_COLUMNS])
+        pixels = test.pixels[rows]
+        x0 = to_tensor(pixels).to(self.device).contiguous(memory_format=self.memory_format)
         sigmas = model.sigmas(18)
         z = sigmas[0].float() * SeededNoise(range(len(x0)), x0.shape[1:], self.device)()
         made = to_uint8(heun(model.denoiser(model.score(x0)), z, sigmas))
         model.train()
-        return save_png(grid(np.concatenate([pixels, made]), len(x0)), folder / "samples" / f"step_{self.step:07d}.png")
+        rows = grid(np.concatenate([pixels, made]), len(x0))
+        save_png(rows, folder / "samples.png")
+        return save_png(rows, folder / "samples" / f"step_{self.step:07d}.png")
 
     def run(self, folder: Path, test: ImageSet) -> int | None:
         """Train to the end, or until a signal, whose number is returned. The checkpoint is saved either way."""
@@ -347,15 +408,18 @@ class Trainer:
         logger = Logger(folder, self.config, self.step) if self.rank == 0 else None
         every = 0.1 if sys.stderr.isatty() else 10.0  # seconds between redraws: a log file wants fewer
         bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=self.rank != 0, dynamic_ncols=True, mininterval=every)
-        losses, images, since = [], 0, time.perf_counter()
+        losses, images, since, waiting = [], 0, time.perf_counter(), []  # since the last line of the log; and results not looked at
         with interruptible() as received:
             while self.step < self.steps:
-                images += self.batch_size(self.step)
-                loss, norm = self._train_step()
-                losses.append(loss)
+                step = self.step
+                images += self.batch_size(step)
+                waiting.append((step, *self._train_step()))
                 bar.update()
-                last = self.step == self.steps
-                stop = mean_over_processes(torch.tensor(float(bool(received)), device=self.device), self.world).item() > 0
+                last, stop = self.step == self.steps, self._agreed(bool(received))
+                save = last or stop or self.step % config.checkpoint_every == 0
+                if save or self.step % config.log_every == 0:
+                    loss, norm = self._read(waiting)
+                    losses, waiting = [*losses, *[loss] * len(waiting)], []
                 if last or stop or self.step % config.log_every == 0:
                     mean = mean_over_processes(torch.tensor(float(np.mean(losses)), device=self.device), self.world).item()
                     speed = images / (time.perf_counter() - since)
@@ -363,15 +427,24 @@ class Trainer:
                     if logger:
                         rate = self.optimizer.param_groups[1]["lr"]
                         row = {"step": self.step, "images": self.images_seen(), "loss": mean, "lr": rate, "grad_norm": norm}
-                        logger.write(row | {"images_per_second": round(speed, 2)})
+                        logger.write(row | {"images_per_second": round(speed, 2), "peak_memory_gb": round(peak_memory(self.device), 3)})
                     losses, images, since = [], 0, time.perf_counter()
-                if self.rank == 0 and (last or stop or self.step % config.checkpoint_every == 0):
+                if self.rank == 0 and save:
                     save_checkpoint(folder, self.state())
                 denoising = phase_of(self.config, self.step, self.steps).name == "denoiser"
-                if self.rank == 0 and (last or (self.step % config.samples_every == 0 and denoising)):
+                if self.rank == 0 and (last or stop or (self.step % config.samples_every == 0 and denoising)):
                     self.save_samples(folder, test)
+                    draw_losses(folder)
                 if stop:
                     bar.close()
                     return received[0] if received else signal.SIGTERM
         bar.close()
         return None
+
+    def _agreed(self, received: bool) -> bool:
+        """Whether any process has received a signal, asked every few steps since an answer makes them wait for each other."""
+        if self.world == 1:
+            return received
+        if self.step % SIGNALS_EVERY and self.step != self.steps:
+            return False
+        return mean_over_processes(torch.tensor(float(received), device=self.device), self.world).item() > 0

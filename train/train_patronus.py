@@ -83,10 +83,10 @@ def main() -> None:
     import torch
 
     from train import distributed
-    from train.budget import budget_steps, faster_precision
+    from train.budget import budget_steps, fastest_formats
     from train.data.dataset import load_split
     from train.loop import Trainer
-    from train.precision import pick_precision
+    from train.precision import pick_memory_format, pick_precision
     from train.runs import new_run_folder
 
     device = distributed.pick_device(args.device)
@@ -100,8 +100,9 @@ def main() -> None:
             return Trainer(config, build_from(config, origin), train, device, rank, world, state, fresh=origin is None)
 
         config.train.precision = pick_precision(config.train.precision, device)
-        if config.train.precision == "auto":
-            config.train.precision = distributed.broadcast(faster_precision(config, make_trainer), world)
+        config.train.memory_format = pick_memory_format(config.train.memory_format, device)
+        formats = distributed.broadcast(fastest_formats(config, make_trainer), world)
+        config.train = config.train.model_copy(update=formats)
         if config.train.minutes:
             fitted = distributed.broadcast(budget_steps(config, make_trainer), world)
             if rank == 0:
@@ -113,7 +114,7 @@ def main() -> None:
         version = folder.name.removeprefix("version_")
         if rank == 0:
             parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
-            print(f"{config.name}: {len(train)} training images, {parameters:.1f} M parameters, {config.train.precision} on {device}")
+            print(f"{config.name}: {len(train)} training images, {parameters:.1f} M parameters, {', '.join(formats.values())} on {device}")
             print(f"run: {folder}")
         stopped_by = trainer.run(folder, test)
     finally:

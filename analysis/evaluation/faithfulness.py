@@ -5,6 +5,8 @@ no run has seen, with their true counterfactuals; other labelled sets go as far 
 
   pair, hit        on counterfactual pairs: it moves the right way (and by how many deviations); its best patch meets the attribute's true pixels
   region, inside   what it says, |E[x0 | s_k high] - E[x0 | s_k low]|, against the true region: correlation, and share of its mass inside
+  map              on single images: average precision of its information (beyond the others) for the attribute's pixels in that very image; beside
+                   it map_inside, the share of those bits inside, and the same of its information alone, its patch box, its gradient, and chance
   appears          set to its 99 % quantile (1 % where it speaks against the attribute) and regenerated from the image's own x_T: share of
                    images without the attribute in which a classifier sees it; vanishes: the other way round; side: share of others that change
   taken            rise of the score found in the result / rise commanded
@@ -20,7 +22,7 @@ from train.errors import run_script
 
 LEAST = 10  # test images with and without an attribute
 SHOWN = ("single", "untrained_single", "second", "latent", "untrained_latent", "pair", "hit", "hit_chance", "region", "inside", "appears", "vanishes")
-SHOWN += ("side", "taken")
+SHOWN += ("side", "taken", "map", "map_inside", "map_alone", "map_box", "map_gradient", "map_chance")
 
 
 def parse_args() -> argparse.Namespace:

@@ -1,9 +1,11 @@
-"""FID of generated images against real ones by pytorch-fid, with everything that makes the number comparable.
+"""FID of generated images against real ones by pytorch-fid, with everything that makes the number comparable; precision and recall beside it.
 
 Real images are exported once through the very transform of training, as PNG; both sides hold equally many images of one size. Without --images the
 newest samples of the run are judged (--kind says which), or conditional ones are made where there are none. Printed beside the FID: the
 counts and the floor, the same distance between two halves of the real images. The number is that of `python -m pytorch_fid A B` on the two
-folders named. The whole protocol goes to records/fid_scores/<dataset>_v<n>/.
+folders named. Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) are taken of the same features. Machines
+without Inception's weights use --features efficientnet-lite0, whose weights lie in a pip package: a Frechet distance too, but no FID, and comparable
+only to its like. The whole protocol goes to records/fid_scores/<dataset>_v<n>/.
 """
 
 import argparse
@@ -22,8 +24,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--kind", default="cond", choices=["cond", "uncond"], help="which of the run's samples (default: cond)")
     parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="the real images (default: test, the paper's choice)")
     parser.add_argument("--limit", type=int, default=MOST, help=f"at most so many images a side (default: {MOST})")
+    parser.add_argument("--features", default="inception", choices=["inception", "efficientnet-lite0"], help="default: inception, for FID")
     parser.add_argument("--dims", type=int, default=2048, choices=[64, 192, 768, 2048], help="Inception features (default: 2048, the usual FID)")
-    parser.add_argument("--batch", type=int, default=50, help="images a call of Inception (default: 50)")
+    parser.add_argument("--batch", type=int, default=50, help="images a call of the network (default: 50)")
     parser.add_argument("--inception-weights", metavar="FILE", help=f"{WEIGHTS}, for machines without a network")
     args = parser.parse_args()
     require(parser, args, limit=2, batch=1)
@@ -105,8 +108,34 @@ def frechet(a, b) -> float:
         return float(calculate_frechet_distance(*statistics[0], *statistics[1]))
 
 
-def protocol(args, run, folders: dict, checksum: str) -> dict:
-    """What has to be equal for two FIDs to be comparable."""
+def features_of(args, device):
+    """-> (function of a folder of PNGs to features (N, dims), what the distance of these features is called, their number, the weights' checksum)."""
+    if args.features == "inception":
+        from pytorch_fid.fid_score import get_activations
+
+        model, checksum = load_inception(args.inception_weights, args.dims, device)
+
+        def activations(folder):
+            files = sorted(folder.glob("*.png"))
+            return get_activations(files, model, min(args.batch, len(files)), args.dims, device, num_workers=0)
+
+        return activations, "FID", args.dims, checksum
+    import numpy as np
+    from PIL import Image
+
+    from analysis.measures.features import efficientnet_features, load_efficientnet
+
+    network, checksum = load_efficientnet(device)
+
+    def activations(folder):
+        pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in sorted(folder.glob("*.png"))])
+        return efficientnet_features(network, pixels, device, args.batch)
+
+    return activations, "Frechet distance (EfficientNet-lite0)", 1280, checksum
+
+
+def protocol(args, run, folders: dict, dims: int, checksum: str) -> dict:
+    """What has to be equal for two distances to be comparable."""
     import json
     from importlib.metadata import version
 
@@ -120,8 +149,9 @@ def protocol(args, run, folders: dict, checksum: str) -> dict:
         "folders": {name: str(folder) for name, folder in folders.items()},
         "real_split": args.split,
         "transform": f"training's own: PIL bicubic with antialiasing to {data.image_size}x{data.image_size}, {data.channels} channels, uint8, PNG",
-        "dims": args.dims,
-        "inception_weights_sha256": checksum,
+        "features": args.features,
+        "dims": dims,
+        "weights_sha256": checksum,
         "versions": {name: version(name) for name in ("torch", "torchvision", "pytorch-fid", "scipy", "numpy", "pillow")},
     }
 
@@ -129,37 +159,43 @@ def protocol(args, run, folders: dict, checksum: str) -> dict:
 def main() -> None:
     args = parse_args()
 
-    from pytorch_fid.fid_score import get_activations
-
     from analysis.drawing.results import save_json
+    from analysis.measures.features import NEIGHBOURS, fidelity
     from analysis.measures.fid_folders import check_images, exactly, export_real
     from train.data.dataset import load_split
 
     run, device = open_run(args)
-    model, checksum = load_inception(args.inception_weights, args.dims, device)
+    features, title, dims, checksum = features_of(args, device)
     real = load_split(run.config.data, args.split)
     files = check_images(generated_folder(args, run, device, min(len(real), args.limit)), run.config.data)
     count = min(len(files), len(real), args.limit)
     if count < 4:
-        raise UserError(f"FID needs at least 4 images a side to be computed and {args.dims} to mean something, not {count}")
+        raise UserError(f"a distance needs at least 4 images a side to be computed and {dims} to mean something, not {count}")
     folders = {"generated": exactly(files, count), "real": export_real(real, count, run, args.split)}
     activations = {}
     for name, folder in folders.items():
         print(f"{name}: {count} images in {folder}")
-        activations[name] = get_activations(sorted(folder.glob("*.png")), model, min(args.batch, count), args.dims, device, num_workers=0)
-    fid, half = frechet(activations["generated"], activations["real"]), count // 2
+        activations[name] = features(folder)
+    distance, half = frechet(activations["generated"], activations["real"]), count // 2
     floor = frechet(activations["real"][0::2][:half], activations["real"][1::2][:half])
 
-    numbers = {"fid": fid, "images_a_side": count, "floor": floor, "images_a_side_of_floor": half}
-    name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{args.dims}.json"
-    file = save_json(results_folder("fid_scores", run) / name, numbers | protocol(args, run, folders, checksum))
-    print(f"FID {fid:.3f} from {count} images a side; floor {floor:.3f}, between two halves of the real images ({half} a side)")
-    if count < args.dims:
-        print(f"note: {args.dims} features need at least as many images a side; with {count} the number compares only to others of equal count")
+    numbers = {"fid" if title == "FID" else "frechet_distance": distance}
+    numbers |= {"images_a_side": count, "floor": floor, "images_a_side_of_floor": half}
+    print(f"{title} {distance:.3f} from {count} images a side; floor {floor:.3f}, between two halves of the real images ({half} a side)")
+    if count > NEIGHBOURS:
+        found = fidelity(activations["real"], activations["generated"])
+        numbers |= found
+        print(", ".join(f"{key} {value:.3f}" for key, value in found.items()) + f" ({NEIGHBOURS} neighbours)")
+    kind = "" if args.features == "inception" else "_efficientnet"
+    name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}.json"
+    file = save_json(results_folder("fid_scores", run) / name, numbers | protocol(args, run, folders, dims, checksum))
+    if count < dims:
+        print(f"note: {dims} features need at least as many images a side; with {count} the number compares only to others of equal count")
     if run.config.data.channels == 1:
         print("note: grey images are replicated to three channels on both sides; features learnt on colour photographs mean little on them")
-    dims = "" if args.dims == 2048 else f" --dims {args.dims}"
-    print(f"the same by hand: python -m pytorch_fid {folders['generated']} {folders['real']}{dims}")
+    if args.features == "inception":
+        option = "" if dims == 2048 else f" --dims {dims}"
+        print(f"the same by hand: python -m pytorch_fid {folders['generated']} {folders['real']}{option}")
     print(f"protocol: {file}")
 
 

@@ -1,10 +1,10 @@
 """When and where does a prototype appear while the model denoises? (Weng et al. 2026, Sec. 4.3)
 
-Images are generated from one x_T with their own scores s and with s', one prototype raised to its largest score in the test set. At every step
-the denoiser's estimate of x0 is encoded again. When it appears: s_k(x0-hat | s') - s_k(x0-hat | s) against the timestep, and the timestep at which
-its mean has risen by half. When it is decided: s' is used only down to some timestep and s after it, and the timestep is told by which half of the
-final effect is settled; a model whose scores say nearly everything shows a prototype at once and decides it later. Where: x0-hat and the prototype's
-similarity map along the way, as a strip and as an animation. Timesteps are those of the 1000-step linear schedule at the same noise level.
+When, in bits: a prototype's information spread over the noise levels (analysis/interpretability/information.py); its time is the level above which
+half of it lies, given with the interval of the middle half. Beside it the paper's curves: images are generated from one x_T with their own scores s
+and with s', one prototype raised to its largest score in the test set; at every step the denoiser's estimate of x0 is encoded again, and
+s_k(x0-hat | s') - s_k(x0-hat | s) is drawn, with the timestep at which its mean has risen by half. Where: the information's map at each level, and
+x0-hat along the way, as a strip and as an animation. Timesteps are those of the 1000-step linear schedule at the same noise level.
 Results go to records/trace_emergence/<dataset>_v<n>/.
 """
 
@@ -14,82 +14,90 @@ from analysis.script import add_edit_options, gesture_of, open_run, parse_images
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
-SWITCHES = 12  # timesteps at which s' gives way to s
-SWITCHED_IMAGES = 8
+MAP_NOISES = 2
+COUNT = 6  # prototypes where no regions are known
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
     add_edit_options(parser)
-    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the six that matter most, no two alike)")
-    parser.add_argument("--num_samples", type=int, default=16, help="test images of the curves (default: 16)")
+    text = "the best of each attribute where attributes have known regions, else the six that matter most, no two alike"
+    parser.add_argument("--prototypes", metavar="0,3,17", help=f"which prototypes (default: {text})")
+    parser.add_argument("--num_samples", type=int, default=16, help="test images of the paper's curves (default: 16)")
+    parser.add_argument("--draws", type=int, default=2000, help="draws of (test image, noise level, noise) for the information (default: 2000)")
     parser.add_argument("--images", metavar="ID", default="0", help="test image of the strip and the animation (default: 0)")
     args = parser.parse_args()
-    require(parser, args, steps=2, num_samples=2)
+    require(parser, args, steps=2, num_samples=2, draws=50)
     return args
 
 
-def emergence_table(run, test, scores, prototypes, t, rises, changes, switch_t, kept):
-    """One row a prototype, ordered by emergence (early, that is high t, first; then by when it is decided).
+def chosen_prototypes(text: str | None, run, test, scores) -> list[int]:
+    """What --prototypes asks for, else those whose regions are known, else those that matter most."""
+    from analysis.measures.faithfulness import best_candidates
+    from train.data.table import SOURCES
 
-    rises (K, T, n) at timesteps t; changes (K, n, H, W) in grey levels; kept (K, S) effects of s' down to timesteps switch_t.
-    """
+    if text is None and SOURCES[run.config.data.source].regions:
+        return list(dict.fromkeys(c.prototype for c in best_candidates(scores.numpy(), test.attributes)))
+    return prototypes_or_best(text, run, test, scores, COUNT)
+
+
+def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
+    """One row a prototype, ordered by emergence (early, that is much noise, first). rises (K, T, n) at timesteps t; changes (K, n, H, W)."""
     import numpy as np
     import pandas as pd
+    import torch
 
     from analysis.measures.auroc import best_attributes
     from analysis.measures.emergence import half_rise, spectral_centroid
+    from models.information import quantile_level
+    from models.schedule import LinearSchedule
     from train.data.table import SOURCES, resolve
 
-    rng = np.random.default_rng(0)
-    n = rises.shape[-1]
-    resampled = [rng.integers(0, n, n) for _ in range(200)]
+    answer, table = survey.alone or survey.beyond, pd.DataFrame(index=pd.Index(prototypes, name="prototype"))
+    table["bits"], table["error"] = answer.bits.total, answer.bits.error
+    for name, share in (("sigma", 0.5), ("sigma_first", 0.25), ("sigma_last", 0.75)):
+        table[name] = quantile_level(survey.levels, answer.bits.density, share)
+    table["t"] = LinearSchedule().timestep(torch.tensor(table["sigma"].to_numpy())).numpy()
+    table["half_rise_t"] = [half_rise(t, rise.mean(1)) for rise in rises]
+    table["rise"] = [float(rise[-1].mean()) for rise in rises]
+    table["frequency"] = [float(np.mean([spectral_centroid(image) for image in change])) for change in changes]
     attribute, auroc = best_attributes(scores.numpy(), test.attributes)
+    if len(test.attributes.columns):
+        table["attribute"], table["auroc"] = np.array(attribute)[prototypes], np.array(auroc)[prototypes]
     regions = SOURCES[run.config.data.source].regions
-    shares = resolve(regions)(run.config.data.image_size) if regions else {}
-    rows = []
-    for k, rise, change, effect in zip(prototypes, rises, changes, kept):
-        spread = np.array([half_rise(t, rise[:, chosen].mean(1)) for chosen in resampled])
-        rows.append(
-            {
-                "prototype": k,
-                "half_rise_t": half_rise(t, rise.mean(1)),
-                "deviation": float(np.std(spread[~np.isnan(spread)])) if not np.isnan(spread).all() else np.nan,
-                "half_decided_t": half_rise(switch_t, effect),
-                "rise": float(rise[-1].mean()),
-                "frequency": float(np.mean([spectral_centroid(image) for image in change])),
-                "changed_share": float((np.abs(change) > 8).mean()),
-            }
-        )
-        if len(test.attributes.columns):
-            rows[-1] |= {"attribute": attribute[k], "auroc": auroc[k]}
-        if shares:
-            rows[-1] |= {"region_share": shares[attribute[k]]}
-    return pd.DataFrame(rows).set_index("prototype").sort_values(["half_rise_t", "half_decided_t"], ascending=False)
+    if regions:
+        shares = resolve(regions)(run.config.data.image_size)
+        table["region_share"] = [shares[name] for name in table["attribute"]]
+    return table.sort_values("sigma", ascending=False)
 
 
-def draw_curves(table, curves: dict, t, kept: dict, switch_t, path):
-    """Above: when the raised score appears in x0-hat, mean and deviation over images; below: when it is decided."""
+def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
+    """Above: the density of information over the noise levels; below: when the raised score appears in x0-hat, mean and deviation."""
     from analysis.drawing.figures import plt, save_figure
 
-    figure, (appears, decided) = plt.subplots(2, 1, figsize=(7, 6.5), layout="constrained", sharex=True)
+    figure, (bits, appears) = plt.subplots(2, 1, figsize=(8, 6.5), layout="constrained", sharex=True)
     for colour, k in enumerate(table.index):
-        mean, deviation = curves[k].mean(1), curves[k].std(1)
+        style = {"color": f"C{colour % 10}", "linestyle": "-" if colour < 10 else "--"}
         about = f" {table.loc[k, 'attribute']} {table.loc[k, 'auroc']:.2f}" if "attribute" in table else ""
-        appears.plot(t, mean, color=f"C{colour}", label=f"{k}{about}, t = {table.loc[k, 'half_rise_t']:.0f}")
-        appears.fill_between(t, mean - deviation, mean + deviation, color=f"C{colour}", alpha=0.12, linewidth=0)
-        decided.plot(switch_t, kept[k], ".-", color=f"C{colour}", label=f"{k}, t = {table.loc[k, 'half_decided_t']:.0f}")
-    appears.invert_xaxis()
+        mass = densities[k].clip(0) / max(table.loc[k, "bits"], 1e-12)
+        first, middle, last = (table.loc[k, name] for name in ("sigma_first", "sigma", "sigma_last"))
+        bits.plot(sigmas, mass, label=f"{k}{about}, {middle:.2g} ({first:.2g} to {last:.2g})", **style)
+        bits.axvline(middle, linewidth=0.6, **style)
+        mean, deviation = curves[k].mean(1), curves[k].std(1)
+        appears.plot(levels, mean, label=f"{k}, t = {table.loc[k, 'half_rise_t']:.0f}", **style)
+        appears.fill_between(levels, mean - deviation, mean + deviation, color=style["color"], alpha=0.1, linewidth=0)
+    bits.set_xscale("log")
+    bits.set_xlim(max(sigmas[-1], levels[0]), sigmas[0])
+    bits.set_ylabel("share of its bits an e-fold of noise")
     appears.set_ylabel("rise of the score in x0-hat")
-    decided.set_ylabel("final rise, raised down to t only")
-    decided.set_xlabel("timestep (noise on the left)")
-    for axis, title in ((appears, "half risen at"), (decided, "half decided by")):
-        axis.legend(fontsize=7, title=f"prototype, {title}", title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    appears.set_xlabel("noise level (noise on the left)")
+    for axis, title in ((bits, "prototype, half of its bits above noise (middle half)"), (appears, "prototype, half risen at")):
+        axis.legend(fontsize=7, title=title, title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return save_figure(figure, path)
 
 
-def draw_frame(run, order, estimates: dict, t: float, step: int, limits: dict):
-    """x0-hat of one step with the best patch boxed, above the similarity map, one column a prototype."""
+def draw_frame(run, order, estimates: dict, maps: dict, sigma: float, step: int):
+    """x0-hat of one step with the best patch boxed, above the information's map at that level, one column a prototype."""
     import torch
 
     from analysis.drawing.figures import heat, panel, panels
@@ -101,29 +109,29 @@ def draw_frame(run, order, estimates: dict, t: float, step: int, limits: dict):
     figure, axes = panels(2, len(order))
     for column, k in enumerate(order):
         panel(axes[0, column], pixels[column], f"prototype {k}", patch_box(run.model, match, column, k, run.config.data.image_size))
-        heat(axes[1, column], limits[k][0][step], limits[k][1])
-    figure.suptitle(f"t = {t:.0f}", fontsize=9)
+        heat(axes[1, column], maps[k][step], maps[k].max())
+    figure.suptitle(f"noise level {sigma:.2g}", fontsize=9)
     return figure
 
 
-def draw_strip(run, order, estimates: dict, maps: dict, t, path):
-    """Along the way: x0-hat under the image's own scores, then for each prototype x0-hat and its similarity map."""
+def draw_strip(order, own, estimates: dict, maps: dict, sigmas, path):
+    """Along the way: x0-hat under the image's own scores, then for each prototype x0-hat and the map of its information at that level."""
     import numpy as np
 
     from analysis.drawing.figures import heat, panel, panels, save_figure
     from train.images import to_uint8
 
-    steps = np.linspace(0, len(t) - 1, min(STRIP, len(t))).round().astype(int)
+    steps = np.linspace(0, len(sigmas) - 1, min(STRIP, len(sigmas))).round().astype(int)
     figure, axes = panels(1 + 2 * len(order), len(steps), side=1.0)
     for column, step in enumerate(steps):
-        panel(axes[0, column], to_uint8(estimates[None][step][None])[0], f"t = {t[step]:.0f}")
+        panel(axes[0, column], to_uint8(own[step][None])[0], f"noise {sigmas[step]:.2g}")
         for line, k in enumerate(order):
             panel(axes[1 + 2 * line, column], to_uint8(estimates[k][step][None])[0])
-            heat(axes[2 + 2 * line, column], maps[k][0][step], maps[k][1])
+            heat(axes[2 + 2 * line, column], maps[k][step], maps[k].max())
     axes[0, 0].set_ylabel("own s", fontsize=7)
     for line, k in enumerate(order):
         axes[1 + 2 * line, 0].set_ylabel(f"raised {k}", fontsize=7)
-        axes[2 + 2 * line, 0].set_ylabel(f"where {k}", fontsize=7)
+        axes[2 + 2 * line, 0].set_ylabel(f"bits of {k}", fontsize=7)
     return save_figure(figure, path)
 
 
@@ -131,14 +139,14 @@ def main() -> None:
     args = parse_args()
 
     import numpy as np
-    import torch
     from scipy.stats import spearmanr
     from tqdm import tqdm
 
     from analysis.drawing.figures import rendered, save_animation
     from analysis.drawing.results import save_arrays, save_table
-    from analysis.edits import Encoding, encode_and_invert
-    from analysis.measures.emergence import switched_scores, trace_scores
+    from analysis.edits import encode_and_invert
+    from analysis.measures.emergence import trace_scores
+    from analysis.measures.information import image_maps, survey
     from models.schedule import LinearSchedule
     from train.data.dataset import load_split
     from train.images import to_tensor
@@ -150,46 +158,42 @@ def main() -> None:
     others = [row for row in range(min(args.num_samples, len(test))) if row != shown]
     rows = [shown, *others[: args.num_samples - 1]]
     scores = encode(run.model, test, device=device)
-    prototypes = prototypes_or_best(args.prototypes, run, test, scores, 6)
+    prototypes = chosen_prototypes(args.prototypes, run, test, scores)
+    found = survey(run.model, test, scores, prototypes, args.draws)
+
     encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows]).to(device), args.steps)
     gesture = gesture_of(args, run.model, scores)
     sigmas, base, own, plain = trace_scores(run, encoding, encoding.scores, gesture, 0)
-    t = LinearSchedule().timestep(sigmas).numpy()
-    grid = run.model.sigmas(args.steps)
-    cuts = sigmas[torch.linspace(0, len(sigmas) - 1, min(SWITCHES, len(sigmas))).round().long()]
-    switch_t, few = LinearSchedule().timestep(cuts).numpy(), slice(0, SWITCHED_IMAGES)
-    estimates, rises, changes, kept, maps = {None: own}, [], [], [], {}
+    t, x0 = LinearSchedule().timestep(sigmas).numpy(), to_tensor(test.pixels[[shown]]).to(device)
+    estimates, rises, changes, maps = {}, [], [], {}
     for k in tqdm(prototypes, desc="generating", unit="prototype", leave=False):
         raised = gesture.set(encoding.scores, [k], scores[:, k].max().item())
-        _, found, estimates[k], last = trace_scores(run, encoding, raised, gesture, 0)
-        rises.append((found[..., k] - base[..., k]).numpy())  # (T, n)
+        _, traced, estimates[k], last = trace_scores(run, encoding, raised, gesture, 0)
+        rises.append((traced[..., k] - base[..., k]).numpy())  # (T, n)
         changes.append(((last - plain).clamp(-2, 2).mean(1) * 127.5).cpu().numpy())  # (n, H, W)
-        with torch.no_grad():
-            final = switched_scores(run, Encoding(*(part[few] for part in encoding)), raised[few], gesture, grid, cuts, k)
-            kept.append((final - run.model.score(plain[few].clamp(-1, 1))[:, k].cpu()).mean(1).numpy())  # (S,)
-            closeness = run.model.encoder.similarities(estimates[k].clamp(-1, 1))[:, k]
-        closeness = (closeness - closeness.min()).cpu().numpy()  # (T, H', W')
-        maps[k] = (closeness, float(closeness.max()))
-    table = emergence_table(run, test, scores, prototypes, t, np.array(rises), np.array(changes), switch_t, kept)
+        maps[k] = image_maps(run.model, x0, encoding.scores[:1], k, scores, found.alone is not None, sigmas, MAP_NOISES)[:, 0]  # (T, H, W)
+    table = emergence_table(run, test, scores, prototypes, found, t, rises, changes)
 
     folder, order = results_folder("trace_emergence", run), list(table.index)
-    files = draw_curves(table, dict(zip(prototypes, rises)), t, dict(zip(prototypes, kept)), switch_t, folder / "emergence")
-    strip = draw_strip(run, order, estimates, maps, t, folder / "strip")
-    frames = [rendered(draw_frame(run, order, estimates, t[step], step, maps)) for step in tqdm(range(len(t)), desc="animation", leave=False)]
+    densities = dict(zip(prototypes, (found.alone or found.beyond).bits.density))
+    files = draw_curves(table, densities, found.levels.sigmas, dict(zip(prototypes, rises)), sigmas.numpy(), folder / "emergence")
+    strip = draw_strip(order, own, estimates, maps, sigmas.tolist(), folder / "strip")
+    frames = [
+        rendered(draw_frame(run, order, estimates, maps, level, step)) for step, level in enumerate(tqdm(sigmas.tolist(), "animation", leave=False))
+    ]
     animation = save_animation(frames, folder / "emergence.gif")
-    numbers = {"timestep": t, "sigma": sigmas.numpy(), "rises": np.array(rises), "switch_timestep": switch_t, "kept": np.array(kept)}
+    numbers = {"timestep": t, "sigma": sigmas.numpy(), "rises": np.array(rises), "maps": np.array([maps[k] for k in prototypes])}
+    numbers |= {"level": found.levels.sigmas, "density": np.array([densities[k] for k in prototypes])}
     arrays = save_arrays(folder / "emergence.npz", prototypes=prototypes, **numbers)
     csv = save_table(folder / "emergence.csv", table)
 
     print(table.round(3).to_string())
-    for when, name in (("half_rise_t", "appearance"), ("half_decided_t", "decision")):
-        risen = table.dropna(subset=when)
-        for column, meaning in (("frequency", "spatial frequency of the change"), ("region_share", "size of the attribute's region")):
-            if column in risen and len(risen) > 2 and risen[column].nunique() > 1 and risen[when].nunique() > 1:
-                rho, p = spearmanr(risen[when], risen[column])
-                print(f"Spearman of {name} (t) and {meaning}: {rho:+.2f} (p = {p:.2f}, {len(risen)} prototypes)")
-    if table["half_rise_t"].nunique() == 1:
-        print("every prototype is there from the first step on: these scores nearly determine the image, and the decisions tell them apart")
+    for column, meaning in (("region_share", "size of the attribute's region"), ("frequency", "spatial frequency of the change")):
+        if column in table and len(table) > 2 and table[column].nunique() > 1:
+            rho, p = spearmanr(table["sigma"], table[column])
+            print(f"Spearman of emergence (noise level) and {meaning}: {rho:+.2f} (p = {p:.2f}, {len(table)} prototypes)")
+    if len(set(table["half_rise_t"])) == 1:
+        print("in the paper's curves every prototype is there from the first step on: the bits tell them apart")
     print(f"curves: {files[0]}; strip: {strip[0]}; animation: {animation}; arrays: {arrays}; table: {csv}")
 
 

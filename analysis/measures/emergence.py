@@ -1,11 +1,10 @@
-"""When a prototype appears while the model denoises, and by when it is decided."""
+"""When a prototype appears in the estimates of x0 while the model denoises (Weng et al. 2026, Sec. 4.3)."""
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.edits import Encoding, Gesture, edit, guided
-from models.samplers import heun
+from analysis.edits import Encoding, Gesture, edit
 from train.runs import Run
 
 
@@ -46,17 +45,3 @@ def trace_scores(run: Run, encoding: Encoding, s: Tensor, gesture: Gesture, show
 
     last = edit(run.model, encoding, s, gesture, batch=len(s), trace=trace)
     return torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(shown), last
-
-
-def switched_scores(run: Run, encoding: Encoding, early: Tensor, gesture: Gesture, sigmas: Tensor, cuts: Tensor, prototype: int) -> Tensor:
-    """Score of a prototype in images edited to `early` (n, m) above the noise levels `cuts` (S,) and under their own scores below: (S, n)."""
-    count, n = len(cuts), len(early)
-    until = cuts.to(encoding.noise).repeat_interleave(n)[:, None, None, None]  # (S n, 1, 1, 1)
-    own = encoding.scores.repeat(count, 1)
-    before, after = guided(run.model, early.repeat(count, 1), own, gesture.guidance), run.model.denoiser(own)
-
-    def denoiser(z, sigma):
-        return torch.where(sigma[:, None, None, None] > until, before(z, sigma), after(z, sigma))
-
-    made = heun(denoiser, encoding.noise.repeat(count, 1, 1, 1), sigmas).clamp(-1, 1)
-    return run.model.score(made)[:, prototype].view(count, n).cpu()

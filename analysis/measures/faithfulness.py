@@ -9,12 +9,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 from tqdm import tqdm
 
 from analysis.edits import Gesture, edit, encode_and_invert, patch_box, says
 from analysis.measures.auroc import single_auroc
+from analysis.measures.information import image_maps
 from analysis.measures.readers import Reader
+from analysis.script import SIGMA_MIN
 from models.patronus import Patronus
 from train.data.dataset import ImageSet
 from train.data.table import SOURCES, resolve
@@ -24,6 +27,7 @@ from train.runs import Run
 LOW, HIGH = 0.01, 0.99  # quantiles of the scores that count as low and high
 FRESH = 1_000_003  # added to a run's data seed: faces that no run has seen
 NULLS = 3  # random prototypes an attribute
+MAPPED, MAP_LEVELS = 40, 8  # images and noise levels of maps of single images
 
 
 class Candidate(NamedTuple):
@@ -105,6 +109,40 @@ def region_measures(saying: np.ndarray, regions: np.ndarray) -> dict[str, float]
     correlation = 0.0 if flat else float(np.corrcoef(saying.ravel(), mean.ravel())[0, 1])
     mass = saying / max(saying.sum(), 1e-12)
     return {"region": correlation, "inside": float((mass * mean).sum()), "inside_chance": float(mean.mean())}
+
+
+def sensitivity_maps(model: Patronus, x0: Tensor, prototype: int) -> Tensor:
+    """How a score depends on each pixel: |d s_k / d x|, summed over channels: (B, C, H, W) -> (B, H, W)."""
+    with torch.enable_grad():
+        x0 = x0.clone().requires_grad_(True)
+        return torch.autograd.grad(model.score(x0)[:, prototype].sum(), x0)[0].abs().sum(1)
+
+
+def map_measures(model: Patronus, pairs: Pairs, candidate: Candidate, known: Tensor) -> dict[str, float]:
+    """Maps of single images, in which the prototype is high, against the region that the attribute rules in that very image.
+
+    map: average precision of the pixels of the information beyond the others, map_inside: share of those bits inside; map_alone: of the information
+    alone; map_box, map_gradient: of the patch box of the best match, of the score's gradient; map_chance: of any order of the pixels.
+    """
+    device, k = model.encoder.prototypes.device, candidate.prototype
+    kept = pairs.region.any((1, 2))
+    region = pairs.region[kept][:MAPPED]
+    pixels = (pairs.present if candidate.direction > 0 else pairs.absent)[kept][:MAPPED]
+    x0 = to_tensor(pixels).to(device)
+    with torch.no_grad():
+        match = model.encoder.match(x0)
+    sigmas = np.geomspace(SIGMA_MIN, model.sigma_max, MAP_LEVELS)
+    maps = {"map": image_maps(model, x0, match.scores, k, known, False, sigmas).sum(0)}
+    if model.masked:
+        maps["map_alone"] = image_maps(model, x0, match.scores, k, known, True, sigmas).sum(0)
+    boxes = np.zeros(region.shape)
+    for i, box in enumerate(boxes):
+        top, left, bottom, right = patch_box(model, match, i, k, region.shape[1])
+        box[top:bottom, left:right] = 1
+    maps |= {"map_box": boxes, "map_gradient": sensitivity_maps(model, x0, k).cpu().numpy()}
+    found = {name: np.mean([average_precision_score(r.ravel(), m.ravel()) for r, m in zip(region, lines)]) for name, lines in maps.items()}
+    inside = [(m * r).sum() / max(m.sum(), 1e-12) for r, m in zip(region, maps["map"])]
+    return {name: float(value) for name, value in found.items()} | {"map_inside": float(np.mean(inside)), "map_chance": float(region.mean())}
 
 
 @torch.no_grad()
@@ -205,6 +243,8 @@ class Court(NamedTuple):
             found |= pair_measures(self.model, self.pairs[name], candidate, self.scores[:, k].std().item())
             said = saying_map(self.model, [k], self.scores, self.shape)[0]
             found |= region_measures(said, self.pairs[name].region)
+            if edits:
+                found |= map_measures(self.model, self.pairs[name], candidate, self.scores)
         if edits and self.reader is not None:
             without, having = images_for_edits(name, self.pairs, self.test, self.count)
             others = exclusive_of(name, self.names, SOURCES[self.run.config.data.source])
@@ -214,7 +254,7 @@ class Court(NamedTuple):
 
 
 def against_random(court: Court, candidates: list, attributes, seed: int):
-    """Means over attributes and sets of random prototypes of every measure (of the first set for edits)."""
+    """Means over attributes and sets of random prototypes of every measure (of the first set for edits and maps of single images)."""
     rng, means = np.random.default_rng(seed), []
     for number in tqdm(range(NULLS), desc="random prototypes", unit="set", leave=False):
         drawn = random_candidates(candidates, court.scores.shape[1], rng)

@@ -2,7 +2,9 @@
 
 Mean squared difference, at every noise level, between the network and each training-free denoiser: on held-out noisy images, and along the network's
 own reverse trajectories. The network is given the scores of the held-out images; where a latent model exists, also sampled scores (network_latent,
-compared as one more denoiser). Writes compare.csv, the curves with the window sizes, and a grid of pictures.
+compared as one more denoiser). Where the network can hide scores, also what is told at each level, in bits an e-fold of noise: by s (the gap between
+the network that knows s and the one that knows nothing, see models/information.py), by patches of the training set (the squared error that they save
+beside the Gaussian denoiser's), and what the network leaves. Writes compare.csv, told.csv, the curves with the window sizes, and a grid of pictures.
 """
 
 import argparse
@@ -37,16 +39,57 @@ def latent_network(args, count: int, device):
     return run.model.denoiser(unconditional_scores(latent, Sampling(count, seed=args.seed), device)(range(count)))
 
 
+def nothing_known(args, count: int, device):
+    """The run's network with every score hidden; None where it cannot."""
+    import torch
+
+    from models.patronus import HIDDEN
+    from train.runs import load_run
+
+    if args.network_pkl:
+        return None
+    model = load_run(args.dataset, args.version_num, device).model
+    return model.denoiser(torch.full((count, len(model.encoder.prototypes)), HIDDEN, device=device)) if model.masked else None
+
+
+def told(outputs: dict, nothing, x0, sigma) -> dict:
+    """Bits an e-fold of noise of one level, the mean over images: outputs by name and `nothing`, like x0 (n, C, H, W); sigma (n,)."""
+    from models.information import gap
+
+    def bits(values):
+        return values.flatten(1).sum(1).mean().item()
+
+    best = min((name for name in outputs if name.startswith("pspc")), key=lambda name: (outputs[name] - x0).square().mean().item())
+    s = gap(nothing, outputs["network"], x0, sigma)
+    patches = gap(outputs["gaussian"], outputs[best], x0, sigma).errors
+    return {"s": bits(s.squared), "s_check": bits(s.errors), "patches": bits(patches), "left": bits(gap(outputs["network"], x0, x0, sigma).squared)}
+
+
 def differences(network, others: dict, z, sigma) -> tuple[dict, dict]:
     """-> (mean squared difference to the network by name, outputs by name)."""
     outputs = {"network": network(z, sigma)} | {name: denoiser(z, sigma) for name, denoiser in others.items()}
     return {name: (outputs[name] - outputs["network"]).square().mean().item() for name in others}, outputs
 
 
-def draw_curves(table, sizes, path):
+def draw_curves(table, sizes, bits, path):
+    """The differences on both kinds of images; where there is a table of bits, what is told at each level."""
     from analysis.drawing.figures import plt, save_figure
 
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained", sharey=True)
+    figure, axes = plt.subplots(1, 2 if bits is None else 3, figsize=(11 if bits is None else 16, 4), layout="constrained")
+    axes[1].sharey(axes[0])
+    if bits is not None:
+        names = {
+            "s": "s tells",
+            "s_check": "s tells, by squared errors",
+            "patches": "patches tell beyond the Gaussian",
+            "left": "left by the network",
+        }
+        for name, style in zip(names, ("-", ":", "-", "--")):
+            axes[2].plot(bits.index, bits[name].where(bits[name] > 0), style, marker=".", label=names[name])
+        axes[2].set(xscale="log", yscale="log", xlabel="sigma (noise on the left)", ylabel="bits an e-fold of noise")
+        axes[2].invert_xaxis()
+        axes[2].set_title("what is told at each level", fontsize=9)
+        axes[2].legend(fontsize=7)
     for axis, (kind, title) in zip(axes, (("noisy", "held-out noisy images"), ("trajectory", "the network's reverse trajectories"))):
         part = table[table["images"] == kind]
         for name, rows in part.groupby("denoiser", sort=False):
@@ -99,7 +142,7 @@ def main() -> None:
     others = {name: training_free(name, data, args, levels) for name in tqdm(names, desc="preparing", leave=False)}
     x0 = to_tensor(held_out.pixels[: args.n_samples]).to(device)
     with torch.no_grad():
-        network = network_of(args, device)(x0)
+        network, nothing = network_of(args, device)(x0), nothing_known(args, len(x0), device)
         latent = latent_network(args, len(x0), device)
     if latent is not None:
         others["network_latent"] = latent
@@ -108,7 +151,7 @@ def main() -> None:
     for index in range(len(levels) - 1):  # along the network's own way
         states.append(euler(network, states[-1], levels[index : index + 2]))
 
-    rows, kept = [], {}
+    rows, kept, bits = [], {}, []
     with torch.no_grad():
         for index, level in enumerate(tqdm(levels, desc="levels", unit="level")):
             seeds = [(args.seed * args.n_steps + index) * 2**20 + i for i in range(len(x0))]
@@ -118,10 +161,14 @@ def main() -> None:
                 rows += [{"images": kind, "sigma": level.item(), "denoiser": name, "difference": value} for name, value in found.items()]
                 if kind == "noisy":
                     kept[index] = {"noisy": z} | outputs
+                    if nothing is not None:
+                        sigma = level.to(z).expand(len(z))
+                        bits.append({"sigma": level.item()} | told(outputs, nothing(z, sigma), x0, sigma))
     table = pd.DataFrame(rows)
     folder = results_dir(args, "compare")
     file = save_table(folder / "compare.csv", table.set_index(["images", "sigma", "denoiser"]))
-    files = draw_curves(table, sizes, folder / "compare")
+    bits = pd.DataFrame(bits).set_index("sigma") if bits else None
+    files = draw_curves(table, sizes, bits, folder / "compare")
     shown = torch.linspace(0, len(levels) - 1, min(SHOWN + 2, len(levels))).round().int().tolist()[1:-1] or [0]
     labels = list(kept[shown[0]])
     figure, _ = picture_rows(
@@ -132,6 +179,10 @@ def main() -> None:
     wide = table.pivot(index=["images", "sigma"], columns="denoiser", values="difference").sort_index(ascending=[True, False])
     print(wide[[name for name in others]].map(lambda value: f"{value:.2e}").to_string())
     print(conclusion(table))
+    if bits is not None:
+        print("bits an e-fold of noise:")
+        print(bits.round(2).to_string())
+        print(f"what is told: {save_table(folder / 'told.csv', bits)}")
     print(f"table: {file}; curves: {files[0]}; pictures: {pictures[0]}")
 
 

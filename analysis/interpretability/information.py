@@ -1,0 +1,152 @@
+"""What is every prototype worth, where does it tell, and when? In bits, measured with the denoiser itself.
+
+The bits that a condition c gives about the image seen through noise sigma_min: 1 / ln 2 times the integral over ln sigma of
+E |D(z, sigma; c) - D(z, sigma)|^2 / sigma^2 (Guo, Shamai and Verdu 2005; Kong et al. 2024), which splits over pixels (where) and noise levels (when).
+Of every prototype alone (its score shown, all others hidden, against nothing), beyond the others (all against all but it), and of all together. The
+same by the difference of squared errors stands beside it ("check"): where that is far smaller, the denoiser errs and the score says less than it
+seems. Runs that cannot hide scores, as the published ones, are asked beyond the others alone, the score set to its most probable value given them.
+Results go to records/information/<dataset>_v<n>/.
+"""
+
+import argparse
+
+from analysis.script import SIGMA_MIN, open_run, parse_prototypes, require, results_folder, run_parser
+from train.errors import UserError, run_script
+
+ROWS = 8  # prototypes in the figure
+EXAMPLES = 2  # images beside each
+STACKED = 12
+MAP_NOISES = 2
+
+
+def parse_args() -> argparse.Namespace:
+    parser = run_parser(__doc__, steps=None)
+    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: all)")
+    parser.add_argument("--num_samples", type=int, default=600, help="draws of (test image, noise level, noise) (default: 600)")
+    parser.add_argument("--sigma_min", type=float, default=SIGMA_MIN, help=f"noise through which the image is seen (default: {SIGMA_MIN})")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    args = parser.parse_args()
+    require(parser, args, num_samples=50, seed=0)
+    return args
+
+
+def bits_table(survey, prototypes: list[int], test, scores):
+    """One row a prototype, most bits first."""
+    import numpy as np
+    import pandas as pd
+
+    from analysis.measures.auroc import best_attributes
+    from models.information import quantile_level
+
+    table = pd.DataFrame(index=pd.Index(prototypes, name="prototype"))
+    answers = {"alone": survey.alone, "beyond": survey.beyond}
+    for name, answer in answers.items():
+        if answer is None:
+            continue
+        bits, density = answer.bits, answer.bits.density
+        table[name], table[f"{name}_low"], table[f"{name}_high"] = bits.total, bits.total - 1.96 * bits.error, bits.total + 1.96 * bits.error
+        table[f"{name}_error"], table[f"{name}_check"] = bits.error, answer.check.total
+        for column, share in ((f"{name}_sigma", 0.5), (f"{name}_sigma_first", 0.25), (f"{name}_sigma_last", 0.75)):
+            table[column] = quantile_level(survey.levels, density, share)
+    if len(test.attributes.columns):
+        names, auroc = best_attributes(scores.numpy(), test.attributes)
+        table["attribute"], table["auroc"] = np.array(names)[prototypes], np.array(auroc)[prototypes]
+    return table.sort_values("alone" if survey.alone else "beyond", ascending=False)
+
+
+def summary_of(survey, table) -> list[str]:
+    """What the sums say beside the total."""
+    low, high = (f"{v:.3g}" for v in (survey.levels.sigmas[0], survey.levels.sigmas[-1]))
+    lines = [f"noise levels covered: {low} to {high}, and all above, where the gap is taken as constant"]
+    beyond = table["beyond"].sum()
+    if survey.total is None:
+        return [*lines, f"beyond the others, summed: {beyond:.1f} bits (this run cannot hide scores: no total, and no prototype alone)"]
+    total, error = survey.total.bits.total[0], survey.total.bits.error[0]
+    lines.append(f"all scores together: {total:.1f} +- {error:.1f} bits (check: {survey.total.check.total[0]:.1f})")
+    alone = table["alone"].sum()
+    shared = "they share much of it" if alone > total else "they tell much together only"
+    lines.append(f"each alone, summed: {alone:.1f} bits, {alone / total:.2f} of the total: {shared}")
+    lines.append(f"each beyond the others, summed: {beyond:.1f} bits, {beyond / total:.2f} of the total: what no other prototype tells")
+    return lines
+
+
+def figure_rows(run, test, scores, survey, table, prototypes: list[int], device) -> list[dict]:
+    """What the figure shows of the prototypes of most bits."""
+    import numpy as np
+
+    from analysis.measures.cards import sayings
+    from analysis.measures.information import image_maps
+    from train.images import to_tensor, to_uint8
+
+    told, mean = to_uint8(sayings(run, scores)[:, 1]), np.array(test.pixels[:1000]).mean(0)
+    main, rows = "alone" if survey.alone else "beyond", []
+    levels = survey.levels.sigmas[1::2]
+    for k in table.index[:ROWS]:
+        place, entry = prototypes.index(k), table.loc[k]
+        having = scores[:, k].topk(min(EXAMPLES, len(scores))).indices
+        x0, s = to_tensor(test.pixels[having.numpy()]).to(device), scores[having].to(device)
+        maps = image_maps(run.model, x0, s, k, scores, survey.alone is not None, levels, MAP_NOISES).sum(0)
+        about = f"{entry['attribute']} (AUROC {entry['auroc']:.2f})\n" if "attribute" in table else ""
+        text = f"prototype {k}\n{about}" + "\n".join(
+            f"{name}: {entry[name]:.2f} +- {1.96 * entry[f'{name}_error']:.2f} bits" for name in ("alone", "beyond") if name in table
+        )
+        answers = {"alone": survey.alone, "beyond": survey.beyond}
+        rows.append(
+            {
+                "text": f"{text}\nat noise {entry[f'{main}_sigma']:.2g}",
+                "says": told[k],
+                "mean_image": mean,
+                "where": answers[main].where[place],
+                "images": [(test.pixels[i], line) for i, line in zip(having.tolist(), maps)],
+                "densities": {name: answer.bits.density[place] for name, answer in answers.items() if answer},
+                "spans": tuple(entry[f"{main}_sigma{end}"] for end in ("_last", "", "_first")),
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    args = parse_args()
+
+    import numpy as np
+
+    from analysis.drawing.information import draw
+    from analysis.drawing.results import save_arrays, save_table
+    from analysis.measures.information import survey
+    from train.data.dataset import load_split
+    from train.scores import encode
+
+    run, device = open_run(args)
+    if not 0 < args.sigma_min < run.model.sigma_max:
+        raise UserError(f"--sigma_min {args.sigma_min}: must lie between 0 and the model's {run.model.sigma_max:g}")
+    test = load_split(run.config.data, "test")
+    scores = encode(run.model, test, device=device)
+    prototypes = parse_prototypes(args.prototypes, scores.shape[1]) if args.prototypes else list(range(scores.shape[1]))
+    if not run.model.masked:
+        print("this run cannot hide scores: beyond the others alone, each score set to its most probable value given them")
+    found = survey(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
+    table = bits_table(found, prototypes, test, scores)
+
+    folder, lines = results_folder("information", run), summary_of(found, table)
+    main, name = (found.alone, "alone") if found.alone else (found.beyond, "beyond the others")
+    order = [prototypes.index(k) for k in table.index]
+    density = main.bits.density[order]
+    stacked = {f"{k}" + (f" {table.loc[k, 'attribute']}" if "attribute" in table else ""): d for k, d in zip(table.index[:STACKED], density)}
+    stacked["all others"] = density[STACKED:].sum(0)
+    beside = {"all together": found.total.bits.density[0], "beyond the others, summed": found.beyond.bits.density.sum(0)} if found.total else {}
+    rows = figure_rows(run, test, scores, found, table, prototypes, device)
+    figure = draw(rows, found.levels.sigmas, stacked, beside, f"every prototype {name}, stacked", folder / "information")[0]
+    answers = {key: answer for key, answer in (("alone", found.alone), ("beyond", found.beyond), ("total", found.total)) if answer}
+    arrays = {f"{key}_{part}": getattr(a.bits, part) for key, a in answers.items() for part in ("total", "error", "density")}
+    arrays |= {f"{key}_check": a.check.total for key, a in answers.items()} | {f"{key}_where": a.where for key, a in answers.items()}
+    file = save_arrays(folder / "information.npz", prototypes=np.array(prototypes), sigma_edges=np.exp(found.levels.edges), **arrays)
+    csv = save_table(folder / "information.csv", table)
+
+    columns = [f"{key}{part}" for key in ("alone", "beyond") for part in ("", "_error", "_check", "_sigma")] + ["attribute", "auroc"]
+    print(table[[c for c in columns if c in table]].head(20).round(3).to_string())
+    print("\n".join(lines))
+    print(f"figure: {figure}; arrays: {file}; table of all {len(table)}: {csv}")
+
+
+if __name__ == "__main__":
+    run_script(main)

