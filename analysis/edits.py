@@ -12,9 +12,9 @@ from models.denoiser import Denoiser
 from models.patronus import HIDDEN, Patronus
 from models.prototype_encoder import Match
 from models.samplers import SeededNoise, Trace, heun, invert
+from train.distributed import images_a_call
 from train.errors import UserError
 
-BATCH = 100  # images a network call
 OTHERS = ("keep", "joint", "release")
 RELEASED = 0.2
 SAYING_NOISES = 2  # images of noise over which models without a decoder are asked
@@ -76,18 +76,19 @@ def correlated(known: Tensor, prototypes: list[int]) -> Tensor:
     return found
 
 
-def _batched(function: Callable[[slice], Tensor], count: int, batch: int, title: str | None) -> Tensor:
-    """function(rows) for consecutive pieces of `count` rows, concatenated, under a progress bar where there is a title."""
+def _batched(function: Callable[[slice], Tensor], like: Tensor, count: int, batch: int | None, title: str | None) -> Tensor:
+    """function(rows) for consecutive pieces of `count` rows, concatenated, under a progress bar where there is a title. like: on their device."""
+    batch = batch or images_a_call(like.device)
     starts = range(0, count, batch)
     bar = tqdm(starts, desc=title, unit="batch", leave=False, disable=title is None or len(starts) < 2)
     return torch.cat([function(slice(start, start + batch)) for start in bar])
 
 
 @torch.no_grad()
-def encode_and_invert(model: Patronus, x0: Tensor, steps: int, batch: int = BATCH, title: str | None = None) -> Encoding:
+def encode_and_invert(model: Patronus, x0: Tensor, steps: int, batch: int | None = None, title: str | None = None) -> Encoding:
     """Images (B, C, H, W) in [-1, 1] -> their scores and their x_T under those scores; `steps` Heun steps, 2 steps - 2 network calls."""
-    s, sigmas = _batched(lambda rows: model.score(x0[rows]), len(x0), batch, None), model.sigmas(steps)
-    return Encoding(s, _batched(lambda rows: invert(model.denoiser(s[rows]), x0[rows], sigmas), len(x0), batch, title))
+    s, sigmas = _batched(lambda rows: model.score(x0[rows]), x0, len(x0), batch, None), model.sigmas(steps)
+    return Encoding(s, _batched(lambda rows: invert(model.denoiser(s[rows]), x0[rows], sigmas), x0, len(x0), batch, title))
 
 
 def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Denoiser:
@@ -109,19 +110,25 @@ def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Den
 
 @torch.no_grad()
 def regenerate(
-    model: Patronus, noise: Tensor, s: Tensor, steps: int, batch: int = BATCH, title: str | None = None, trace: Trace | None = None
+    model: Patronus, noise: Tensor, s: Tensor, steps: int, batch: int | None = None, title: str | None = None, trace: Trace | None = None
 ) -> Tensor:
     """Images (B, C, H, W) from x_T (B, C, H, W) and scores (B, m), not clipped; `steps` Heun steps, 2 steps - 1 network calls.
 
     trace is that of models.samplers, called for one batch after the other.
     """
     sigmas = model.sigmas(steps)
-    return _batched(lambda rows: heun(model.denoiser(s[rows]), noise[rows], sigmas, trace), len(noise), batch, title)
+    return _batched(lambda rows: heun(model.denoiser(s[rows]), noise[rows], sigmas, trace), noise, len(noise), batch, title)
 
 
 @torch.no_grad()
 def edit(
-    model: Patronus, encoding: Encoding, edited: Tensor, gesture: Gesture, batch: int = BATCH, title: str | None = None, trace: Trace | None = None
+    model: Patronus,
+    encoding: Encoding,
+    edited: Tensor,
+    gesture: Gesture,
+    batch: int | None = None,
+    title: str | None = None,
+    trace: Trace | None = None,
 ) -> Tensor:
     """Images (K B, C, H, W), not clipped, of the B encoded ones under edited scores (K B, m): K edits of every image, edit by edit."""
     repeats, sigmas = len(edited) // len(encoding.scores), model.sigmas(gesture.steps)
@@ -130,7 +137,7 @@ def edit(
     def some(rows: slice) -> Tensor:
         return heun(guided(model, edited[rows], own[rows], gesture.guidance), noise[rows], sigmas, trace)
 
-    return _batched(some, len(edited), batch, title)
+    return _batched(some, edited, len(edited), batch, title)
 
 
 @torch.no_grad()

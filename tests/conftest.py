@@ -50,6 +50,7 @@ TINY = {
         "checkpoint_every": 3,
         "samples_every": 100,
         "precision": "float32",
+        "memory_format": "channels_last",
     },
 }
 

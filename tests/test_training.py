@@ -113,13 +113,13 @@ def test_the_encoder_rests_after_its_steps_and_learns_before(bench):
 
 def test_a_run_of_an_earlier_version_can_be_used_but_not_resumed(bench):
     """Its config knows none of the newer settings, and its checkpoint holds a decoder beside the model."""
-    older = {"model.residual": False, "model.masked": False, "train.encoder_steps": 0, "train.decoder_steps": 0}
+    older = {"model.residual": False, "model.masked": False, "model.reader": False, "train.encoder_steps": 0, "train.decoder_steps": 0}
     bench.config = bench.write_config(older | {"model.encoder.similarity": "log", "train.encoder_lr_scale": 0.1})
     bench.train()
     path = bench.version(0) / "checkpoints" / "last.pt"
     state = torch.load(path, weights_only=True)
     for section, keys in (
-        (state["config"]["model"], ("residual", "masked", "sigma_data", "sigma_max", "pixel_channels", "pixel_layers")),
+        (state["config"]["model"], ("residual", "masked", "reader", "sigma_data", "sigma_max", "pixel_channels", "pixel_layers")),
         (state["config"]["model"]["encoder"], ("temperature",)),
         (state["config"]["train"], ("minutes", "mask", "score_noise", "spread", "decoder_steps", "encoder_batch_size", "encoder_lr")),
     ):

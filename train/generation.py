@@ -34,7 +34,7 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--sampler", choices=SAMPLERS, help="default: heun, which calls the network twice a step; ancestral where --eta is given")
     parser.add_argument("--steps", type=int, default=18, help="steps of the sampler; 1 previews E[x0 | s] (default: 18)")
     parser.add_argument("--eta", type=float, help="of the ancestral sampler: 0 is DDIM, 1 is DDPM (default: 1)")
-    parser.add_argument("--batch", type=int, default=250, help="images sampled together (default: 250)")
+    parser.add_argument("--batch", type=int, help="images sampled together (default: 32 on a CPU, 250 on a GPU)")
     parser.add_argument("--seed", type=int, default=0, help="image i has seed SEED + i (default: 0)")
     parser.add_argument("--run", type=int, metavar="K", help="go on with run_K (default: a new one)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -44,7 +44,7 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
 def parse_sampling(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Sampling]:
     args = parser.parse_args()
     for option, least in (("total_gen_num", 1), ("batch", 1), ("steps", 1), ("seed", 0)):
-        if getattr(args, option) < least:
+        if getattr(args, option) is not None and getattr(args, option) < least:
             parser.error(f"--{option} must be at least {least}")
     if args.sampler is None:
         args.sampler = "heun" if args.eta is None else "ancestral"
@@ -98,7 +98,7 @@ def generate(
     scores_of: Callable,
     device,
     number: int | None = None,
-    batch: int = 250,
+    batch: int | None = None,
     rank: int = 0,
     world: int = 1,
 ) -> Path:
@@ -120,7 +120,7 @@ def generate(
     data = run.config.data
     # listed once: the others would already find what the first process has sampled meanwhile, and share the rest differently
     missing = distributed.broadcast([i for i in range(sampling.total_gen_num) if not (folder / f"{i:06d}.png").exists()], world)
-    mine = missing[rank::world]
+    mine, batch = missing[rank::world], batch or distributed.images_a_call(torch.device(device))
     for start in tqdm(range(0, len(mine), batch), desc="sampling", unit="batch", disable=rank != 0):
         numbers = mine[start : start + batch]
         noise = SeededNoise([sampling.seed + n for n in numbers], (data.channels, data.image_size, data.image_size), device)

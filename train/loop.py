@@ -29,6 +29,7 @@ from train.images import grid, replace_file, save_png, to_tensor, to_uint8
 from train.runs import save_checkpoint
 
 SAMPLE_COLUMNS = 8
+READING = 0.25  # of the images off which the decoder learns to read hidden scores; of the others it has what is shown alone
 SIGNALS_EVERY = 10  # steps, of several processes
 
 
@@ -146,7 +147,7 @@ class TrainingLoss(nn.Module):
 
     def forward(self, x0: Tensor, phase: str, shown: Tensor, *noise: Tensor) -> Tensor:
         """x0 (B, C, H, W), shown (B, m) bool -> scalar. noise: that of the scores (B, m) in the encoder's phase, else sigma (B,), that of the
-        images, and for which of them the decoder has nothing to read (B, 1)."""
+        images, and off which of them the decoder may read hidden scores (B,) bool."""
         config, model = self.train_config, self.model
         s = model.score(x0)  # (B, m)
         seen = s + noise[0] if phase == "encoder" else s
@@ -158,18 +159,19 @@ class TrainingLoss(nn.Module):
             if config.spread:
                 loss = loss + config.spread * spread(gather(s))
         else:
-            sigma, pixels, blind = noise
-            z = x0 + expand(sigma, x0) * pixels
-            guess = model.read(z, sigma)
-            given = guess and Guess(guess.scores.detach(), guess.trust)
+            sigma, pixels, reading = noise
+            z, known, given = x0 + expand(sigma, x0) * pixels, model.standardised(s).detach(), None
+            loss = torch.zeros((), device=x0.device)
+            if model.reader is not None:
+                rows, share = (slice(None), 1.0) if phase == "denoiser" else (reading.nonzero()[:, 0], READING)
+                guess, given = model.read(z[rows], sigma[rows]), Guess(torch.zeros_like(known), known.new_zeros(len(known), 1))
+                given.scores[rows], given.trust[rows] = guess.scores.detach(), guess.trust
+                loss = (guess.scores - known[rows]).square().mean(1).sum() / (share * len(x0))
             if phase == "decoder":
-                given = given and Guess(*(part.masked_fill(blind, 0.0) for part in given))
-                loss = squared_error(model.estimate(seen, given) - x0, config.detail).mean()
+                loss = loss + squared_error(model.estimate(seen, given) - x0, config.detail).mean()
             else:
                 weight = model.loss_weight(sigma) * torch.where(shown.all(1), 1.0, config.mask.weight)  # (B,)
-                loss = (weight * squared_error(model.denoise(z, sigma, seen, given) - x0, config.detail)).mean()
-            if guess is not None:
-                loss = loss + (guess.scores - model.standardised(s).detach()).square().mean()
+                loss = loss + (weight * squared_error(model.denoise(z, sigma, seen, given) - x0, config.detail)).mean()
         if config.distinct_weight:
             loss = loss + config.distinct_weight * distinctness(model.encoder.prototypes, config.distinct_margin)
         return loss
@@ -314,7 +316,7 @@ class Trainer:
         complete = shown.all(1) & (phase == "denoiser")
         sigmas = draw_sigmas(self.config, self.model, count, generator, complete)
         pixels = torch.randn((count, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
-        return shown, sigmas, pixels, torch.rand(count, 1, generator=generator) < 0.5
+        return shown, sigmas, pixels, torch.rand(count, generator=generator) < READING
 
     def _inputs(self, step: int) -> list[list[Tensor]]:
         """This process's part of a step, one list a forward pass: uint8 images (n, H, W, C), scores shown, noise. Copied to a GPU without waiting."""

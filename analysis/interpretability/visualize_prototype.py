@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--paper", action="store_true", help="Fig. 5 of the paper instead of cards")
     parser.add_argument("--num_samples", type=int, default=20, help="--paper: test images tried for each prototype (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="--paper: which test images (default: 0)")
-    parser.add_argument("--batch", type=int, default=100, help="--paper: images regenerated together (default: 100)")
+    parser.add_argument("--batch", type=int, help="--paper: images regenerated together (default: 32 on a CPU, 250 on a GPU)")
     args = parser.parse_args()
     require(parser, args, num_samples=1, batch=1, steps=2, seed=0)
     return args

@@ -15,11 +15,11 @@ from models.information import Bits, Levels, gap, integrate
 from models.patronus import HIDDEN, Guess, Patronus
 from models.samplers import SeededNoise
 from train.data.dataset import ImageSet
+from train.distributed import images_a_call
 from train.images import to_tensor
 
 BINS = 12  # of ln sigma
 PILOT = 0.2  # of the draws: at levels spread evenly, to find where the others are best spent
-ROWS = 512  # images a network call
 
 
 class Answer(NamedTuple):
@@ -39,21 +39,21 @@ class Survey(NamedTuple):
     total: Answer | None
 
 
-def expected(s: Tensor, prototype: int, known: Tensor) -> Tensor:
-    """The most probable value of one score given the others, by linear regression over known scores (N, m): s (B, m) -> (B,)."""
-    known = known.to(s).double()
-    mean, covariance = known.mean(0), torch.cov(known.T)
-    others = torch.arange(len(mean), device=s.device) != prototype
-    among = covariance[others][:, others]
-    among = among + 1e-6 * among.diagonal().mean() * torch.eye(len(among), device=s.device)
-    slope = torch.linalg.solve(among, covariance[others, prototype])
-    return (mean[prototype] + (s.double() - mean)[:, others] @ slope).to(s)
+def expected(s: Tensor, known: Tensor) -> Tensor:
+    """The most probable value of each score given the others, by linear regression over known scores (N, m): s (B, m) -> (B, m)."""
+    known, centred = known.to(s).double(), s.double() - known.to(s).double().mean(0)
+    covariance = torch.cov(known.T)
+    ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), device=s.device)
+    precision = torch.linalg.inv(covariance + ridge)
+    return (s - centred @ precision / precision.diagonal()).to(s)
 
 
-def without(model: Patronus, s: Tensor, prototype: int, known: Tensor) -> Tensor:
-    """Scores (B, m) that leave one prototype out: hidden, or at its most probable value where the model cannot hide it."""
-    left = s.clone()
-    left[:, prototype] = HIDDEN if model.masked else expected(s, prototype, known)
+def without(model: Patronus, s: Tensor, prototypes: list[int], known: Tensor) -> Tensor:
+    """Scores that leave one of each of Q prototypes out: hidden, or at its most probable value where the model cannot hide it; (B, m) -> (Q, B, m)."""
+    left = s.repeat(len(prototypes), 1, 1)
+    instead = torch.full_like(s, HIDDEN) if model.masked else expected(s, known)
+    for line, k in zip(left, prototypes):
+        line[:, k] = instead[:, k]
     return left
 
 
@@ -66,7 +66,7 @@ def only(s: Tensor, prototype: int) -> Tensor:
 
 def _questions(model: Patronus, s: Tensor, prototypes: list[int], known: Tensor) -> Tensor:
     """Every scores vector to be asked about images of scores s (B, m): (questions, B, m). All, all but each; then none, and each alone."""
-    asked = [s, *(without(model, s, k, known) for k in prototypes)]
+    asked = [s, *without(model, s, prototypes, known)]
     if model.masked:
         asked += [torch.full_like(s, HIDDEN), *(only(s, k) for k in prototypes)]
     return torch.stack(asked)
@@ -75,11 +75,14 @@ def _questions(model: Patronus, s: Tensor, prototypes: list[int], known: Tensor)
 def _densities(model: Patronus, x0: Tensor, s: Tensor, sigma: Tensor, noise: Tensor, prototypes: list[int], known: Tensor) -> list:
     """Gaps of images (B, C, H, W) at levels (B,), channels summed: beyond, alone (Q, B, H, W) and total (1, B, H, W), as far as can be asked."""
     questions = _questions(model, s, prototypes, known)  # (R, B, m)
-    z, count = x0 + sigma[:, None, None, None] * noise, len(questions)
-    guess = model.read(z, sigma)
-    guess = guess and Guess(*(part.repeat(count, 1) for part in guess))
-    found = model.denoise(z.repeat(count, 1, 1, 1), sigma.repeat(count), questions.flatten(0, 1), guess)
-    found = found.view(count, *x0.shape)  # (R, B, C, H, W)
+    z = x0 + sigma[:, None, None, None] * noise
+    guess, found = model.read(z, sigma), []
+    for some in questions.split(max(1, images_a_call(x0.device) // len(x0))):
+        count = len(some)
+        given = guess and Guess(*(part.repeat(count, 1) for part in guess))
+        x = model.denoise(z.repeat(count, 1, 1, 1), sigma.repeat(count), some.flatten(0, 1), given)
+        found.append(x.view(count, *x0.shape))
+    found = torch.cat(found)  # (R, B, C, H, W)
     q = len(prototypes)
 
     def gaps(blind: Tensor, knowing: Tensor):
@@ -101,7 +104,7 @@ def _draw(model, images: ImageSet, known: Tensor, prototypes, levels: Levels, dr
     (K + 1, Q, H, W)]."""
     device, rows_all = model.encoder.prototypes.device, np.array([i % len(images) for i in draws])
     sigmas, bins = levels.draw(len(draws), rng)
-    some = max(1, ROWS // (2 * len(prototypes) + 2))
+    some = max(1, images_a_call(device) // (2 * len(prototypes) + 2))
     kept: list = []
     for start in range(0, len(draws), some):
         part = slice(start, start + some)
@@ -151,7 +154,7 @@ def image_maps(model: Patronus, x0: Tensor, s: Tensor, prototype: int, known: Te
 
     Beyond the others, or alone; the mean over `noises` noises.
     """
-    blind = torch.full_like(s, HIDDEN) if alone else without(model, s, prototype, known)
+    blind = torch.full_like(s, HIDDEN) if alone else without(model, s, [prototype], known)[0]
     before, after, maps = model.denoiser(blind), model.denoiser(only(s, prototype) if alone else s), []
     for number, level in enumerate(sigmas):
         sigma, total = x0.new_full((len(x0),), float(level)), 0
