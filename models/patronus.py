@@ -92,7 +92,7 @@ class Patronus(nn.Module):
 
     def read(self, z: Tensor, sigma: Tensor) -> Guess | None:
         """What noisy images (B, C, H, W) tell of their scores; None without a reader."""
-        return None if self.reader is None else Guess(self.reader(z, sigma), 1 / (1 + sigma.float()[:, None]))
+        return None if self.reader is None else Guess(self.reader(z, sigma), 1 / (1 + sigma.float()[:, None] ** 2))
 
     def condition(self, s: Tensor, guess: Guess | None = None) -> Tensor:
         """What the networks see of scores s (B, m): standardised, with a second half that says which are shown: (B, m) or (B, 2 m).
@@ -104,12 +104,19 @@ class Patronus(nn.Module):
         shown, (scores, trust) = ~s.isnan(), guess or (0.0, 0.0)
         return torch.cat([torch.where(shown, self.standardised(s), scores), torch.where(shown, 1.0, trust).to(s)], dim=1)
 
-    def estimate(self, s: Tensor, guess: Guess | None = None) -> Tensor:
-        """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32; with what was read of hidden scores, E[x0 | s, guess]."""
-        return self._base(self.condition(s, guess))
+    def estimate(self, s: Tensor) -> Tensor:
+        """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32."""
+        return self.decoder(self.condition(s)).float()
 
-    def _base(self, condition: Tensor) -> Tensor | None:
-        return None if self.decoder is None else self.decoder(condition).float()
+    def base(self, s: Tensor, guess: Guess | None = None) -> Tensor | None:
+        """What the decoder makes of s (B, m) and, as far as it is to be trusted, of s with a guess of what is hidden; None without a decoder."""
+        if self.decoder is None:
+            return None
+        known = self.estimate(s)
+        if guess is None:
+            return known
+        filled = self.decoder(self.condition(s, guess._replace(trust=torch.ones_like(guess.trust)))).float()
+        return torch.lerp(known, filled, guess.trust[..., None, None])
 
     def _denoise(self, z: Tensor, sigma: Tensor, condition: Tensor, base: Tensor | None) -> Tensor:
         if self.schedule is not None:
@@ -124,8 +131,8 @@ class Patronus(nn.Module):
 
     def denoise(self, z: Tensor, sigma: Tensor, s: Tensor, guess: Guess | None = None) -> Tensor:
         """E[x0 | z, s] of z = x0 + sigma n: (B, C, H, W), (B,), (B, m) -> (B, C, H, W), float32. guess: read(z, sigma), where it is known already."""
-        condition = self.condition(s, guess or self.read(z, sigma))
-        return self._denoise(z, sigma, condition, self._base(condition))
+        guess = guess or self.read(z, sigma)
+        return self._denoise(z, sigma, self.condition(s, guess), self.base(s, guess))
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """What the squared error of D is multiplied by: (B,) -> (B,). In the published formulation it becomes the squared error of eps;
@@ -140,8 +147,7 @@ class Patronus(nn.Module):
             raise ValueError("this model needs every score: it was trained without model.masked")
         if self.reader is not None and s.isnan().any():
             return lambda z, sigma: self.denoise(z, sigma, s)
-        condition = self.condition(s)
-        base = self._base(condition)
+        condition, base = self.condition(s), self.base(s)
         return lambda z, sigma: self._denoise(z, sigma, condition, base)
 
     @property

@@ -7,12 +7,13 @@ import torch
 
 from models import denoiser as dn
 from models.losses import distinctness, spread, squared_error
-from models.patronus import HIDDEN, Patronus, Standardiser
+from models.patronus import HIDDEN, Guess, Patronus, Standardiser
 from models.prototype_encoder import MAX_SCORE, PrototypeEncoder, similarity
 from models.receptive_field import ReceptiveField
 from models.reconstruction import ScoreDecoder
 from models.samplers import SAMPLERS, SeededNoise, ancestral, dpmpp_2m, euler, heun, invert, sample
 from models.schedule import LinearSchedule, ddim_sigmas, karras_sigmas
+from models.score_reader import ScoreReader
 from models.unet import UNet, sinusoids
 
 GEOMETRIES = [
@@ -265,6 +266,29 @@ def test_whitened_patches_have_unit_covariance_and_then_compete():
     shares = encoder.similarities(x)
     torch.testing.assert_close(shares.sum(1), torch.ones_like(shares[:, 0]))
     assert encoder(x).amax(0).min() > 0.9  # each prototype is a patch of some image, and wins it
+
+
+def test_hidden_scores_are_read_off_the_image_and_shown_ones_are_not():
+    torch.manual_seed(0)
+    model = residual_model()
+    model.reader = ScoreReader(3, 5, 8).eval()
+    torch.nn.init.normal_(model.unet.last.weight, 0, 0.1)
+    z, sigma, s = torch.randn(2, 3, 16, 16), torch.tensor([0.1, 3.0]), torch.rand(2, 5)
+    hidden = s.clone()
+    hidden[:, 1] = HIDDEN
+    with torch.no_grad():
+        whole, some = model.denoise(z, sigma, s), model.denoise(z, sigma, hidden)
+        torch.testing.assert_close(model.denoiser(s)(z, sigma), whole)
+        torch.testing.assert_close(model.denoiser(hidden)(z, sigma), some)
+        # a reader that is right and trusted leaves nothing hidden; one that is not trusted leaves what the decoder makes of the rest
+        right = model.standardised(s)
+        torch.testing.assert_close(model.base(hidden, Guess(right, torch.ones(2, 1))), model.estimate(s))
+        torch.testing.assert_close(model.base(hidden, Guess(right + 9, torch.zeros(2, 1))), model.estimate(hidden))
+        torch.testing.assert_close(model.denoise(z, sigma, hidden, Guess(right, torch.ones(2, 1))), whole)
+        torch.testing.assert_close(model.read(z, sigma).trust[:, 0], torch.tensor([1 / 1.01, 0.1]))
+        model.reader.head[-1].bias += 1
+        torch.testing.assert_close(model.denoise(z, sigma, s), whole)
+        assert (model.denoise(z, sigma, hidden) - some).abs().max() > 1e-4
 
 
 def residual_model(masked=True):

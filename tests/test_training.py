@@ -18,6 +18,7 @@ from train import runs
 from train.build import build_model
 from train.config import load_config
 from train.data.dataset import ImageSet
+from train.errors import UserError
 from train.loop import Trainer, batch_indices, learning_rate
 
 
@@ -42,6 +43,8 @@ def test_a_run_leaves_what_it_promises(trained):
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["train"]["weight_decay"] == 0.01 and config["name"] == "tiny"
     assert (folder / "samples" / "step_0000006.png").is_file()
+    assert (folder / "loss.png").stat().st_size > 2000 and (folder / "samples.png").is_file()
+    assert all(row["images_per_second"] > 0 and 0.05 < row["peak_memory_gb"] < 24 for row in rows)
     assert weights(folder)["step"] == 6 and weights(folder)["config"] == config
     assert not list(folder.rglob("*.tmp*"))
 
@@ -87,6 +90,36 @@ def test_resuming_from_a_checkpoint_equals_never_having_stopped(bench):
     for _ in range(3):
         rest._train_step()
     assert_same_state(whole.state(), rest.state())
+
+
+def test_compiled_training_takes_the_same_losses(bench, monkeypatch):
+    def losses(changes):
+        config = load_config(bench.write_config(changes))
+        pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+        data = ImageSet(pixels, [str(i) for i in range(20)], pd.DataFrame(index=range(20)), None)
+        torch.manual_seed(0)
+        trainer = Trainer(config, build_model(config), data, torch.device("cpu"))
+        return [trainer._train_step()[0].item() for _ in range(6)]
+
+    compiled = []
+    whole = torch.nn.Module.compile
+    # the graph is captured and differentiated as ever, but not turned into C++, which takes a minute
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self) or whole(self, backend="aot_eager"))
+    plain = losses({"model.dropout": 0.0})
+    assert not compiled
+    np.testing.assert_allclose(losses({"model.dropout": 0.0, "train.compile": True}), plain, rtol=1e-4)
+    assert len(compiled) == 1
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_checkpoint(bench):
+    config = load_config(bench.config)
+    pixels = np.zeros((20, 16, 16, 3), dtype=np.uint8)
+    data = ImageSet(pixels, [f"image_{i}" for i in range(20)], pd.DataFrame(index=range(20)), None)
+    trainer = Trainer(config, build_model(config), data, torch.device("cpu"))
+    one, zero = torch.tensor(1.0), torch.tensor(0.0)
+    assert trainer._read([(3, one, zero), (4, one * 3, one)]) == (2.0, 1.0)
+    with pytest.raises(UserError, match=r"step 4: the loss \(nan\).*image_"):
+        trainer._read([(3, one, zero), (4, one * float("nan"), one), (5, one * float("nan"), one)])
 
 
 def test_a_budget_of_minutes_becomes_steps_once(bench):

@@ -49,7 +49,7 @@ def expected(s: Tensor, known: Tensor) -> Tensor:
 
 
 def without(model: Patronus, s: Tensor, prototypes: list[int], known: Tensor) -> Tensor:
-    """Scores that leave one of each of Q prototypes out: hidden, or at its most probable value where the model cannot hide it; (B, m) -> (Q, B, m)."""
+    """Scores (B, m) that leave each of Q prototypes out: hidden, or at its most probable value where the model cannot hide it: (Q, B, m)."""
     left = s.repeat(len(prototypes), 1, 1)
     instead = torch.full_like(s, HIDDEN) if model.masked else expected(s, known)
     for line, k in zip(left, prototypes):
