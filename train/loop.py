@@ -145,27 +145,30 @@ class TrainingLoss(nn.Module):
         self.model, self.train_config = model, config.train
 
     def forward(self, x0: Tensor, phase: str, shown: Tensor, *noise: Tensor) -> Tensor:
-        """x0 (B, C, H, W), shown (B, m) bool -> scalar. noise: that of the scores (B, m) in the encoder's phase, in the decoder's nothing, then
-        sigma (B,) and that of the images."""
+        """x0 (B, C, H, W), shown (B, m) bool -> scalar. noise: that of the scores (B, m) in the encoder's phase, else sigma (B,) and that of
+        the images."""
         config, model = self.train_config, self.model
         s = model.score(x0)  # (B, m)
         seen = s + noise[0] if phase == "encoder" else s
         if model.standardiser is not None and s.requires_grad:
             model.standardiser.update(seen.detach())
         seen = torch.where(shown, seen, HIDDEN) if model.masked else seen
-        if phase != "denoiser":
+        if phase == "encoder":
             loss = squared_error(model.estimate(seen) - x0, config.detail).mean()
-            if config.spread and phase == "encoder":
+            if config.spread:
                 loss = loss + config.spread * spread(gather(s))
         else:
             sigma, pixels = noise
             z = x0 + expand(sigma, x0) * pixels
-            guess = model.read(z, sigma)
-            given = guess and guess._replace(scores=guess.scores.detach())
-            weight = model.loss_weight(sigma) * torch.where(shown.all(1), 1.0, config.mask.weight)  # (B,)
-            loss = (weight * squared_error(model.denoise(z, sigma, seen, given) - x0, config.detail)).mean()
-            if guess is not None:
-                loss = loss + (guess.scores - model.standardised(s).detach()).square().mean()
+            guess = model.read(z, sigma, seen)
+            if phase == "decoder":
+                loss = squared_error(model.estimate(seen) - x0, config.detail).mean()
+            else:
+                weight = model.loss_weight(sigma) * torch.where(shown.all(1), 1.0, config.mask.weight)  # (B,)
+                error = model.denoise(z, sigma, seen, None if guess is None else guess.detach()) - x0
+                loss = (weight * squared_error(error, config.detail)).mean()
+            if guess is not None:  # of what is hidden alone
+                loss = loss + ((guess - model.standardised(s).detach()).square() * ~shown).mean()
         if config.distinct_weight:
             loss = loss + config.distinct_weight * distinctness(model.encoder.prototypes, config.distinct_margin)
         return loss
@@ -307,8 +310,6 @@ class Trainer:
         if phase == "encoder":
             return torch.ones(count, scores, dtype=torch.bool), self.config.train.score_noise * torch.randn(count, scores, generator=generator)
         shown = draw_shown(self.config, count, generator, hiding=phase == "decoder")
-        if phase == "decoder":
-            return (shown,)
         sigmas = draw_sigmas(self.config, self.model, count, generator, shown.all(1))
         return shown, sigmas, torch.randn((count, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
 
