@@ -1,5 +1,7 @@
 """Patronus: a denoiser that knows of the image only its similarities to learned patch prototypes (Weng et al. 2026)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,13 @@ from models.score_reader import ScoreReader
 from models.unet import UNet
 
 HIDDEN = float("nan")  # a score of this value is hidden from a model that was trained to do without it
+
+
+class Guess(NamedTuple):
+    """What is read of hidden scores: standardised scores (B, m), and how far to trust them (B, 1), from 0, not at all, to 1, like shown ones."""
+
+    scores: Tensor
+    trust: Tensor
 
 
 class Standardiser(nn.Module):
@@ -51,7 +60,7 @@ class Patronus(nn.Module):
     decoder: an estimate of the image from s alone. The U-Net then sees it beside z and works on what it leaves, of deviation sigma_data:
         D(z) = decoder(s) + D_edm(z - decoder(s)), still a function of z, sigma and s alone. EDM formulation only.
     masked: the networks see [s, which of s are shown], and scores may be HIDDEN.
-    reader: reads hidden scores off z and the shown ones, as far as the noise allows; the networks see its guess in their place.
+    reader: reads hidden scores off z as far as the noise allows; the networks see its guess in their place, still marked as hidden.
     """
 
     def __init__(
@@ -81,30 +90,26 @@ class Patronus(nn.Module):
         """Scores (B, m) as the networks see them."""
         return s if self.standardiser is None else self.standardiser(s)
 
-    def read(self, z: Tensor, sigma: Tensor, s: Tensor) -> Tensor | None:
-        """E[s | z, shown scores] of noisy images (B, C, H, W), standardised (B, m); None without a reader."""
-        return None if self.reader is None else self.reader(z, sigma, self.condition(s))
+    def read(self, z: Tensor, sigma: Tensor) -> Guess | None:
+        """What noisy images (B, C, H, W) tell of their scores; None without a reader."""
+        return None if self.reader is None else Guess(self.reader(z, sigma), 1 / (1 + sigma.float()[:, None]))
 
-    def condition(self, s: Tensor, guess: Tensor | None = None) -> Tensor:
+    def condition(self, s: Tensor, guess: Guess | None = None) -> Tensor:
         """What the networks see of scores s (B, m): standardised, with a second half that says which are shown: (B, m) or (B, 2 m).
 
-        In the place of hidden ones stands the guess (B, m), without one 0.
+        In the place of hidden ones stands the guess, with its trust in the second half; without one 0 and 0.
         """
         if not self.masked:
             return self.standardised(s)
-        shown = ~s.isnan()
-        return torch.cat([torch.where(shown, self.standardised(s), 0.0 if guess is None else guess), shown.to(s)], dim=1)
+        shown, (scores, trust) = ~s.isnan(), guess or (0.0, 0.0)
+        return torch.cat([torch.where(shown, self.standardised(s), scores), torch.where(shown, 1.0, trust).to(s)], dim=1)
 
-    def estimate(self, s: Tensor) -> Tensor:
-        """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32."""
-        return self.decoder(self.condition(s)).float()
+    def estimate(self, s: Tensor, guess: Guess | None = None) -> Tensor:
+        """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32; with what was read of hidden scores, E[x0 | s, guess]."""
+        return self._base(self.condition(s, guess))
 
-    def base(self, s: Tensor, guess: Tensor | None = None) -> Tensor | None:
-        """What the decoder makes of s (B, m), hidden scores replaced by a guess as if it were shown; None without a decoder."""
-        if self.decoder is None or guess is None:
-            return None if self.decoder is None else self.estimate(s)
-        seen = torch.where(s.isnan(), guess, self.standardised(s))
-        return self.decoder(torch.cat([seen, torch.ones_like(seen)], dim=1)).float()
+    def _base(self, condition: Tensor) -> Tensor | None:
+        return None if self.decoder is None else self.decoder(condition).float()
 
     def _denoise(self, z: Tensor, sigma: Tensor, condition: Tensor, base: Tensor | None) -> Tensor:
         if self.schedule is not None:
@@ -117,10 +122,10 @@ class Patronus(nn.Module):
 
         return base + edm_denoise(beside, self.sigma_data, self.sigma_skip, z - base, sigma, condition)
 
-    def denoise(self, z: Tensor, sigma: Tensor, s: Tensor, guess: Tensor | None = None) -> Tensor:
-        """E[x0 | z, s] of z = x0 + sigma n: (B, C, H, W), (B,), (B, m) -> (B, C, H, W), float32. guess: read(z, sigma, s), where known."""
-        guess = self.read(z, sigma, s) if guess is None else guess
-        return self._denoise(z, sigma, self.condition(s, guess), self.base(s, guess))
+    def denoise(self, z: Tensor, sigma: Tensor, s: Tensor, guess: Guess | None = None) -> Tensor:
+        """E[x0 | z, s] of z = x0 + sigma n: (B, C, H, W), (B,), (B, m) -> (B, C, H, W), float32. guess: read(z, sigma), where it is known already."""
+        condition = self.condition(s, guess or self.read(z, sigma))
+        return self._denoise(z, sigma, condition, self._base(condition))
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
         """What the squared error of D is multiplied by: (B,) -> (B,). In the published formulation it becomes the squared error of eps;
@@ -135,7 +140,8 @@ class Patronus(nn.Module):
             raise ValueError("this model needs every score: it was trained without model.masked")
         if self.reader is not None and s.isnan().any():
             return lambda z, sigma: self.denoise(z, sigma, s)
-        condition, base = self.condition(s), self.base(s)
+        condition = self.condition(s)
+        base = self._base(condition)
         return lambda z, sigma: self._denoise(z, sigma, condition, base)
 
     @property

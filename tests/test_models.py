@@ -7,7 +7,7 @@ import torch
 
 from models import denoiser as dn
 from models.losses import distinctness, spread, squared_error
-from models.patronus import HIDDEN, Patronus, Standardiser
+from models.patronus import HIDDEN, Guess, Patronus, Standardiser
 from models.prototype_encoder import MAX_SCORE, PrototypeEncoder, similarity
 from models.receptive_field import ReceptiveField
 from models.reconstruction import ScoreDecoder
@@ -280,10 +280,10 @@ def test_hidden_scores_are_read_off_the_image_and_shown_ones_are_not():
         whole, some = model.denoise(z, sigma, s), model.denoise(z, sigma, hidden)
         torch.testing.assert_close(model.denoiser(s)(z, sigma), whole)
         torch.testing.assert_close(model.denoiser(hidden)(z, sigma), some)
-        right = model.standardised(s)  # a reader that is right leaves the decoder nothing hidden
-        torch.testing.assert_close(model.base(hidden, right), model.estimate(s))
-        assert torch.equal(model.base(s, right + 9), model.estimate(s))
-        assert model.condition(hidden, right)[:, 6].tolist() == [0, 0]  # but its guess stays marked as such
+        right = model.standardised(s)  # a reader that is right and trusted leaves nothing hidden
+        torch.testing.assert_close(model.denoise(z, sigma, hidden, Guess(right, torch.ones(2, 1))), whole)
+        assert model.condition(hidden, Guess(right, torch.full((2, 1), 0.5)))[:, 6].tolist() == [0.5, 0.5]  # else it is marked as a guess
+        torch.testing.assert_close(model.read(z, sigma).trust[:, 0], torch.tensor([1 / 1.1, 0.25]))
         model.reader.head[-1].bias += 1
         torch.testing.assert_close(model.denoise(z, sigma, s), whole)
         assert (model.denoise(z, sigma, hidden) - some).abs().max() > 1e-4

@@ -79,7 +79,7 @@ class ModelConfig(Section):
     formulation: Literal["edm", "eps"] = "edm"  # eps: the published one, on the linear schedule
     residual: bool = False  # edm: a small decoder estimates the image from s, the U-Net works on what it leaves
     masked: bool = False  # answers for any subset of the scores; the others may be hidden
-    reader: bool = False  # masked: hidden scores are read off the noisy image and the shown ones
+    reader: bool = False  # masked: hidden scores are read off the noisy image, as far as its noise allows
     sigma_data: Annotated[float, Field(gt=0)] = 0.5  # edm: deviation of the images, or of what the decoder leaves of them
     sigma_skip: Annotated[float, Field(gt=0)] = 0.5  # edm: below it the network predicts noise, above it the image
     sigma_max: Annotated[float, Field(gt=1)] = 80.0  # edm: the highest noise level

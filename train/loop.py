@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from models.denoiser import expand
 from models.losses import distinctness, spread, squared_error
-from models.patronus import HIDDEN, Patronus
+from models.patronus import HIDDEN, Guess, Patronus
 from models.samplers import SeededNoise, heun
 from train.config import INIT_IMAGES, Config
 from train.data.dataset import ImageSet
@@ -29,6 +29,7 @@ from train.images import grid, replace_file, save_png, to_tensor, to_uint8
 from train.runs import save_checkpoint
 
 SAMPLE_COLUMNS = 8
+READING = 0.25  # of the images off which the decoder learns to read hidden scores; of the others it has what is shown alone
 SIGNALS_EVERY = 10  # steps, of several processes
 
 
@@ -145,8 +146,8 @@ class TrainingLoss(nn.Module):
         self.model, self.train_config = model, config.train
 
     def forward(self, x0: Tensor, phase: str, shown: Tensor, *noise: Tensor) -> Tensor:
-        """x0 (B, C, H, W), shown (B, m) bool -> scalar. noise: that of the scores (B, m) in the encoder's phase, else sigma (B,) and that of
-        the images."""
+        """x0 (B, C, H, W), shown (B, m) bool -> scalar. noise: that of the scores (B, m) in the encoder's phase, else sigma (B,), that of the
+        images, and off which of them the decoder may read hidden scores (B,) bool."""
         config, model = self.train_config, self.model
         s = model.score(x0)  # (B, m)
         seen = s + noise[0] if phase == "encoder" else s
@@ -158,17 +159,19 @@ class TrainingLoss(nn.Module):
             if config.spread:
                 loss = loss + config.spread * spread(gather(s))
         else:
-            sigma, pixels = noise
-            z = x0 + expand(sigma, x0) * pixels
-            guess = model.read(z, sigma, seen)
+            sigma, pixels, reading = noise
+            z, known, given = x0 + expand(sigma, x0) * pixels, model.standardised(s).detach(), None
+            loss = torch.zeros((), device=x0.device)
+            if model.reader is not None:
+                rows, share = (slice(None), 1.0) if phase == "denoiser" else (reading.nonzero()[:, 0], READING)
+                guess, given = model.read(z[rows], sigma[rows]), Guess(torch.zeros_like(known), known.new_zeros(len(known), 1))
+                given.scores[rows], given.trust[rows] = guess.scores.detach(), guess.trust
+                loss = (guess.scores - known[rows]).square().mean(1).sum() / (share * len(x0))
             if phase == "decoder":
-                loss = squared_error(model.estimate(seen) - x0, config.detail).mean()
+                loss = loss + squared_error(model.estimate(seen, given) - x0, config.detail).mean()
             else:
                 weight = model.loss_weight(sigma) * torch.where(shown.all(1), 1.0, config.mask.weight)  # (B,)
-                error = model.denoise(z, sigma, seen, None if guess is None else guess.detach()) - x0
-                loss = (weight * squared_error(error, config.detail)).mean()
-            if guess is not None:  # of what is hidden alone
-                loss = loss + ((guess - model.standardised(s).detach()).square() * ~shown).mean()
+                loss = loss + (weight * squared_error(model.denoise(z, sigma, seen, given) - x0, config.detail)).mean()
         if config.distinct_weight:
             loss = loss + config.distinct_weight * distinctness(model.encoder.prototypes, config.distinct_margin)
         return loss
@@ -310,8 +313,10 @@ class Trainer:
         if phase == "encoder":
             return torch.ones(count, scores, dtype=torch.bool), self.config.train.score_noise * torch.randn(count, scores, generator=generator)
         shown = draw_shown(self.config, count, generator, hiding=phase == "decoder")
-        sigmas = draw_sigmas(self.config, self.model, count, generator, shown.all(1))
-        return shown, sigmas, torch.randn((count, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
+        complete = shown.all(1) & (phase == "denoiser")
+        sigmas = draw_sigmas(self.config, self.model, count, generator, complete)
+        pixels = torch.randn((count, *np.array(self.data.pixels.shape)[[3, 1, 2]]), generator=generator)
+        return shown, sigmas, pixels, torch.rand(count, generator=generator) < READING
 
     def _inputs(self, step: int) -> list[list[Tensor]]:
         """This process's part of a step, one list a forward pass: uint8 images (n, H, W, C), scores shown, noise. Copied to a GPU without waiting."""

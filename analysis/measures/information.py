@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from analysis.script import SIGMA_MIN
 from models.information import Bits, Levels, gap, integrate
-from models.patronus import HIDDEN, Patronus
+from models.patronus import HIDDEN, Guess, Patronus
 from models.samplers import SeededNoise
 from train.data.dataset import ImageSet
 from train.distributed import images_a_call
@@ -76,10 +76,11 @@ def _densities(model: Patronus, x0: Tensor, s: Tensor, sigma: Tensor, noise: Ten
     """Gaps of images (B, C, H, W) at levels (B,), channels summed: beyond, alone (Q, B, H, W) and total (1, B, H, W), as far as can be asked."""
     questions = _questions(model, s, prototypes, known)  # (R, B, m)
     z = x0 + sigma[:, None, None, None] * noise
-    found = []
+    guess, found = model.read(z, sigma), []
     for some in questions.split(max(1, images_a_call(x0.device) // len(x0))):
         count = len(some)
-        x = model.denoise(z.repeat(count, 1, 1, 1), sigma.repeat(count), some.flatten(0, 1))
+        given = guess and Guess(*(part.repeat(count, 1) for part in guess))
+        x = model.denoise(z.repeat(count, 1, 1, 1), sigma.repeat(count), some.flatten(0, 1), given)
         found.append(x.view(count, *x0.shape))
     found = torch.cat(found)  # (R, B, C, H, W)
     q = len(prototypes)
