@@ -126,14 +126,16 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def draw_losses(folder: Path) -> Path:
-    """loss.png from metrics.jsonl."""
+def draw_losses(folder: Path, config: Config) -> Path:
+    """loss.png from metrics.jsonl; the losses of encoder, decoder and denoiser are different ones, parted by lines."""
     from matplotlib.figure import Figure  # slow to import, and not needed before
 
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axis = figure.subplots()
     axis.plot([row["step"] for row in rows], [row["loss"] for row in rows], linewidth=0.8)
+    for end in {config.train.encoder_steps, config.train.encoder_steps + config.train.decoder_steps} - {0}:
+        axis.axvline(end, color="grey", linewidth=0.8, linestyle=":")
     axis.set(xlabel="step", ylabel="loss", yscale="log")
     return replace_file(folder / "loss.png", lambda file: figure.savefig(file, dpi=120))
 
@@ -436,7 +438,7 @@ class Trainer:
                 denoising = phase_of(self.config, self.step, self.steps).name == "denoiser"
                 if self.rank == 0 and (last or stop or (self.step % config.samples_every == 0 and denoising)):
                     self.save_samples(folder, test)
-                    draw_losses(folder)
+                    draw_losses(folder, self.config)
                 if stop:
                     bar.close()
                     return received[0] if received else signal.SIGTERM

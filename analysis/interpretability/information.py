@@ -16,13 +16,14 @@ from train.errors import UserError, run_script
 ROWS = 8  # prototypes in the figure
 EXAMPLES = 2  # images beside each
 STACKED = 12
+TELLS = 0.7  # AUROC from which a prototype is called by an attribute
 MAP_NOISES = 2
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=None)
     parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: all)")
-    parser.add_argument("--num_samples", type=int, default=600, help="draws of (test image, noise level, noise) (default: 600)")
+    parser.add_argument("--num_samples", type=int, default=1000, help="draws of (test image, noise level, noise) (default: 1000)")
     parser.add_argument("--sigma_min", type=float, default=SIGMA_MIN, help=f"noise through which the image is seen (default: {SIGMA_MIN})")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     args = parser.parse_args()
@@ -86,7 +87,7 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
         having = scores[:, k].topk(min(EXAMPLES, len(scores))).indices
         x0, s = to_tensor(test.pixels[having.numpy()]).to(device), scores[having].to(device)
         maps = image_maps(run.model, x0, s, k, scores, survey.alone is not None, levels, MAP_NOISES).sum(0)
-        about = f"{entry['attribute']} (AUROC {entry['auroc']:.2f})\n" if "attribute" in table else ""
+        about = f"{entry['attribute']} (AUROC {entry['auroc']:.2f})\n" if "attribute" in table and entry["auroc"] >= TELLS else ""
         text = f"prototype {k}\n{about}" + "\n".join(
             f"{name}: {entry[name]:.2f} +- {1.96 * entry[f'{name}_error']:.2f} bits" for name in ("alone", "beyond") if name in table
         )
@@ -131,7 +132,8 @@ def main() -> None:
     main, name = (found.alone, "alone") if found.alone else (found.beyond, "beyond the others")
     order = [prototypes.index(k) for k in table.index]
     density = main.bits.density[order]
-    stacked = {f"{k}" + (f" {table.loc[k, 'attribute']}" if "attribute" in table else ""): d for k, d in zip(table.index[:STACKED], density)}
+    called = {k: f" {table.loc[k, 'attribute']}" for k in table.index if "attribute" in table and table.loc[k, "auroc"] >= TELLS}
+    stacked = {f"{k}{called.get(k, '')}": line for k, line in zip(table.index[:STACKED], density)}
     stacked["all others"] = density[STACKED:].sum(0)
     beside = {"all together": found.total.bits.density[0], "beyond the others, summed": found.beyond.bits.density.sum(0)} if found.total else {}
     rows = figure_rows(run, test, scores, found, table, prototypes, device)

@@ -10,7 +10,7 @@ Results go to records/trace_emergence/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_best, require, results_folder, run_parser
+from analysis.script import SIGMA_MIN, add_edit_options, gesture_of, open_run, parse_images, prototypes_or_best, require, results_folder, run_parser
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
@@ -96,7 +96,7 @@ def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
     return save_figure(figure, path)
 
 
-def draw_frame(run, order, estimates: dict, maps: dict, sigma: float, step: int):
+def draw_frame(run, order, estimates: dict, maps: dict, limits: dict, sigma: float, step: int):
     """x0-hat of one step with the best patch boxed, above the information's map at that level, one column a prototype."""
     import torch
 
@@ -109,12 +109,12 @@ def draw_frame(run, order, estimates: dict, maps: dict, sigma: float, step: int)
     figure, axes = panels(2, len(order))
     for column, k in enumerate(order):
         panel(axes[0, column], pixels[column], f"prototype {k}", patch_box(run.model, match, column, k, run.config.data.image_size))
-        heat(axes[1, column], maps[k][step], maps[k].max())
+        heat(axes[1, column], maps[k][step], limits[k])
     figure.suptitle(f"noise level {sigma:.2g}", fontsize=9)
     return figure
 
 
-def draw_strip(order, own, estimates: dict, maps: dict, sigmas, path):
+def draw_strip(order, own, estimates: dict, maps: dict, limits: dict, sigmas, path):
     """Along the way: x0-hat under the image's own scores, then for each prototype x0-hat and the map of its information at that level."""
     import numpy as np
 
@@ -127,7 +127,7 @@ def draw_strip(order, own, estimates: dict, maps: dict, sigmas, path):
         panel(axes[0, column], to_uint8(own[step][None])[0], f"noise {sigmas[step]:.2g}")
         for line, k in enumerate(order):
             panel(axes[1 + 2 * line, column], to_uint8(estimates[k][step][None])[0])
-            heat(axes[2 + 2 * line, column], maps[k][step], maps[k].max())
+            heat(axes[2 + 2 * line, column], maps[k][step], limits[k])
     axes[0, 0].set_ylabel("own s", fontsize=7)
     for line, k in enumerate(order):
         axes[1 + 2 * line, 0].set_ylabel(f"raised {k}", fontsize=7)
@@ -175,11 +175,14 @@ def main() -> None:
     table = emergence_table(run, test, scores, prototypes, found, t, rises, changes)
 
     folder, order = results_folder("trace_emergence", run), list(table.index)
+    told = sigmas.numpy() >= SIGMA_MIN  # below it gaps are those of details, and would hide the rest
+    limits = {k: maps[k][told].max() for k in prototypes}
     densities = dict(zip(prototypes, (found.alone or found.beyond).bits.density))
     files = draw_curves(table, densities, found.levels.sigmas, dict(zip(prototypes, rises)), sigmas.numpy(), folder / "emergence")
-    strip = draw_strip(order, own, estimates, maps, sigmas.tolist(), folder / "strip")
+    strip = draw_strip(order, own, estimates, maps, limits, sigmas.tolist(), folder / "strip")
     frames = [
-        rendered(draw_frame(run, order, estimates, maps, level, step)) for step, level in enumerate(tqdm(sigmas.tolist(), "animation", leave=False))
+        rendered(draw_frame(run, order, estimates, maps, limits, level, step))
+        for step, level in enumerate(tqdm(sigmas.tolist(), "animation", leave=False))
     ]
     animation = save_animation(frames, folder / "emergence.gif")
     numbers = {"timestep": t, "sigma": sigmas.numpy(), "rises": np.array(rises), "maps": np.array([maps[k] for k in prototypes])}
