@@ -57,7 +57,9 @@ def bits_table(survey, prototypes: list[int], test, scores):
 
 def summary_of(survey, table) -> list[str]:
     """What the sums say beside the total."""
-    low, high = (f"{v:.3g}" for v in (survey.levels.sigmas[0], survey.levels.sigmas[-1]))
+    import numpy as np
+
+    low, high = (f"{np.exp(edge):.3g}" for edge in survey.levels.edges[[0, -1]])
     lines = [f"noise levels covered: {low} to {high}, and all above, where the gap is taken as constant"]
     beyond = table["beyond"].sum()
     if survey.total is None:
