@@ -144,7 +144,8 @@ def test_grids():
     assert sigmas[0].item() == pytest.approx(80) and sigmas[17].item() == pytest.approx(0.002) and sigmas[18] == 0
     grid = ddim_sigmas(LinearSchedule(), 10)
     assert len(grid) == 11 and grid[0].item() == pytest.approx(LinearSchedule().sigma_max, rel=1e-5) and grid[-1] == 0
-    for bad in (lambda: karras_sigmas(1), lambda: ddim_sigmas(LinearSchedule(100), 101)):
+    assert karras_sigmas(1, sigma_max=20.0).tolist() == pytest.approx([20, 0])  # what a preview takes
+    for bad in (lambda: karras_sigmas(0), lambda: ddim_sigmas(LinearSchedule(), 0), lambda: ddim_sigmas(LinearSchedule(100), 101)):
         with pytest.raises(ValueError):
             bad()
 

@@ -66,7 +66,9 @@ def test_fidelity_of_known_points():
 
 def test_frechet_distance_without_inception(trained):
     pytest.importorskip("efficientnet_lite_pytorch", reason="optional extra [features]")
-    done = trained.run("analysis/evaluation/fid.py", "--features", "efficientnet-lite0", "--limit", 8, "--device", "cpu")
+    made = trained.run("train/conditional_sampling.py", "--device", "cpu", "--steps", 2, "--total_gen_num", 8).stdout
+    folder = made.split(" images in ")[1].split(" (")[0]
+    done = trained.run("analysis/evaluation/fid.py", "--features", "efficientnet-lite0", "--images", folder, "--device", "cpu")
     assert "Frechet distance (EfficientNet-lite0)" in done.stdout and "FID" not in done.stdout.split("images a side")[0].replace("/FID/", "")
     numbers = json.loads(Path(done.stdout.split("protocol: ")[1].strip()).read_text())
     assert numbers["frechet_distance"] > 0 and numbers["dims"] == 1280 and 0 <= numbers["precision"] <= 1

