@@ -92,6 +92,11 @@ def test_resuming_from_a_checkpoint_equals_never_having_stopped(bench):
     assert_same_state(whole.state(), rest.state())
 
 
+def test_samples_may_come_before_the_first_line_of_the_log(bench):
+    bench.train("--set", "train.samples_every=4", "--set", "train.log_every=100")
+    assert (bench.version(0) / "samples" / "step_0000004.png").is_file() and (bench.version(0) / "loss.png").is_file()
+
+
 def test_compiled_training_takes_the_same_losses(bench, monkeypatch):
     def losses(changes):
         config = load_config(bench.write_config(changes))

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import resource
 import signal
 import sys
 import time
@@ -119,18 +118,26 @@ def initialise(model: Patronus, config: Config, train: ImageSet, device: torch.d
         raise UserError(f"model.encoder.prototypes: {error} of {len(chosen)} images") from None
 
 
-def peak_memory(device: torch.device) -> float:
-    """The most that this process has held so far, in GB: of the GPU's memory where it trains there, else of the machine's."""
+def peak_memory(device: torch.device) -> float | None:
+    """The most that this process has held so far, in GB: of the GPU's memory where it trains there, else of the machine's. None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
-def draw_losses(folder: Path, config: Config) -> Path:
-    """loss.png from metrics.jsonl; the losses of encoder, decoder and denoiser are different ones, parted by lines."""
+def draw_losses(folder: Path, config: Config) -> Path | None:
+    """loss.png from metrics.jsonl, which is there once anything is logged; the losses of encoder, decoder and denoiser are different ones, parted by
+    lines."""
     from matplotlib.figure import Figure  # slow to import, and not needed before
 
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    metrics = folder / "metrics.jsonl"
+    if not metrics.exists():
+        return None
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axis = figure.subplots()
     axis.plot([row["step"] for row in rows], [row["loss"] for row in rows], linewidth=0.8)
@@ -431,12 +438,12 @@ class Trainer:
                     if logger:
                         rate = self.optimizer.param_groups[1]["lr"]
                         row = {"step": self.step, "images": self.images_seen(), "loss": mean, "lr": rate, "grad_norm": norm}
-                        logger.write(row | {"images_per_second": round(speed, 2), "peak_memory_gb": round(peak_memory(self.device), 3)})
+                        logger.write(row | {"images_per_second": round(speed, 2), "peak_memory_gb": peak_memory(self.device)})
                     losses, images, since = [], 0, time.perf_counter()
                 if self.rank == 0 and save:
                     save_checkpoint(folder, self.state())
                 denoising = phase_of(self.config, self.step, self.steps).name == "denoiser"
-                if self.rank == 0 and (last or stop or (self.step % config.samples_every == 0 and denoising)):
+                if self.rank == 0 and (last or (self.step % config.samples_every == 0 and denoising)):
                     self.save_samples(folder, test)
                     draw_losses(folder, self.config)
                 if stop:
