@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
-REPO_DIR = Path(__file__).resolve().parent
-DATA_DIR = Path(os.environ.get("PATRONUS_DATA_DIR", REPO_DIR / "data"))
-RECORDS_DIR = Path(os.environ.get("PATRONUS_RECORDS_DIR", REPO_DIR / "records"))
+REPO_DIR = Path(__file__).resolve().parent  # or, installed without the clone, where the packages and configs/ lie
+HOME_DIR = REPO_DIR if (REPO_DIR / "pyproject.toml").is_file() else Path.cwd()
+DATA_DIR = Path(os.environ.get("PATRONUS_DATA_DIR", HOME_DIR / "data"))
+RECORDS_DIR = Path(os.environ.get("PATRONUS_RECORDS_DIR", HOME_DIR / "records"))

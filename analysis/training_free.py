@@ -224,7 +224,7 @@ def in_batches(file: Path, settings: dict, count: int, batch: int, compute: Call
     import numpy as np
     from tqdm import tqdm
 
-    from train.images import replace_file
+    from train.whole_files import replace_file
 
     parts, about = file.with_name(f".{file.name}.parts"), json.dumps(settings | {"batch": batch}, sort_keys=True)
     if parts.is_dir() and (not (parts / "settings.json").is_file() or (parts / "settings.json").read_text() != about):
@@ -233,13 +233,15 @@ def in_batches(file: Path, settings: dict, count: int, batch: int, compute: Call
     pieces = []
     for first in tqdm(range(0, count, batch), desc=title, unit="batch"):
         piece = parts / f"{first:07d}.npy"
-        if not piece.is_file():
+        try:
+            rows = np.load(piece)
+        except (OSError, ValueError, EOFError):  # not there, or damaged
             rows = compute(first, min(first + batch, count))
             replace_file(piece, lambda path, rows=rows: np.save(path, rows))
-        pieces.append(np.load(piece))
+        pieces.append(rows)
     whole = np.concatenate(pieces)
     replace_file(file, lambda path: np.save(path, whole))
-    shutil.rmtree(parts)
+    shutil.rmtree(parts, ignore_errors=True)  # another process at the same work may have done so
     return whole
 
 

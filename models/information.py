@@ -5,7 +5,9 @@ are
     I(c; x0 + sigma_min n) = 1 / ln 2 * integral over ln sigma, from sigma_min up, of E |D(z, sigma; c) - D(z, sigma)|^2 / sigma^2
 (Guo, Shamai and Verdu 2005, for the sum; Kong et al. 2024, "Interpretable diffusion via information decomposition", for the squared gap, which is
 never negative and splits over pixels and levels). The gap equals the difference of the two squared errors in the mean for exact denoisers only, so
-that difference stands beside it as a check: where it is far smaller, the denoisers err and not the condition speaks.
+that difference stands beside it as a check: where it is far smaller, the denoisers err and not the condition speaks. An error e
+of D(z; c) adds |e|^2 to the one and takes it from the other, so the mean of both, <x0 - D(z), D(z; c) - D(z)>, holds it to first order only: by it is
+said *when* a condition speaks.
 """
 
 import math

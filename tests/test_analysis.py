@@ -14,7 +14,8 @@ from analysis.edits import encode_and_invert, regenerate, slerp
 from analysis.evaluation.consistency import alikeness
 from analysis.manipulation.manipulate import parse_setting
 from analysis.measures import information
-from analysis.measures.emergence import half_rise, spectral_centroid
+from analysis.measures.emergence import half_rise, spectral_centroid, true_change
+from analysis.measures.faithfulness import Pairs
 from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
 from models.unet import UNet
@@ -68,6 +69,13 @@ def test_half_rise_of_known_curves():
     assert half_rise(t, np.array([0.0, 0.25, 0.75, 1.0])) == pytest.approx(450)
     assert half_rise(t, np.array([0.9, 1.0, 1.0, 1.0])) == 900
     assert np.isnan(half_rise(t, np.array([0.0, 0.1, 0.0, -1.0])))
+
+
+def test_the_distance_of_counterfactuals():
+    absent = np.zeros((3, 8, 8, 3), np.uint8)
+    present = absent.copy()
+    present[:, 2:4, 2:4] = 255  # 4 pixels of 3 channels, 2 apart each in [-1, 1]
+    assert true_change(Pairs(absent, present, present[..., 0] > 0)) == pytest.approx(np.sqrt(4 * 3) * 2)
 
 
 def test_spectral_centroid_of_a_wave_is_its_frequency():

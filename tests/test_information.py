@@ -39,6 +39,22 @@ def gaussian(loading: torch.Tensor, tau: float):
     return denoiser, covariances, draw, precision
 
 
+def test_an_error_of_the_knowing_denoiser_cancels_in_the_mean_of_both_estimates():
+    """Its square is added to one and taken from the other; the mean is <x0 - D, D_c - D>."""
+    denoiser, covariances, draw, _ = gaussian(torch.tensor([1.0, -0.5, 0.3, 0.0], dtype=torch.float64), 0.3)
+    generator, count, level, size = torch.Generator().manual_seed(0), 4000, 0.7, 0.4
+    x0, c = draw(count, generator)
+    wrong = size * torch.randn(x0.shape, generator=generator)
+    exact, sigma, noise = denoiser(c), torch.full((count,), level), torch.randn(x0.shape, generator=generator)
+    found = measure(denoiser(), lambda z, sigma: exact(z, sigma) + wrong, x0, sigma, noise)
+    squared, errors = (part.flatten(1).sum(1).mean().item() for part in found)
+    plain, knowing = covariances(level)
+    truth = (plain.trace() - knowing.trace()).item() / level**2 / math.log(2)
+    excess = PIXELS * size**2 / level**2 / math.log(2)
+    assert squared - truth == pytest.approx(excess, rel=0.1) and errors - truth == pytest.approx(-excess, rel=0.1)
+    assert (squared + errors) / 2 == pytest.approx(truth, abs=0.05 * excess)
+
+
 def test_gaussian_information_a_level_and_in_total():
     loading, tau = torch.tensor([1.0, -0.5, 0.3, 0.0], dtype=torch.float64), 0.3
     denoiser, covariances, draw, precision = gaussian(loading, tau)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from global_config import REPO_DIR
 from models.receptive_field import ReceptiveField
 from train.data.table import SOURCES
 from train.errors import UserError, listed, reading
@@ -286,8 +287,10 @@ def override(values: dict, settings: list[str]) -> dict:
 
 
 def load_config(path: Path | str, settings: list[str] = ()) -> Config:
-    """Read, override and validate a YAML file. Raises UserError."""
+    """Read, override and validate a YAML file; configs/ are found from any folder. Raises UserError."""
     path = Path(path)
+    if not path.is_file() and (REPO_DIR / path).is_file():
+        path = REPO_DIR / path
     if not path.is_file():
         known = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(f"{path}: no such config; in {path.parent}: {listed(known, 30)}")

@@ -57,20 +57,18 @@ def convert(path: Path, name: str | None) -> None:
 def export(dataset: str | None, version: int | None) -> None:
     import pickle
 
-    import torch
-
     from global_config import RECORDS_DIR
-    from train.images import replace_file
     from train.released import to_released
-    from train.runs import checkpoint_path, load_checkpoint, load_run
+    from train.runs import checkpoint_files, load_checkpoint, load_run
     from train.safe_files import read_plain_pickle
+    from train.whole_files import replace_file, save_tensors
 
     run = load_run(dataset, version)
-    ours = checkpoint_path(run.folder)
-    origin = load_checkpoint(ours).get("published") if ours.is_file() else read_plain_pickle(run.folder / "config.pickle")
+    ours = bool(checkpoint_files(run.folder))
+    origin = load_checkpoint(run.folder).get("published") if ours else read_plain_pickle(run.folder / "config.pickle")
     checkpoint, config = to_released(run.config, run.model, origin)
     folder = RECORDS_DIR / "released_format" / f"{run.name}_v{run.version}"
-    replace_file(folder / "ckpt.tar", lambda file: torch.save(checkpoint, file))
+    save_tensors(folder / "ckpt.tar", checkpoint)
     replace_file(folder / "config.pickle", lambda file: file.write_bytes(pickle.dumps(config)))
     print(f"exported to {folder} (ckpt.tar and config.pickle)")
 

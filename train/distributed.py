@@ -1,7 +1,9 @@
 """One process or several (torchrun): the few facts the training script needs."""
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
@@ -29,22 +31,31 @@ def images_a_call(device: torch.device) -> int:
     return 32 if device.type == "cpu" else 250
 
 
-def start(device: torch.device) -> tuple[int, int]:
-    """Join the process group that torchrun describes, if any, and let a GPU use its fast paths. Returns (rank, world size)."""
+@contextmanager
+def processes(device: torch.device):
+    """Join the process group that torchrun describes, if any, and let a GPU use its fast paths. Yields (rank, world size).
+
+    Where another process of the group dies, what waits for it raises UserError; torchrun then ends the whole group.
+    """
     if device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TensorFloat-32
         torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     world = int(os.environ.get("WORLD_SIZE", 1))
     if world == 1:
-        return 0, 1
+        yield 0, 1
+        return
     # other processes wait while the first one decodes the data set, which can take hours
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=12))
-    return dist.get_rank(), world
-
-
-def stop(world: int) -> None:
-    """Leave the process group, if there is one."""
-    if world > 1:
+    try:
+        yield dist.get_rank(), world
+    except RuntimeError as error:  # gloo says so in words only
+        if not isinstance(error, dist.DistError) and not re.search("gloo|[Cc]onnection (closed|reset)|NCCL", str(error)):
+            raise
+        raise UserError(
+            f"process {dist.get_rank()} of {world} lost contact with another one, which has probably died (its own output says why); "
+            "checkpoints and images written so far are whole: go on with --resume (training) or --run (sampling), on any number of processes"
+        ) from None
+    finally:
         dist.destroy_process_group()
 
 

@@ -27,6 +27,15 @@ def reading(what: object):
         raise UserError(f"{what}: cannot be read ({type(error).__name__}{': ' if text else ''}{text})") from None
 
 
+@contextmanager
+def writing(path: object):
+    """Around whatever is written: a disk that is full, or a folder that may not be written to, becomes a UserError of one line that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); what was there before is intact") from None
+
+
 def listed(names: Iterable, most: int = 12) -> str:
     """'a, b, c' of the names, cut with an ellipsis; 'none' where there are none."""
     names = [str(name) for name in names]
@@ -34,11 +43,11 @@ def listed(names: Iterable, most: int = 12) -> str:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main: a UserError becomes one line and exit status 2, Ctrl-C exit status 130."""
+    """Run a script's main: a UserError, and what the operating system refuses, becomes one line and exit status 2, Ctrl-C exit status 130."""
     try:
         main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {UserError(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

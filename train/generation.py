@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from global_config import RECORDS_DIR
-from train.errors import UserError
+from train.errors import UserError, reading
 
 SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral"]
 SAMPLES_DIR = RECORDS_DIR / "FID"
@@ -65,14 +65,20 @@ def grid_of_levels(model, steps: int):
 
 def open_folder(parent: Path, number: int | None, settings: dict) -> Path:
     """Claim a new run_<k>, or check that run_<number> was begun with the same settings. The settings lie beside it as run_<k>.json."""
-    from train.images import replace_file
+    from train.whole_files import replace_file
+
+    def begin(folder: Path) -> None:
+        replace_file(folder.with_name(f"{folder.name}.json"), lambda path: path.write_text(json.dumps(settings, indent=1)))
 
     if number is not None:
         folder, file = parent / f"run_{number}", parent / f"run_{number}.json"
-        if not file.is_file():
+        if not folder.is_dir():
             known = sorted(path.stem for path in parent.glob("run_*.json"))
             raise UserError(f"--run {number}: {folder} does not exist; there are: {', '.join(known) or 'none'}")
-        begun = json.loads(file.read_text())
+        if not file.is_file():  # killed between the two
+            begin(folder)
+        with reading(file):
+            begun = json.loads(file.read_text())
         different = [key for key in settings if begun.get(key) != settings[key]]
         if different:
             key = different[0]
@@ -86,7 +92,7 @@ def open_folder(parent: Path, number: int | None, settings: dict) -> Path:
             break
         except FileExistsError:
             number += 1
-    replace_file(parent / f"run_{number}.json", lambda path: path.write_text(json.dumps(settings, indent=1)))
+    begin(folder)
     return folder
 
 
@@ -146,13 +152,10 @@ def sample_run(args: argparse.Namespace, sampling: Sampling, kind: str, prepare:
     from train.runs import load_run
 
     device = distributed.pick_device(args.device)
-    rank, world = distributed.start(device)
-    try:
+    with distributed.processes(device) as (rank, world):
         run = load_run(args.dataset, args.version_num, device)
         about, scores_of = prepare(run, device, rank, world)
         folder = generate(run, kind, sampling, about, scores_of, device, args.run, args.batch, rank, world)
-    finally:
-        distributed.stop(world)
     if rank == 0:
         print(f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} --version_num {run.version}")
 

@@ -1,12 +1,14 @@
 """uint8 <-> [-1, 1], PNG files, grids."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from train.errors import UserError
+from train.whole_files import replace_file
 
 
 def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
@@ -16,22 +18,13 @@ def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """float (B, C, H, W), clipped to [-1, 1] and rounded -> uint8 (B, H, W, C)."""
-    x = x.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
+    """float (B, C, H, W), clipped to [-1, 1] and rounded -> uint8 (B, H, W, C). Raises UserError where a pixel is no number."""
+    x = x.detach().float()
+    wrong = x.isnan().flatten(1).any(1).nonzero()[:, 0].tolist()
+    if wrong:
+        raise UserError(f"{len(wrong)} of {len(x)} images hold pixels that are no numbers (NaN); the network that made them is damaged or diverged")
+    x = x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)
     return x.permute(0, 2, 3, 1).cpu().numpy()
-
-
-def replace_file(path: Path, write, workshop: Path | None = None) -> Path:
-    """Write a file whole or not at all: write(temporary path) in its own folder or in `workshop`, then rename. Returns path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = (workshop or path.parent) / f".{path.name}.{os.getpid()}.tmp{path.suffix}"
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-    return path
 
 
 def save_png(pixels: np.ndarray, path: Path, workshop: Path | None = None) -> Path:

@@ -1,7 +1,6 @@
 """Training of a latent model: everything random is a function of (seed, step), so resuming has nothing to restore but tensors."""
 
 import copy
-import json
 import math
 import signal
 from pathlib import Path
@@ -13,9 +12,10 @@ from tqdm import tqdm
 
 from models.denoiser import expand
 from models.latent import LatentModel
-from train.images import replace_file
 from train.latents import LatentConfig, ScoreSplits
 from train.loop import batch_indices, ema_decay, interruptible
+from train.metrics import append_metrics, rewind_metrics
+from train.whole_files import save_tensors
 
 CHECKPOINT_EPOCHS = 20
 WARMUP = 100
@@ -93,19 +93,17 @@ class LatentTrainer:
         return {"config": self.config.model_dump(mode="json"), "run_step": self.run_step, "step": self.step}
 
     def save_best(self, folder: Path) -> None:
-        replace_file(folder / "best.pt", lambda file: torch.save(self._plain() | {"model": self.averaged.state_dict(), "held_out": self.best}, file))
+        save_tensors(folder / "best.pt", self._plain() | {"model": self.averaged.state_dict(), "held_out": self.best})
 
     def save_last(self, folder: Path) -> None:
         state = self._plain() | {"model": self.model.state_dict(), "averaged": self.averaged.state_dict(), "best": self.best}
-        replace_file(folder / "last.pt", lambda file: torch.save(state | {"optimizer": self.optimizer.state_dict()}, file))
+        save_tensors(folder / "last.pt", state | {"optimizer": self.optimizer.state_dict()})
 
     def run(self, folder: Path) -> int | None:
         """Train to the end, or until a signal, whose number is returned. last.pt is saved either way, best.pt whenever it improves."""
         losses = []
         metrics = folder / "metrics.jsonl"
-        if metrics.exists():  # what was logged after the checkpoint is about to be logged again
-            kept = [line for line in metrics.read_text().splitlines() if json.loads(line)["step"] <= self.step]
-            replace_file(metrics, lambda file: file.write_text("".join(line + "\n" for line in kept)))
+        rewind_metrics(metrics, self.step)
         bar = tqdm(total=self.steps, initial=self.step, unit="step", dynamic_ncols=True, mininterval=1.0)
         with interruptible() as received:
             while self.step < self.steps:
@@ -117,8 +115,7 @@ class LatentTrainer:
                     if held_out < self.best:
                         self.best = held_out
                         self.save_best(folder)
-                    with open(metrics, "a") as file:
-                        file.write(json.dumps({"step": self.step, "loss": float(np.mean(losses)), "held_out": held_out}) + "\n")
+                    append_metrics(metrics, {"step": self.step, "loss": float(np.mean(losses)), "held_out": held_out})
                     bar.set_postfix(refresh=False, loss=f"{np.mean(losses):.4f}", held_out=f"{held_out:.4f}")
                     losses = []
                 if last or received or self.step % (CHECKPOINT_EPOCHS * self.epoch) == 0:

@@ -14,10 +14,10 @@ from models.schedule import LinearSchedule
 from train.config import Natural, Positive, Section, complaint
 from train.data.dataset import list_source, load_split
 from train.errors import UserError, listed
-from train.images import replace_file
 from train.released import read_released_latent, released_latents
 from train.runs import Run, load_state
 from train.scores import encode
+from train.whole_files import replace_file
 
 LATENTS_DIR = RECORDS_DIR / "latent_ddim"
 

@@ -1,7 +1,6 @@
 """The training loop. Everything random is a function of (seed, step), so resuming has nothing to restore but tensors."""
 
 import copy
-import json
 import math
 import signal
 import sys
@@ -24,8 +23,10 @@ from train.config import INIT_IMAGES, Config
 from train.data.dataset import ImageSet
 from train.distributed import mean_over_processes
 from train.errors import UserError, listed
-from train.images import grid, replace_file, save_png, to_tensor, to_uint8
+from train.images import grid, save_png, to_tensor, to_uint8
+from train.metrics import append_metrics, read_metrics, rewind_metrics
 from train.runs import save_checkpoint
+from train.whole_files import replace_file
 
 SAMPLE_COLUMNS = 8
 READING = 0.25  # of the images off which the decoder learns to read hidden scores; of the others it has what is shown alone
@@ -134,10 +135,9 @@ def draw_losses(folder: Path, config: Config) -> Path | None:
     lines."""
     from matplotlib.figure import Figure  # slow to import, and not needed before
 
-    metrics = folder / "metrics.jsonl"
-    if not metrics.exists():
+    rows = read_metrics(folder / "metrics.jsonl")
+    if not rows:
         return None
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
     figure = Figure(figsize=(6, 3.2), layout="constrained")
     axis = figure.subplots()
     axis.plot([row["step"] for row in rows], [row["loss"] for row in rows], linewidth=0.8)
@@ -217,9 +217,7 @@ class Logger:
 
     def __init__(self, folder: Path, config: Config, step: int):
         self.path, self.writers = folder / "metrics.jsonl", []
-        if self.path.exists():  # what was logged after the checkpoint is about to be logged again
-            kept = [line for line in self.path.read_text().splitlines() if json.loads(line)["step"] <= step]
-            replace_file(self.path, lambda file: file.write_text("".join(line + "\n" for line in kept)))
+        rewind_metrics(self.path, step)
         if config.train.tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -236,8 +234,7 @@ class Logger:
             self.writers.append(lambda row: run.log(row, step=row["step"]))
 
     def write(self, row: dict) -> None:
-        with open(self.path, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        append_metrics(self.path, row)
         for write in self.writers:
             write(row)
 

@@ -1,6 +1,8 @@
-"""The folder of a run: records/patronus/<name>/version_<n>/ with config.yaml, metrics.jsonl, samples/ and checkpoints/last.pt."""
+"""The folder of a run: records/patronus/<name>/version_<n>/ with config.yaml, metrics.jsonl, samples/ and checkpoints/, the last two of them."""
 
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +13,10 @@ from global_config import RECORDS_DIR
 from models.patronus import Patronus
 from train.build import build_model
 from train.config import Config, validate
-from train.errors import UserError, listed
-from train.images import replace_file
+from train.errors import UserError, listed, writing
 from train.released import read_released, released_runs
 from train.safe_files import read_tensors
+from train.whole_files import new_folder, save_tensors
 
 RUNS_DIR = RECORDS_DIR / "patronus"
 
@@ -41,33 +43,37 @@ def versions(parent: Path) -> list[int]:
     return sorted(int(number) for number in numbers if number.isdigit())
 
 
-def claim_version(parent: Path, taken: Iterable[int] = ()) -> Path:
-    """Make the next folder version_<n>, beyond the numbers `taken` elsewhere; safe against two trainings at once."""
-    version = max([*versions(parent), *taken], default=-1) + 1
-    while True:
-        folder = parent / f"version_{version}"
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            version += 1
+def claim_version(parent: Path, write: Callable[[Path], object], taken: Iterable[int] = ()) -> Path:
+    """Make the next folder version_<n>, with what write(folder) puts there, beyond the numbers `taken` elsewhere; safe against two trainings at
+    once."""
+    taken = list(taken)
+    return new_folder(parent, write, lambda: parent / f"version_{max([*versions(parent), *taken], default=-1) + 1}")
+
+
+def save_config(folder: Path, values: dict) -> None:
+    """The resolved settings of a run as config.yaml."""
+    (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def new_run_folder(config: Config) -> Path:
-    """Claim the next version number and write the resolved config there."""
-    folder = claim_version(RUNS_DIR / config.name, [version for name, version, _ in released_runs() if name == config.name])
-    text = yaml.safe_dump(config.plain(), sort_keys=False)
-    replace_file(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
-    return folder
+    """Claim the next version number, with the resolved config in its folder."""
+    published = [version for name, version, _ in released_runs() if name == config.name]
+    return claim_version(RUNS_DIR / config.name, lambda folder: save_config(folder, config.plain()), published)
 
 
-def checkpoint_path(folder: Path) -> Path:
-    return folder / "checkpoints" / "last.pt"
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The checkpoints of a run that are there, newest first: last.pt, and previous.pt for the day on which last.pt is damaged."""
+    return [path for path in (folder / "checkpoints" / "last.pt", folder / "checkpoints" / "previous.pt") if path.is_file()]
 
 
-def save_checkpoint(folder: Path, state: dict) -> Path:
-    """Tensors and plain values, whole or not at all."""
-    return replace_file(checkpoint_path(folder), lambda file: torch.save(state, file))
+def save_checkpoint(folder: Path, state: dict) -> None:
+    """Tensors and plain values, whole or not at all; the one before is kept."""
+    last, previous = folder / "checkpoints" / "last.pt", folder / "checkpoints" / "previous.pt"
+    making = save_tensors(folder / "checkpoints" / "next.pt", state)
+    with writing(last):
+        if last.is_file():
+            os.replace(last, previous)
+        os.replace(making, last)
 
 
 def load_state(path: Path, keys: set[str]) -> dict:
@@ -79,9 +85,19 @@ def load_state(path: Path, keys: set[str]) -> dict:
     return state
 
 
-def load_checkpoint(path: Path) -> dict:
-    """Read the checkpoint of a run. Raises UserError."""
-    return load_state(path, {"config", "step", "model"})
+def load_checkpoint(folder: Path) -> dict:
+    """The newest checkpoint of a run that can be read; says so where that is not the last one. Raises UserError."""
+    wrong = []
+    for path in checkpoint_files(folder):
+        try:
+            state = load_state(path, {"config", "step", "model"})
+        except UserError as error:
+            wrong.append(error)
+            continue
+        if wrong:
+            print(f"warning: {wrong[0]}; taking {path.name} of step {state['step']} instead", file=sys.stderr)
+        return state
+    raise UserError(f"{wrong[0] if wrong else f'{folder}: holds no checkpoint'}; restore it from a copy, or train anew")
 
 
 class Place(NamedTuple):
@@ -94,13 +110,14 @@ class Place(NamedTuple):
 
     @property
     def time(self) -> float:
-        return (self.folder / ("ckpt.tar" if self.released else "checkpoints/last.pt")).stat().st_mtime
+        return ([self.folder / "ckpt.tar"] if self.released else checkpoint_files(self.folder))[0].stat().st_mtime
 
 
 def known_runs() -> list[Place]:
     """Every run with a checkpoint, oldest first; ours go before a published one of the same name and number."""
-    found = RUNS_DIR.glob("*/version_*/checkpoints/last.pt")
-    places = [Place(path.parts[-4], int(path.parts[-3].removeprefix("version_")), path.parents[1], False) for path in found]
+    names = [folder.name for folder in RUNS_DIR.glob("*") if folder.is_dir()]
+    found = [(name, version, run_folder(name, version)) for name in names for version in versions(RUNS_DIR / name)]
+    places = [Place(*run, False) for run in found if checkpoint_files(run[2])]
     ours = {place[:2] for place in places}
     places += [Place(*run, True) for run in released_runs() if run[:2] not in ours]
     return sorted(places, key=lambda place: (place.time, place.name, place.version))
@@ -130,9 +147,8 @@ def load_run(name: str | None = None, version: int | None = None, device: torch.
         config, weights = read_released(place.folder, place.name)
         step, averaged = 0, False
     else:
-        path = checkpoint_path(place.folder)
-        state = load_checkpoint(path)
-        config = validate(state["config"], str(path))
+        state = load_checkpoint(place.folder)
+        config = validate(state["config"], f"{place.folder}: the checkpoint's config")
         weights, step, averaged = state.get("ema") or state["model"], state["step"], state.get("ema") is not None
     model = build_model(config)
     try:

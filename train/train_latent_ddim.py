@@ -28,30 +28,38 @@ def main() -> None:
 
     import torch
 
-    from train.config import override
+    from train.config import override, parse_yaml
     from train.distributed import pick_device
+    from train.errors import reading
     from train.latent_loop import LatentTrainer
     from train.latents import PRESETS, build_latent, cached_scores, latent_config, latent_files, latents_folder
-    from train.runs import claim_version, load_run, load_state
+    from train.runs import claim_version, load_run, load_state, save_config
 
     device = pick_device(args.device)
     run = load_run(args.dataset, args.version_num, device)
     state = None
+    values = PRESETS[args.network]
     if args.resume is not None:
         folder = latents_folder(run) / f"version_{args.resume}"
-        if not (folder / "last.pt").is_file():
-            known = [path.parent.name for path in latents_folder(run).glob("version_*/last.pt")]
-            raise UserError(f"--resume {args.resume}: {folder} holds no last.pt; there are {listed(sorted(known))}")
-        state = load_state(folder / "last.pt", {"config", "model", "averaged", "optimizer", "step", "best", "run_step"})
-        if state["run_step"] != run.step:
+        begun = folder / "config.yaml"
+        if (folder / "last.pt").is_file():
+            state = load_state(folder / "last.pt", {"config", "model", "averaged", "optimizer", "step", "best", "run_step"})
+            values = state["config"]
+        elif begun.is_file():  # stopped before the first checkpoint
+            with reading(begun):
+                values = parse_yaml(begun.read_text(encoding="utf-8"), str(begun))
+        else:
+            known = [path.parent.name for path in latents_folder(run).glob("version_*/config.yaml")]
+            raise UserError(f"--resume {args.resume}: {folder} holds no training; there are {listed(sorted(known))}")
+        if state is not None and state["run_step"] != run.step:
             raise UserError(f"{folder}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; start a new one")
-    config = latent_config(override(PRESETS[args.network] if state is None else state["config"], args.set), "--set")
+    config = latent_config(override(values, args.set), "--set")
     scores = cached_scores(run, device)
     torch.manual_seed(config.seed)
     model = build_latent(config, scores.train.shape[1], run.model.encoder.highest)
     trainer = LatentTrainer(config, model, scores, run.step, device, state)
-    if state is None:
-        folder = claim_version(latents_folder(run), latent_files(run))
+    if args.resume is None:
+        folder = claim_version(latents_folder(run), lambda folder: save_config(folder, config.model_dump(mode="json")), latent_files(run))
     version = folder.name.removeprefix("version_")
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     print(

@@ -34,8 +34,9 @@ def load_origin(text: str):
 
 def read_config(args: argparse.Namespace):
     """-> (config, checkpoint state or None, run folder or None, run whose weights to start from or None)."""
-    from train.config import load_config, override, validate
-    from train.runs import RUNS_DIR, checkpoint_path, load_checkpoint, run_folder, versions
+    from train.config import load_config, override, parse_yaml, validate
+    from train.errors import reading
+    from train.runs import RUNS_DIR, checkpoint_files, load_checkpoint, run_folder, versions
 
     file = args.config or str(REPO_DIR / "configs" / "faces.yaml")
     if args.init_from:
@@ -47,17 +48,20 @@ def read_config(args: argparse.Namespace):
         return load_config(file, args.set), None, None, None
     name = load_config(file).name
     folder = run_folder(name, args.resume)
-    if not checkpoint_path(folder).is_file():
-        raise UserError(f"--resume {args.resume}: {name} has no such version with a checkpoint; versions: {versions(RUNS_DIR / name) or 'none'}")
-    state = load_checkpoint(checkpoint_path(folder))
-    if "optimizer" not in state:
+    begun = folder / "config.yaml"
+    if not checkpoint_files(folder) and not begun.is_file():
+        raise UserError(f"--resume {args.resume}: {name} has no such version; versions: {versions(RUNS_DIR / name) or 'none'}")
+    state = load_checkpoint(folder) if checkpoint_files(folder) else None  # none: it was stopped before the first
+    if state is not None and "optimizer" not in state:
         raise UserError(f"--resume {args.resume}: {folder} holds weights alone; start a new run from them: --init_from {name}/{args.resume}")
     fixed = [setting for setting in args.set if not setting.startswith("train.")]
     if fixed:
         raise UserError(f"--set {fixed[0]}: with --resume only train.* can change, since the weights belong to the rest")
     if any(setting.startswith("train.minutes=") for setting in args.set):
         raise UserError("--set train.minutes: a budget belongs to the start of a run; with --resume give train.steps")
-    config = validate(override(state["config"], args.set), f"{folder / 'config.yaml'} with --set")
+    with reading(begun):
+        values = state["config"] if state else parse_yaml(begun.read_text(encoding="utf-8"), str(begun))
+    config = validate(override(values, args.set), f"{begun} with --set")
     return config, state, folder, None
 
 
@@ -90,8 +94,7 @@ def main() -> None:
     from train.runs import new_run_folder
 
     device = distributed.pick_device(args.device)
-    rank, world = distributed.start(device)
-    try:
+    with distributed.processes(device) as (rank, world):
         train = distributed.first_process_first(lambda: load_split(config.data, "train"), rank, world)
         test = load_split(config.data, "test") if rank == 0 else None
 
@@ -117,8 +120,6 @@ def main() -> None:
             print(f"{config.name}: {len(train)} training images, {parameters:.1f} M parameters, {', '.join(formats.values())} on {device}")
             print(f"run: {folder}")
         stopped_by = trainer.run(folder, test)
-    finally:
-        distributed.stop(world)
     if rank == 0:
         report(args, config, folder, version, trainer.step, stopped_by)
     if stopped_by:

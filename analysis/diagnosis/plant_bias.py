@@ -63,7 +63,7 @@ def main() -> None:
     from train.config import load_config, validate
     from train.data.dataset import list_source
     from train.data.listing import SPLITS, select
-    from train.images import replace_file
+    from train.whole_files import replace_file
 
     config = load_config(args.config)
     name = args.name or f"{config.name}_biased"

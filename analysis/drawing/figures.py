@@ -10,7 +10,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
 from matplotlib.patches import Rectangle  # noqa: E402
 
-from train.images import replace_file  # noqa: E402
+from train.whole_files import replace_file  # noqa: E402
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels
 

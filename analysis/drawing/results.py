@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from train.errors import reading
-from train.images import replace_file
+from train.whole_files import replace_file
 
 
 def read_array(path: str, option: str) -> np.ndarray:

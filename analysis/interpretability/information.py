@@ -44,11 +44,11 @@ def bits_table(survey, prototypes: list[int], test, scores):
     for name, answer in answers.items():
         if answer is None:
             continue
-        bits, density = answer.bits, answer.bits.density
+        bits = answer.bits
         table[name], table[f"{name}_low"], table[f"{name}_high"] = bits.total, bits.total - 1.96 * bits.error, bits.total + 1.96 * bits.error
         table[f"{name}_error"], table[f"{name}_check"] = bits.error, answer.check.total
         for column, share in ((f"{name}_sigma", 0.5), (f"{name}_sigma_first", 0.25), (f"{name}_sigma_last", 0.75)):
-            table[column] = quantile_level(survey.levels, density, share)
+            table[column] = quantile_level(survey.levels, answer.timing, share)
     if len(test.attributes.columns):
         names, auroc = best_attributes(scores.numpy(), test.attributes)
         table["attribute"], table["auroc"] = np.array(names)[prototypes], np.array(auroc)[prototypes]

@@ -1,10 +1,12 @@
 """When and where does a prototype appear while the model denoises? (Weng et al. 2026, Sec. 4.3)
 
-When, in bits: a prototype's information spread over the noise levels (analysis/interpretability/information.py); its time is the level above which
-half of it lies, given with the interval of the middle half. Beside it the paper's curves: images are generated from one x_T with their own scores s
-and with s', one prototype raised to its largest score in the test set; at every step the denoiser's estimate of x0 is encoded again, and
-s_k(x0-hat | s') - s_k(x0-hat | s) is drawn, with the timestep at which its mean has risen by half. Where: the information's map at each level, and
-x0-hat along the way, as a strip and as an animation. Timesteps are those of the 1000-step linear schedule at the same noise level.
+When, in bits: a prototype's information spread over the noise levels (analysis/interpretability/information.py), by the mean of
+both estimates; its time is the level above which half of it lies, given with the interval of the middle half. On drawn faces the order is
+compared with the truth: with how far each attribute's counterfactuals lie apart, which decides when an exact observer could tell them. Beside it the
+paper's curves: images are generated from one x_T with their own scores s and with s', one prototype raised to its largest score in the test set; at
+every step the denoiser's estimate of x0 is encoded again, and s_k(x0-hat | s') - s_k(x0-hat | s) is drawn, with the timestep at which its mean has
+risen by half. Where: the information's map at each level, and x0-hat along the way, as a strip and as an animation. Timesteps are those of the
+1000-step linear schedule at the same noise level.
 Results go to records/trace_emergence/<dataset>_v<n>/.
 """
 
@@ -15,7 +17,8 @@ from train.errors import run_script
 
 STRIP = 9  # columns of the strip
 MAP_NOISES = 2
-COUNT = 6  # prototypes where no regions are known
+COUNT = 6  # prototypes where no counterfactuals can be made
+PAIRS = 60
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +39,7 @@ def chosen_prototypes(text: str | None, run, test, scores) -> list[int]:
     from analysis.measures.faithfulness import best_candidates
     from train.data.table import SOURCES
 
-    if text is None and SOURCES[run.config.data.source].regions:
+    if text is None and SOURCES[run.config.data.source].counterfactuals:
         return list(dict.fromkeys(c.prototype for c in best_candidates(scores.numpy(), test.attributes)))
     return prototypes_or_best(text, run, test, scores, COUNT)
 
@@ -48,15 +51,15 @@ def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
     import torch
 
     from analysis.measures.auroc import best_attributes
-    from analysis.measures.emergence import half_rise, spectral_centroid
+    from analysis.measures.emergence import half_rise, spectral_centroid, true_change
+    from analysis.measures.faithfulness import pairs_of
     from models.information import quantile_level
     from models.schedule import LinearSchedule
-    from train.data.table import SOURCES, resolve
 
     answer, table = survey.alone or survey.beyond, pd.DataFrame(index=pd.Index(prototypes, name="prototype"))
     table["bits"], table["error"] = answer.bits.total, answer.bits.error
     for name, share in (("sigma", 0.5), ("sigma_first", 0.25), ("sigma_last", 0.75)):
-        table[name] = quantile_level(survey.levels, answer.bits.density, share)
+        table[name] = quantile_level(survey.levels, answer.timing, share)
     table["t"] = LinearSchedule().timestep(torch.tensor(table["sigma"].to_numpy())).numpy()
     table["half_rise_t"] = [half_rise(t, rise.mean(1)) for rise in rises]
     table["rise"] = [float(rise[-1].mean()) for rise in rises]
@@ -64,10 +67,10 @@ def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
     attribute, auroc = best_attributes(scores.numpy(), test.attributes)
     if len(test.attributes.columns):
         table["attribute"], table["auroc"] = np.array(attribute)[prototypes], np.array(auroc)[prototypes]
-    regions = SOURCES[run.config.data.source].regions
-    if regions:
-        shares = resolve(regions)(run.config.data.image_size)
-        table["region_share"] = [shares[name] for name in table["attribute"]]
+    pairs = pairs_of(run, list(test.attributes), PAIRS)
+    if pairs:
+        table["region_share"] = [pairs[name].region.mean() for name in table["attribute"]]
+        table["true_change"] = [true_change(pairs[name]) for name in table["attribute"]]
     return table.sort_values("sigma", ascending=False)
 
 
@@ -79,7 +82,7 @@ def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
     for colour, k in enumerate(table.index):
         style = {"color": f"C{colour % 10}", "linestyle": "-" if colour < 10 else "--"}
         about = f" {table.loc[k, 'attribute']} {table.loc[k, 'auroc']:.2f}" if "attribute" in table else ""
-        mass = densities[k].clip(0) / max(table.loc[k, "bits"], 1e-12)
+        mass = densities[k].clip(0) / max(densities[k].clip(0).max(), 1e-12)
         first, middle, last = (table.loc[k, name] for name in ("sigma_first", "sigma", "sigma_last"))
         bits.plot(sigmas, mass, label=f"{k}{about}, {middle:.2g} ({first:.2g} to {last:.2g})", **style)
         bits.axvline(middle, linewidth=0.6, **style)
@@ -88,7 +91,7 @@ def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
         appears.fill_between(levels, mean - deviation, mean + deviation, color=style["color"], alpha=0.1, linewidth=0)
     bits.set_xscale("log")
     bits.set_xlim(max(sigmas[-1], levels[0]), sigmas[0])
-    bits.set_ylabel("share of its bits an e-fold of noise")
+    bits.set_ylabel("bits an e-fold of noise, highest 1")
     appears.set_ylabel("rise of the score in x0-hat")
     appears.set_xlabel("noise level (noise on the left)")
     for axis, title in ((bits, "prototype, half of its bits above noise (middle half)"), (appears, "prototype, half risen at")):
@@ -177,7 +180,7 @@ def main() -> None:
     folder, order = results_folder("trace_emergence", run), list(table.index)
     told = sigmas.numpy() >= SIGMA_MIN  # below it gaps are those of details, and would hide the rest
     limits = {k: maps[k][told].max() for k in prototypes}
-    densities = dict(zip(prototypes, (found.alone or found.beyond).bits.density))
+    densities = dict(zip(prototypes, (found.alone or found.beyond).timing))
     files = draw_curves(table, densities, found.levels.sigmas, dict(zip(prototypes, rises)), sigmas.numpy(), folder / "emergence")
     strip = draw_strip(order, own, estimates, maps, limits, sigmas.tolist(), folder / "strip")
     frames = [
@@ -191,10 +194,17 @@ def main() -> None:
     csv = save_table(folder / "emergence.csv", table)
 
     print(table.round(3).to_string())
-    for column, meaning in (("region_share", "size of the attribute's region"), ("frequency", "spatial frequency of the change")):
+    for column, meaning in (
+        ("true_change", "distance of the attribute's counterfactuals"),
+        ("region_share", "size of the attribute's region"),
+        ("frequency", "spatial frequency of the change"),
+    ):
         if column in table and len(table) > 2 and table[column].nunique() > 1:
             rho, p = spearmanr(table["sigma"], table[column])
             print(f"Spearman of emergence (noise level) and {meaning}: {rho:+.2f} (p = {p:.2f}, {len(table)} prototypes)")
+    if "true_change" in table and len(table) > 2:
+        rho = spearmanr(table["true_change"], table["region_share"])[0]
+        print(f"an exact observer's order (that of the distances) has {rho:+.2f} with the sizes")
     if len(set(table["half_rise_t"])) == 1:
         print("in the paper's curves every prototype is there from the first step on: the bits tell them apart")
     print(f"curves: {files[0]}; strip: {strip[0]}; animation: {animation}; arrays: {arrays}; table: {csv}")

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from analysis.edits import Encoding, Gesture, edit
+from analysis.measures.faithfulness import Pairs
 from train.runs import Run
 
 
@@ -29,6 +30,16 @@ def spectral_centroid(difference: np.ndarray) -> float:
     h, w = difference.shape
     frequency = np.hypot(np.fft.fftfreq(h)[:, None] * h, np.fft.fftfreq(w)[None] * w)
     return float((frequency * power).sum() / max(power.sum(), 1e-12))
+
+
+def true_change(pairs: Pairs) -> float:
+    """How far counterfactuals without and with an attribute lie apart, the median Euclidean distance of images in [-1, 1].
+
+    Two images so far apart are told from each other through noise of a level proportional to it, and no better by anyone: all else known, the
+    attribute is one bit sent through a Gaussian channel.
+    """
+    change = (pairs.present.astype(float) - pairs.absent.astype(float)) / 127.5  # (n, H, W, C)
+    return float(np.median(np.sqrt(np.square(change).sum((1, 2, 3)))))
 
 
 def trace_scores(run: Run, encoding: Encoding, s: Tensor, gesture: Gesture, show: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

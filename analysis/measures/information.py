@@ -29,6 +29,11 @@ class Answer(NamedTuple):
     check: Bits
     where: np.ndarray
 
+    @property
+    def timing(self) -> np.ndarray:
+        """Densities by <x0 - D, D_c - D>, the mean of both estimates, in which an error of D_c cancels to first order (Q, K + 1)."""
+        return (self.bits.density + self.check.density) / 2
+
 
 class Survey(NamedTuple):
     """levels: of all integrals; alone and total are None for runs that cannot hide scores."""

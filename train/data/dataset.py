@@ -17,7 +17,7 @@ from train.data.decode import to_pixels
 from train.data.listing import SPLITS, Listing, select
 from train.data.table import SOURCES, resolve
 from train.errors import UserError, reading
-from train.images import replace_file
+from train.whole_files import replace_file
 
 MOST_CLASSES = 100  # of a labelled set that become attributes
 
@@ -75,15 +75,15 @@ def _pool(processes: bool) -> Executor:
 
 def _decode_all(listing: Listing, chosen: np.ndarray, config: DataConfig, file: Path, title: str) -> None:
     shape = (len(chosen), config.image_size, config.image_size, config.channels)
-    pixels = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
-    with _pool(listing.processes) as pool:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with open(file, "wb") as cache, _pool(listing.processes) as pool:  # row by row: a memory map on a full disk would end in a bus error
+        np.lib.format.write_array_header_1_0(cache, header)
         try:
             done = pool.map(_Decoder(listing, config), chosen.tolist(), chunksize=64)
-            for row, image in enumerate(tqdm(done, total=len(chosen), desc=title, unit="img", leave=False)):
-                pixels[row] = image
+            for image in tqdm(done, total=len(chosen), desc=title, unit="img", leave=False):
+                cache.write(image.tobytes())
         finally:
             pool.shutdown(cancel_futures=True)
-    pixels.flush()
 
 
 def _load(config: DataConfig, listing: Listing, chosen: np.ndarray, name: str) -> ImageSet:
@@ -105,7 +105,8 @@ def load_split(config: DataConfig, split: str) -> ImageSet:
     listing = list_source(config)
     chosen = np.flatnonzero(listing.splits == split)[: config.limit]
     if not len(chosen):
-        raise UserError(f"data set {config.source}: its {split} split is empty")
+        counts = ", ".join(f"{name} {(listing.splits == name).sum()}" for name in SPLITS)
+        raise UserError(f"data set {config.source}: its {split} split is empty (images: {counts}); it needs more images, or splits named by a table")
     return _load(config, listing, chosen, split)
 
 

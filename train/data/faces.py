@@ -116,12 +116,6 @@ def counterfactual(options: dict, attribute: str, size: int, threshold: int = 8)
     return absent, present, (np.abs(absent.astype(int) - present).max(-1) > threshold)
 
 
-def region_shares(size: int, faces: int = 8) -> dict[str, float]:
-    """Share of an image's pixels that each attribute rules, the mean of a few faces' counterfactuals."""
-    options = [draw_options(0, i) for i in range(faces)]
-    return {name: float(np.mean([counterfactual(o, name, size)[2].mean() for o in options])) for name in ATTRIBUTES}
-
-
 def counterfactual_pairs(size: int, seed: int, count: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Each attribute's counterfactuals of the first `count` faces of a seed: attribute -> absent, present (n, size, size, 3) and regions."""
     options = [draw_options(seed, i) for i in range(count)]

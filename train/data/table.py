@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 class Source(NamedTuple):
     """A row: `reader` is "module:function", called as function(DataConfig) -> Listing; `where` restricts the set before the config does;
-    `regions`, where it is known which pixels an attribute rules, is "module:function", called as function(image size) -> {attribute: share};
     `counterfactuals`, where true ones can be made, is "module:function", called as function(image size, seed, count) -> {attribute: (absent,
     present, region)}; `exclusive` names attributes of which an image has one at most; `unrestricted` is the row without `where`."""
 
@@ -14,7 +13,6 @@ class Source(NamedTuple):
     options: tuple[str, ...]
     about: str
     where: str | None = None
-    regions: str | None = None
     unrestricted: str | None = None
     counterfactuals: str | None = None
     exclusive: tuple[str, ...] = ()
@@ -36,7 +34,6 @@ SOURCES = {
         "train.data.sources:faces",
         (),
         "drawn portraits with exact attributes (generated, CC BY 4.0)",
-        regions="train.data.faces:region_shares",
         counterfactuals="train.data.faces:counterfactual_pairs",
         exclusive=("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair"),
     ),

@@ -1,0 +1,345 @@
+"""Kill everything that takes long, dozens of times at random moments, go on, and compare with what was never interrupted.
+
+  python tests/campaigns/interruptions.py [--kills 24] [--seed 0]
+
+Minutes, not for CI; tests/test_interruptions.py runs the same functions with a kill or two each. Prints what was tried; ends at the first difference.
+"""
+
+import argparse
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from conftest import REPO, Bench, draw_images
+
+SETTINGS = {"train.steps": 120, "train.encoder_steps": 30, "train.decoder_steps": 30, "train.checkpoint_every": 7, "train.samples_every": 25}
+SETTINGS |= {"train.log_every": 1, "model.dropout": 0.1}
+LATENT = ["--set", "epochs=60", "--set", "width=32", "--set", "layers=2"]
+SAMPLING = ["--total_gen_num", 60, "--batch", 4, "--steps", 10]
+CACHING = (
+    "import sys; from train.config import DataConfig; from train.data.dataset import load_split; "
+    "load_split(DataConfig(source='folder', path=sys.argv[1], image_size=48, channels=3), 'train')"
+)
+
+
+def command(script: str, *args) -> list[str]:
+    return [sys.executable, str(REPO / script), *map(str, args)]
+
+
+def begin(bench: Bench, line: list[str], **options) -> subprocess.Popen:
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True} | options
+    return subprocess.Popen(line, env=bench.environment, cwd=bench.home, **options)
+
+
+def finish(process: subprocess.Popen, seconds: float = 300) -> str:
+    """Wait for success; -> what it wrote to stderr."""
+    _, errors = process.communicate(timeout=seconds)
+    assert process.returncode == 0, errors
+    return errors
+
+
+def killed(bench: Bench, line: list[str], delay: float) -> bool:
+    """Run a command and kill it after so many seconds; False where it was done before."""
+    process = begin(bench, line, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        process.wait(delay)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    assert process.returncode == 0
+    return False
+
+
+def until_done(bench: Bench, line: Callable[[], list[str]], most: int, rng, seconds: float) -> int:
+    """Kill a command again and again, `most` times at most, after random times up to `seconds`, then let it finish. -> how often it was killed."""
+    kills = 0
+    while kills < most and killed(bench, line(), rng.uniform(0.3, 1) * seconds):
+        kills += 1
+    finish(begin(bench, line()))
+    return kills
+
+
+def duration(bench: Bench, line: list[str]) -> float:
+    started = time.perf_counter()
+    finish(begin(bench, line))
+    return time.perf_counter() - started
+
+
+def nothing_left(folder: Path) -> None:
+    left = [str(path) for path in folder.rglob("*") if ".tmp" in path.name or path.name.endswith(".parts")]
+    assert not left, left
+
+
+def same_tensors(a, b) -> None:
+    """Nested dicts, lists and tensors, equal bit for bit."""
+    import torch
+
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            same_tensors(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b):
+            same_tensors(x, y)
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def same_checkpoint(ours: Path, theirs: Path) -> None:
+    import torch
+
+    same_tensors(*(torch.load(path, weights_only=True) for path in (ours, theirs)))
+
+
+def training(bench: Bench, kills: int, rng) -> int:
+    line = command("train/train_patronus.py", "--config", bench.write_config(SETTINGS), "--device", "cpu")
+    seconds, hit, version = duration(bench, line), 0, 0
+    while hit < kills:
+        version += 1
+
+        def going_on(version=version):
+            begun = (bench.version(version) / "config.yaml").is_file()
+            return [*line, "--resume", str(version)] if begun else line
+
+        hit += until_done(bench, going_on, kills - hit, rng, seconds)
+        folder = bench.version(version)
+        same_checkpoint(folder / "checkpoints" / "last.pt", bench.version(0) / "checkpoints" / "last.pt")
+        steps = [json.loads(row)["step"] for row in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert steps == list(range(1, SETTINGS["train.steps"] + 1))
+        for sample in (bench.version(0) / "samples").glob("*.png"):
+            assert (folder / "samples" / sample.name).read_bytes() == sample.read_bytes()
+        nothing_left(bench.records)
+    assert sorted(path.name for path in bench.version(0).parent.iterdir()) == sorted(f"version_{i}" for i in range(version + 1))
+    return hit
+
+
+def latent_training(bench: Bench, kills: int, rng) -> int:
+    line = command("train/train_latent_ddim.py", "--dataset", "tiny", "--version_num", 0, "--device", "cpu", *LATENT)
+    folder, seconds, hit, version = bench.records / "latent_ddim" / "tiny_v0", duration(bench, line), 0, 0
+    while hit < kills:
+        version += 1
+
+        def going_on(version=version):
+            return [*line[:-6], "--resume", str(version)] if (folder / f"version_{version}").is_dir() else line
+
+        hit += until_done(bench, going_on, kills - hit, rng, seconds)
+        for name in ("last.pt", "best.pt"):
+            same_checkpoint(folder / f"version_{version}" / name, folder / "version_0" / name)
+        rows = [(folder / f"version_{v}" / "metrics.jsonl").read_text() for v in (0, version)]
+        assert rows[0] == rows[1]
+        nothing_left(folder)
+    return hit
+
+
+def sampling(bench: Bench, kills: int, rng) -> int:
+    line = command("train/conditional_sampling.py", "--dataset", "tiny", "--version_num", 0, "--device", "cpu", *SAMPLING)
+    folder, seconds, hit, number = bench.records / "FID" / "cond_tiny_0", duration(bench, line), 0, 0
+    while hit < kills:
+        number += 1
+
+        def going_on(number=number):
+            return [*line, "--run", str(number)] if (folder / f"run_{number}").is_dir() else line
+
+        hit += until_done(bench, going_on, kills - hit, rng, seconds)
+        whole, ours = ({path.name: path.read_bytes() for path in (folder / f"run_{n}").iterdir()} for n in (0, number))
+        assert whole == ours and len(whole) == 60
+        nothing_left(folder)
+    return hit
+
+
+def heat_maps(bench: Bench, kills: int, rng) -> int:
+    line = command("analysis/mechanism/heatmaps.py", "--dataset", "tiny", "--version_num", 0, "--device", "cpu", "--n_samples", 1, "--outdir")
+    folders = [bench.home / "maps", bench.home / "maps_whole"]
+    seconds, hit, name = duration(bench, [*line, str(folders[1])]), 0, "heatmaps_network.npy"
+    while hit < kills:
+        (folders[0] / name).unlink(missing_ok=True)
+        hit += until_done(bench, lambda: [*line, str(folders[0])], kills - hit, rng, seconds)
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+        nothing_left(folders[0])
+    return hit
+
+
+def caching(bench: Bench, kills: int, rng) -> int:
+    images, cache = bench.home / "many", bench.home / "data" / "cache"
+    draw_images(images, count=1500, size=100)
+    (images / "metadata.csv").unlink()
+    line = [sys.executable, "-c", CACHING, str(images)]
+
+    def held() -> dict:
+        return {path.name: path.read_bytes() for path in cache.glob("*x48_*")}
+
+    seconds, hit, whole = duration(bench, line), 0, held()
+    while hit < kills:
+        for name in whole:
+            (cache / name).unlink()
+        hit += until_done(bench, lambda: line, kills - hit, rng, seconds)
+        assert held() == whole and whole
+        nothing_left(cache)
+    return hit
+
+
+def two_at_once(bench: Bench) -> int:
+    """Two trainings, two samplings, two latent trainings and two cachings of the same at a time. -> how many pairs."""
+    config, known = bench.write_config(SETTINGS), {path.name for path in bench.version(0).parent.glob("version_*")}
+    train = command("train/train_patronus.py", "--config", config, "--device", "cpu")
+    for process in [begin(bench, train) for _ in range(2)]:
+        finish(process)
+    new = sorted({path.name for path in bench.version(0).parent.glob("version_*")} - known)
+    assert len(new) == 2
+    for name in new:
+        same_checkpoint(bench.version(0).with_name(name) / "checkpoints" / "last.pt", bench.version(0) / "checkpoints" / "last.pt")
+    named = ["--dataset", "tiny", "--version_num", 0, "--device", "cpu"]
+    for script, options, parent in (
+        ("train/conditional_sampling.py", SAMPLING, "FID/cond_tiny_0"),
+        ("train/train_latent_ddim.py", LATENT, "latent_ddim/tiny_v0"),
+    ):
+        before = len([path for path in (bench.records / parent).glob("*") if path.is_dir()])
+        for process in [begin(bench, command(script, *named, *options)) for _ in range(2)]:
+            finish(process)
+        assert len([path for path in (bench.records / parent).glob("*") if path.is_dir()]) == before + 2
+    for path in (bench.home / "data" / "cache").glob("*.npy"):
+        path.unlink()
+    for process in [begin(bench, train) for _ in range(2)]:
+        finish(process)
+    nothing_left(bench.home)
+    return 4
+
+
+def one_line(errors: str) -> str:
+    """The single line of an error among progress bars."""
+    assert "Traceback" not in errors, errors
+    lines = [line for line in errors.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, errors
+    return lines[0]
+
+
+def full_disk(bench: Bench, limits: list[int]) -> int:
+    """No file may grow beyond so many bytes: training (new and resumed), sampling, latent training, a figure. -> how many writes were refused."""
+    config, refused = bench.write_config(SETTINGS | {"train.steps": 40, "train.encoder_steps": 5, "train.decoder_steps": 5}), 0
+    train = command("train/train_patronus.py", "--config", config, "--device", "cpu")
+    finish(begin(bench, [*train, "--set", "train.steps=14"]))
+    version = max(int(path.name.removeprefix("version_")) for path in bench.version(0).parent.glob("version_*"))
+    named = ["--dataset", "tiny", "--version_num", version, "--device", "cpu"]
+    lines = [
+        train,
+        [*train, "--resume", str(version), "--set", "train.steps=40"],
+        command("train/conditional_sampling.py", *named, *SAMPLING),
+        command("train/train_latent_ddim.py", *named, *LATENT),
+        command("analysis/interpretability/ownership.py", *named),
+    ]
+    for limit in limits:
+        for line in lines:
+            process = begin(bench, line, preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+            _, errors = process.communicate(timeout=300)
+            if process.returncode != 0:
+                assert process.returncode == 2 and "cannot be written (File too large)" in one_line(errors), errors
+                refused += 1
+            finish(begin(bench, command("train/conditional_sampling.py", *named, "--total_gen_num", 1, "--steps", 2)))  # the run is intact
+    finish(begin(bench, [*train, "--resume", str(version), "--set", "train.steps=40"]))
+    steps = [json.loads(row)["step"] for row in (bench.version(version) / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 41))
+    return refused
+
+
+def read_only(bench: Bench) -> int:
+    """Records and data that may not be written to, by a user without the privilege to do it all the same. -> how many scripts were refused."""
+    line = command("train/train_patronus.py", "--config", bench.config, "--device", "cpu")
+    folders = [path for path in bench.records.rglob("*") if path.is_dir()] + [bench.records]
+    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    for folder in folders:
+        folder.chmod(0o555)
+    named = ["--dataset", "tiny", "--version_num", 0, "--device", "cpu"]
+    lines = [line, command("train/conditional_sampling.py", *named, *SAMPLING), command("analysis/interpretability/ownership.py", *named)]
+    try:
+        for line in lines:
+            process = begin(bench, [*prefix, *line])
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 2 and "Permission denied" in one_line(errors), errors
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    return len(lines)
+
+
+def damaged_checkpoint(bench: Bench, cuts: list[float]) -> int:
+    """The last checkpoint cut short from outside: a word, and the one before is taken. Both: one line. -> how many damages."""
+    config = bench.write_config(SETTINGS)
+    for cut in cuts:
+        finish(begin(bench, command("train/train_patronus.py", "--config", config, "--device", "cpu")))
+        folder = max(bench.version(0).parent.glob("version_*"), key=lambda path: int(path.name.removeprefix("version_")))
+        version, last = folder.name.removeprefix("version_"), folder / "checkpoints" / "last.pt"
+        whole, previous = last.read_bytes(), folder / "checkpoints" / "previous.pt"
+        last.write_bytes(whole[: int(cut * len(whole))])
+        line = command("train/train_patronus.py", "--config", config, "--device", "cpu", "--resume", version)
+        assert "taking previous.pt of step 119 instead" in finish(begin(bench, line))
+        same_checkpoint(last, bench.version(0) / "checkpoints" / "last.pt")
+        for path in (last, previous):
+            path.write_bytes(whole[: int(cut * len(whole))])
+        process = begin(bench, line)
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 2 and "restore it from a copy" in one_line(errors), errors
+    return 2 * len(cuts)
+
+
+def half_a_machine(bench: Bench, port: int = 29671) -> float:
+    """One of two processes is killed; the other ends with a line, and one alone goes on to the same weights. -> seconds until all had ended."""
+    import torch
+
+    changes = SETTINGS | {"model.dropout": 0.0, "train.steps": 400}
+    train = ["train/train_patronus.py", "--config", str(bench.write_config(changes, "half.yaml")), "--device", "cpu"]
+    before = len(list(bench.version(0).parent.glob("version_*")))
+    finish(begin(bench, command(*train)))
+    group = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    process = begin(bench, [*group, str(REPO / train[0]), *train[1:]])
+    metrics = bench.version(before + 1) / "metrics.jsonl"
+    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 40:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    listed = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True).stdout.split()
+    os.kill(int(listed[-1]), signal.SIGKILL)
+    started = time.perf_counter()
+    _, errors = process.communicate(timeout=90)
+    seconds = time.perf_counter() - started
+    assert process.returncode != 0 and "lost contact" in errors and "train_patronus.py" not in errors.split("lost contact")[0], errors
+    finish(begin(bench, [*command(*train), "--resume", str(before + 1)]))
+    one, two = (torch.load(bench.version(v) / "checkpoints" / "last.pt", weights_only=True)["model"] for v in (before, before + 1))
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], atol=5e-3, rtol=2e-2)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=24, help="of every kind of work (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    args = parser.parse_args()
+    rng, total = np.random.default_rng(args.seed), 0
+    with tempfile.TemporaryDirectory() as home:
+        bench = Bench(Path(home))
+        for work in (training, latent_training, sampling, heat_maps, caching):
+            started = time.perf_counter()
+            hit = work(bench, args.kills, rng)
+            total += hit
+            print(f"{work.__name__}: killed {hit} times, gone on, nothing lost or different ({time.perf_counter() - started:.0f} s)", flush=True)
+        print(f"{total} kills survived in all")
+        print(f"two at once: {two_at_once(bench)} pairs, nothing shared")
+        print(f"full disk: {full_disk(bench, [100, 1000, 4000, 20000, 60000, 150000])} writes refused in a line, the run intact")
+        print(f"read-only records: {read_only(bench)} scripts refused in a line")
+        print(f"damaged checkpoints: {damaged_checkpoint(bench, [0.0, 0.3, 0.9, 0.999])} survived or refused in a line")
+        print(f"half a machine: all processes had ended {half_a_machine(bench):.1f} s after one was killed; one alone went on to the same weights")
+
+
+if __name__ == "__main__":
+    main()
