@@ -92,7 +92,11 @@ def encode_and_invert(model: Patronus, x0: Tensor, steps: int, batch: int | None
 
 
 def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Denoiser:
-    """The Denoiser of edited scores (B, m), pushed away from that of the images' own (B, m). Raises UserError where the model cannot hide scores."""
+    """The Denoiser of edited scores (B, m), pushed away from that of the images' own (B, m).
+
+    The push itself does not leave the range of images, since what is darker than black stays black to the end (static thresholding, Saharia et al.
+    2022). Raises UserError where the model cannot hide scores.
+    """
     try:
         there = model.denoiser(edited)
     except ValueError as error:
@@ -103,7 +107,8 @@ def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Den
 
     def denoise(z: Tensor, sigma: Tensor) -> Tensor:
         x0 = there(z, sigma)
-        return x0 + guidance * (x0 - here(z, sigma))
+        pushed = x0 + guidance * (x0 - here(z, sigma))
+        return pushed.clamp(x0.clamp(max=-1), x0.clamp(min=1))
 
     return denoise
 

@@ -7,7 +7,7 @@ from train.errors import UserError, listed
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
 SIGMA_MIN = 0.5  # of information: through this noise an image's parts are seen; below it scores tell ever more of how exactly a patch looks
-GUIDANCE = 1.0  # of edits; measured on the default run by analysis/evaluation/faithfulness.py
+GUIDANCE = 2.0  # of edits; measured on the default run by analysis/evaluation/faithfulness.py
 
 
 def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> argparse.ArgumentParser:
@@ -30,8 +30,7 @@ def add_edit_options(parser: argparse.ArgumentParser) -> None:
     text = "how strongly an edit is pushed away from the image's own scores; 0: the plain edit, half the network calls"
     parser.add_argument("--guidance", type=float, default=GUIDANCE, metavar="W", help=f"{text} (default: {GUIDANCE:g})")
     text = "scores that are not set: keep them, move them jointly as in the data, or release (hide) what is correlated and move the rest jointly"
-    default = "release, or joint for runs that cannot hide scores, as the published ones"
-    parser.add_argument("--others", choices=["keep", "joint", "release"], help=f"{text} (default: {default})")
+    parser.add_argument("--others", default="joint", choices=["keep", "joint", "release"], help=f"{text} (default: joint)")
 
 
 def gesture_of(args: argparse.Namespace, model, known):
@@ -40,7 +39,7 @@ def gesture_of(args: argparse.Namespace, model, known):
 
     if not 0 <= args.guidance <= 100:
         raise UserError(f"--guidance {args.guidance}: must lie between 0 and 100")
-    return Gesture(known, args.steps, args.guidance, args.others or ("release" if model.masked else "joint"))
+    return Gesture(known, args.steps, args.guidance, args.others)
 
 
 def require(parser: argparse.ArgumentParser, args: argparse.Namespace, **least) -> None:
@@ -67,10 +66,13 @@ def open_run(args: argparse.Namespace):
 
 
 def results_folder(what: str, run) -> Path:
-    """records/<what>/<dataset>_v<n>, which need not exist."""
+    """records/<what>/<dataset>_v<n>, with about.json in it: how it came about."""
+    from analysis.drawing.results import save_about
     from global_config import RECORDS_DIR
 
-    return RECORDS_DIR / what / f"{run.name}_v{run.version}"
+    folder = RECORDS_DIR / what / f"{run.name}_v{run.version}"
+    save_about(folder, run)
+    return folder
 
 
 def parse_prototypes(text: str, count: int) -> list[int]:

@@ -40,14 +40,18 @@ def test_release_hides_what_is_correlated_and_nothing_else():
     assert edited[0, 0] == 1 and edited[0, 1].isnan() and edited[0, 2].item() == pytest.approx(0, abs=0.02)  # the third moves with nothing
 
 
-def test_guidance_is_linear_in_the_two_denoisers_and_0_is_the_plain_edit():
+def test_guidance_is_linear_in_the_two_denoisers_within_the_range_of_images_and_0_is_the_plain_edit():
     model = residual_model()
-    torch.nn.init.normal_(model.unet.last.weight, 0, 0.1)
+    torch.nn.init.normal_(model.unet.last.weight, 0, 1.0)
     own, edited = torch.rand(2, 2, 5)
     z, sigma = torch.randn(2, 3, 16, 16), torch.tensor([0.3, 2.0])
     with torch.no_grad():
         here, there = (model.denoise(z, sigma, s) for s in (own, edited))
-        torch.testing.assert_close(guided(model, edited, own, 3.0)(z, sigma), there + 3 * (there - here))
+        pushed, linear = guided(model, edited, own, 3.0)(z, sigma), there + 3 * (there - here)
+        inside = linear.abs() <= 1
+        assert 0 < inside.float().mean() < 1
+        torch.testing.assert_close(pushed[inside], linear[inside])
+        assert (pushed.abs() <= there.abs().clamp(min=1) + 1e-6).all()
         torch.testing.assert_close(guided(model, edited, own, 0.0)(z, sigma), there)
     with pytest.raises(UserError, match="use keep or joint"):
         guided(residual_model(masked=False), torch.full((2, 5), HIDDEN), own, 1.0)

@@ -1,10 +1,14 @@
 """Arrays and numbers beside the figures, for programs."""
 
 import json
+import shlex
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from global_config import REPO_DIR
 from train.errors import reading
 from train.whole_files import replace_file
 
@@ -27,3 +31,12 @@ def save_json(path: Path, values: dict) -> Path:
 def save_table(path: Path, table) -> Path:
     """A pandas table as CSV."""
     return replace_file(path, lambda file: table.to_csv(file))
+
+
+def save_about(folder: Path, run) -> Path:
+    """about.json: which run and training step the results beside it tell of, the command that made them, and the versions it used."""
+    script = Path(sys.argv[0]).resolve()
+    called = script.relative_to(REPO_DIR) if script.is_relative_to(REPO_DIR) else script
+    versions = {name: version(name) for name in ("patronus", "torch", "numpy")}
+    command = shlex.join(["python", called.as_posix(), *sys.argv[1:]])
+    return save_json(folder / "about.json", {"run": f"{run.name}/{run.version}", "step": run.step, "command": command, "versions": versions})

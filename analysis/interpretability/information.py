@@ -114,7 +114,7 @@ def main() -> None:
     import numpy as np
 
     from analysis.drawing.information import draw
-    from analysis.drawing.results import save_arrays, save_table
+    from analysis.drawing.results import save_arrays, save_json, save_table
     from analysis.measures.information import survey
     from train.data.dataset import load_split
     from train.scores import encode
@@ -145,6 +145,7 @@ def main() -> None:
     arrays |= {f"{key}_check": a.check.total for key, a in answers.items()} | {f"{key}_where": a.where for key, a in answers.items()}
     file = save_arrays(folder / "information.npz", prototypes=np.array(prototypes), sigma_edges=np.exp(found.levels.edges), **arrays)
     csv = save_table(folder / "information.csv", table)
+    save_json(folder / "information.json", {"sums": lines})
 
     columns = [f"{key}{part}" for key in ("alone", "beyond") for part in ("", "_error", "_check", "_sigma")] + ["attribute", "auroc"]
     print(table[[c for c in columns if c in table]].head(20).round(3).to_string())

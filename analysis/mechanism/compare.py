@@ -129,11 +129,12 @@ def main() -> None:
     from tqdm import tqdm
 
     from analysis.drawing.figures import picture_rows, save_figure
-    from analysis.drawing.results import save_table
+    from analysis.drawing.results import save_about, save_json, save_table
     from analysis.training_free import levels_of, network_of, open_data, patch_sizes, pixel_major, results_dir, training_free
     from models.samplers import SeededNoise, euler
     from train.distributed import pick_device
     from train.images import to_tensor, to_uint8
+    from train.runs import load_run
 
     device, levels, sizes = pick_device(args.device), levels_of(args), patch_sizes(args)
     images, held_out = open_data(args, held_out=True)
@@ -167,6 +168,9 @@ def main() -> None:
     table = pd.DataFrame(rows)
     folder = results_dir(args, "compare")
     file = save_table(folder / "compare.csv", table.set_index(["images", "sigma", "denoiser"]))
+    save_json(folder / "compare.json", {"conclusion": conclusion(table)})
+    if not args.network_pkl:
+        save_about(folder, load_run(args.dataset, args.version_num))
     bits = pd.DataFrame(bits).set_index("sigma") if bits else None
     files = draw_curves(table, sizes, bits, folder / "compare")
     shown = torch.linspace(0, len(levels) - 1, min(SHOWN + 2, len(levels))).round().int().tolist()[1:-1] or [0]

@@ -1,0 +1,289 @@
+"""What a report says of a run, gathered from records/: nothing is trained, edited or sampled here."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from analysis.drawing.web import figure_uri, heat_pixels, pixels_uri, strip
+from analysis.measures.auroc import best_attributes
+from analysis.measures.cards import best_patches, sayings
+from global_config import RECORDS_DIR
+from train.data.dataset import ImageSet
+from train.generation import SAMPLES_DIR
+from train.images import to_uint8
+from train.metrics import read_metrics
+from train.runs import Run
+
+EXAMPLES = 16  # samples shown
+PATCHES = 3  # training patches on a card
+TELLS = 0.7  # AUROC from which a prototype is called by an attribute
+
+
+class Source(NamedTuple):
+    """Where a section comes from: the folder below records/, a file without which it is not there, and the script that makes it, with options."""
+
+    folder: str
+    file: str
+    script: str
+    options: tuple[str, ...] = ()
+
+
+SOURCES = {
+    "edits": Source("vis_prototype", "prototypes.npz", "analysis/interpretability/visualize_prototype.py"),
+    "ownership": Source("ownership", "ownership.png", "analysis/interpretability/ownership.py"),
+    "information": Source("information", "information.json", "analysis/interpretability/information.py", ("--num_samples", "400")),
+    "faithfulness": Source("faithfulness", "faithfulness.json", "analysis/evaluation/faithfulness.py", ("--num_samples", "24")),
+    "diagnosis": Source("diagnose", "effects.png", "analysis/diagnosis/diagnose.py", ("--generated", "400")),
+    "emergence": Source("trace_emergence", "emergence.csv", "analysis/interpretability/trace_emergence.py", ("--draws", "600")),
+}
+
+
+def folder_of(run: Run, name: str) -> Path:
+    return RECORDS_DIR / SOURCES[name].folder / f"{run.name}_v{run.version}"
+
+
+def read_json(path: Path) -> dict:
+    """A JSON of ours; {} where it is not there or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def present(run: Run, name: str) -> bool:
+    """Whether a section's results are there and tell of the run's present training step."""
+    folder = folder_of(run, name)
+    return (folder / SOURCES[name].file).is_file() and read_json(folder / "about.json").get("step") == run.step
+
+
+def made_by(folder: Path) -> str:
+    """The command and versions of the results in a folder."""
+    about = read_json(folder / "about.json")
+    versions = ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items())
+    return f"{about['command']} ({versions})" if "command" in about else ""
+
+
+def about(run: Run, images: int) -> dict:
+    """What was trained on what, for how long."""
+    rows, config = read_metrics(run.folder / "metrics.jsonl"), run.config
+    seconds = sum((b["images"] - a["images"]) / b["images_per_second"] for a, b in zip([{"images": 0}, *rows], rows) if b.get("images_per_second"))
+    model, train = config.model, config.train
+    facts = {
+        "run": f"{run.name}, version {run.version}",
+        "images": f"{images} for training, {config.data.channels}x{config.data.image_size}x{config.data.image_size}, source {config.data.source}",
+        "restricted to": config.data.where,
+        "prototypes": f"{model.encoder.prototypes}, patches of {model.encoder.receptive_field.size} pixels, similarity {model.encoder.similarity}",
+        "network": f"{sum(p.numel() for p in run.model.parameters()) / 1e6:.1f} million parameters, formulation {model.formulation}",
+        "training": f"{run.step} steps, batch {train.batch_size}, seed {train.seed}" + (f", {seconds / 60:.1f} minutes" if seconds else ""),
+        "weights": "averaged over training" if run.averaged else "as trained",
+    }
+    loss = run.folder / "loss.png"
+    return {"facts": {k: v for k, v in facts.items() if v}, "loss": figure_uri(loss, 800) if loss.is_file() else None}
+
+
+def newest_samples(run: Run, kind: str) -> Path | None:
+    """The newest folder of a run's samples, 'cond' or 'uncond'."""
+    found = [path for path in (SAMPLES_DIR / f"{kind}_{run.name}_{run.version}").glob("run_*") if path.is_dir() and any(path.glob("*.png"))]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
+    """The first samples, beside the images whose scores they were given, and every distance measured on that folder."""
+    from PIL import Image
+
+    folder = newest_samples(run, kind)
+    if folder is None or read_json(folder.with_name(f"{folder.name}.json")).get("training_step") != run.step:
+        return None
+    files, pictures = sorted(folder.glob("*.png"))[:EXAMPLES], []
+    for file in files:
+        with Image.open(file) as image:
+            pictures.append(np.asarray(image).reshape(*image.size[::-1], -1))
+    rows = {"sampled": pixels_uri(strip(pictures), 92)}
+    if kind == "cond":
+        rows = {"real": pixels_uri(strip([test.pixels[int(file.stem) % len(test)] for file in files]), 92)} | rows
+    distances = []
+    for file in sorted((RECORDS_DIR / "fid_scores" / f"{run.name}_v{run.version}").glob(f"{folder.parent.name}_{folder.name}_*.json")):
+        scores = read_json(file)
+        name = "FID" if "fid" in scores else f"Frechet distance ({scores.get('features')})"
+        line = {"name": name, "value": scores.get("fid", scores.get("frechet_distance")), "floor": scores.get("floor")}
+        keep = ("images_a_side", "precision", "recall", "density", "coverage")
+        distances.append(line | {key: scores[key] for key in keep if key in scores})
+    settings = read_json(folder.with_name(f"{folder.name}.json"))
+    how = ", ".join(f"{key} {settings[key]}" for key in ("sampler", "steps", "seed", "total_gen_num") if key in settings)
+    return {"rows": rows, "distances": distances, "how": f"{how}; {folder}"}
+
+
+def place_of(where: np.ndarray) -> str:
+    """A map (H, W) in words: the third of the image in which its centre lies, or 'all over'."""
+    mass = where / max(where.sum(), 1e-12)
+    h, w = mass.shape
+    y, x = (np.indices((h, w)) + 0.5) / np.array([h, w])[:, None, None]
+    cy, cx = (mass * y).sum(), (mass * x).sum()
+    if np.sqrt((mass * ((y - cy) ** 2 + (x - cx) ** 2)).sum()) > 0.36:
+        return "all over"
+    vertical, horizontal = ("top", "middle", "bottom")[min(int(cy * 3), 2)], ("left", "", "right")[min(int(cx * 3), 2)]
+    return " ".join(part for part in (vertical, horizontal) if part)
+
+
+def surrounded(pixels: np.ndarray, box, side: int) -> np.ndarray:
+    """A square of `side` pixels around a patch, inside the image."""
+    top, left, bottom, right = (int(v) for v in box)
+    h, w = pixels.shape[:2]
+    y, x = (int(np.clip((a + b - side) // 2, 0, most - side)) for a, b, most in ((top, bottom, h), (left, right, w)))
+    return pixels[y : y + side, x : x + side]
+
+
+def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
+    """One entry a prototype: what it says, where, its best training patches; when, bits, usage, attribute, as far as they are known."""
+    told, (rows, boxes) = sayings(run, scores), best_patches(run, train, PATCHES)
+    low, high = (to_uint8(told[:, i]) for i in (0, 1))
+    where = (told[:, 1] - told[:, 0]).abs().mean(1).numpy()  # (m, H, W)
+    tables = {}
+    for name, file in (("information", "information.csv"), ("edits", "health.csv")):
+        path = folder_of(run, name) / file
+        tables[name] = pd.read_csv(path, index_col="prototype") if present(run, name) and path.is_file() else pd.DataFrame()
+    information, health = tables["information"], tables["edits"]
+    names, auroc = best_attributes(scores.numpy(), test.attributes)
+    side = min(run.config.model.encoder.receptive_field.size + 4, run.config.data.image_size)
+    found, heat = [], heat_pixels(where)
+    for k in range(len(told)):
+        card = {"number": k, "place": place_of(where[k]), "alt": f"prototype {k}: high, low, where"}
+        patches = [surrounded(train.pixels[i], box, side) for i, box in zip(rows[k], boxes[k])]
+        card["says"], card["patches"] = pixels_uri(strip([high[k], low[k], heat[k]]), 92), pixels_uri(strip(patches), 92)
+        if len(test.attributes.columns):
+            card |= {"attribute": str(names[k]), "auroc": float(auroc[k])}
+        if k in information.index:
+            line = information.loc[k]
+            card |= {key: float(line[key]) for key in ("alone", "beyond") if key in line}
+            sigma = line.get("alone_sigma", line.get("beyond_sigma"))
+            card |= {"sigma": float(sigma)} if pd.notna(sigma) else {}
+        if k in health.index:
+            line = health.loc[k]
+            card |= {"usage": float(line["usage"]), "dead": bool(line["dead"]), "duplicate": bool(line["duplicate"]), "moves": float(line["moves"])}
+        found.append(card)
+    return found
+
+
+def times_of(found: list[dict]) -> None:
+    """'early', 'midway' or 'late' for each card, by thirds of all known noise levels."""
+    levels = [card["sigma"] for card in found if "sigma" in card]
+    if levels:
+        first, last = np.quantile(levels, [2 / 3, 1 / 3])
+        for card in found:
+            if "sigma" in card:
+                card["when"] = "early" if card["sigma"] >= first else "midway" if card["sigma"] >= last else "late"
+
+
+def worth(card: dict) -> float:
+    return card.get("alone", card.get("beyond", card.get("moves", 0.0)))
+
+
+def in_short(found: list[dict], most: int = 6) -> list[str]:
+    """The prototypes worth most in plain words, no attribute twice."""
+    lines, said = [], set()
+    for card in sorted(found, key=worth, reverse=True):
+        about = card["attribute"] if card.get("auroc", 0) >= TELLS else None
+        if about in said or len(lines) == most:
+            continue
+        if about:
+            said.add(about)
+        what = f"tells {about.replace('_', ' ').lower()} (AUROC {card['auroc']:.2f})" if about else "stands for a pattern without a known name"
+        when = f", {card['when']} in denoising (noise level {card['sigma']:.2g})" if "when" in card else ""
+        bits = f", {worth(card):.2f} bits" if "alone" in card or "beyond" in card else ""
+        lines.append(f"Prototype {card['number']} {what}; where: {card['place']}{when}{bits}.")
+    return lines
+
+
+def edits(run: Run) -> list[dict] | None:
+    """Guided edits of the first prototypes: before and after, images side by side."""
+    if not present(run, "edits"):
+        return None
+    arrays = np.load(folder_of(run, "edits") / "prototypes.npz", allow_pickle=False)
+    found = []
+    for k, before, after, own, got in zip(arrays["prototypes"], arrays["before"], arrays["after"], arrays["own"], arrays["found"]):
+        pairs = [image for pair in zip(before, after) for image in pair]
+        scores = [f"{a:.2f} → {b:.2f}" for a, b in zip(own, got)]
+        found.append({"number": int(k), "pairs": pixels_uri(strip(pairs), 92), "scores": scores})
+    return found
+
+
+def faithfulness(run: Run) -> dict | None:
+    """The table of attributes, the means and the null, and the figure."""
+    if not present(run, "faithfulness"):
+        return None
+    folder = folder_of(run, "faithfulness")
+    numbers, table = read_json(folder / "faithfulness.json"), folder / "faithfulness.csv"
+    keep = ["single", "untrained_single", "pair", "hit", "region", "map", "appears", "vanishes", "side", "taken"]
+    rows, columns = [], []
+    if table.is_file() and numbers.get("null"):
+        values = pd.read_csv(table, index_col="attribute")
+        columns = [c for c in keep if c in values]
+        rows = [{"name": name, "prototype": int(line["prototype"])} | {c: line[c] for c in columns} for name, line in values.iterrows()]
+    null = {c: numbers.get("null", {}).get(c) for c in columns}
+    figure = folder / "faithfulness.png"
+    means = {c: numbers.get(c) for c in columns}
+    picture = figure_uri(figure) if rows and figure.is_file() else None
+    return {"columns": columns, "rows": rows, "means": means, "null": null, "figure": picture, "taken": numbers.get("taken")}
+
+
+def diagnosis(run: Run) -> dict | None:
+    """The effect matrix and the suspects in plain words, with their pictures."""
+    if not present(run, "diagnosis"):
+        return None
+    folder = folder_of(run, "diagnosis")
+    tables = [folder / f"effects_{reader}.csv" for reader in ("classifier", "prototypes")]
+    table = pd.read_csv(next(path for path in tables if path.is_file()))
+    suspects = [
+        f"Raising {row.raised} {'adds' if row.edit > 0 else 'takes away'} {row.moved}: by {row.edit:+.2f} of the way from not having it to having it "
+        f"when edited, {row.generated:+.2f} when generated (corrected p {row.p:.1e})."
+        for row in table[table["shortcut"]].itertuples()
+    ]
+    pictures = folder / "edits.png"
+    fresh = suspects and pictures.is_file()
+    return {"pairs": len(table), "suspects": suspects, "matrix": figure_uri(folder / "effects.png"), "edits": figure_uri(pictures) if fresh else None}
+
+
+def patches_explain(run: Run) -> dict | None:
+    """The training-free comparison, where it was made of this very run."""
+    folder = RECORDS_DIR / "mechanism" / "compare"
+    told = read_json(folder / "about.json")
+    if told.get("run") != f"{run.name}/{run.version}" or told.get("step") != run.step or not (folder / "compare.png").is_file():
+        return None
+    conclusion = read_json(folder / "compare.json").get("conclusion", "")
+    return {"figure": figure_uri(folder / "compare.png"), "conclusion": conclusion, "how": made_by(folder)}
+
+
+def figure_section(run: Run, name: str, file: str) -> dict | None:
+    """A section that is one figure."""
+    path = folder_of(run, name) / file
+    return {"figure": figure_uri(path)} if present(run, name) and path.is_file() else None
+
+
+def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str, str]) -> dict:
+    """Everything that the template asks of one run. scores (N, m) of the test set; missing: section -> a word why it is not there."""
+    found = cards(run, train, test, scores)
+    times_of(found)
+    information = figure_section(run, "information", "information.png")
+    if information:
+        information["sums"] = read_json(folder_of(run, "information") / "information.json").get("sums", [])
+    sections = {
+        "edits": edits(run),
+        "ownership": figure_section(run, "ownership", "ownership.png"),
+        "information": information,
+        "emergence": figure_section(run, "emergence", "emergence.png"),
+        "faithfulness": faithfulness(run),
+        "diagnosis": diagnosis(run),
+        "mechanism": patches_explain(run),
+        "samples": samples(run, test, "cond"),
+        "latent": samples(run, test, "uncond"),
+    }
+    how = {name: made_by(folder_of(run, name)) for name in SOURCES if sections[name]}
+    return {"name": f"{run.name} v{run.version}", "about": about(run, len(train)), "short": in_short(found), "cards": found} | {
+        "sections": sections,
+        "missing": missing,
+        "how": how,
+        "labelled": bool(len(test.attributes.columns)),
+    }

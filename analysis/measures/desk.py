@@ -1,0 +1,152 @@
+"""A run on a desk: an image taken up, its scores set, images made from scores; what the page asks for, without the page."""
+
+import io
+import shlex
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from analysis.edits import OTHERS, Encoding, Gesture, edit, encode_and_invert, patch_box, regenerate
+from analysis.measures.auroc import best_attributes
+from analysis.measures.cards import FLAT, best_patches, choose, contrast, moves, sayings
+from analysis.measures.faithfulness import quantiles
+from models.patronus import HIDDEN
+from models.prototype_encoder import Match
+from models.samplers import SeededNoise, heun
+from train.data.dataset import load_split
+from train.data.decode import to_pixels
+from train.errors import UserError, reading
+from train.generation import Sampling, unconditional_scores
+from train.images import to_tensor, to_uint8
+from train.latents import load_latent
+from train.runs import Run
+from train.scores import encode
+
+FULL, FEW = 18, 6  # Heun steps, and while a slider moves
+PATCHES = 3
+MOST_BYTES, MOST_PIXELS = 20_000_000, 40_000_000  # of an image that somebody brings
+STAGES = 9  # pictures of a trajectory
+
+
+class Taken(NamedTuple):
+    """One image on the desk: pixels uint8 (H, W, C); how the command line names it; its match; its encodings by number of steps."""
+
+    pixels: np.ndarray
+    option: str
+    match: Match
+    encodings: dict[int, Encoding]
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """(m,)"""
+        return self.match.scores[0]
+
+
+class Edited(NamedTuple):
+    """reconstruction and image uint8 (H, W, C), difference (H, W) in grey levels, scores found in the image (m,), its match."""
+
+    reconstruction: np.ndarray
+    image: np.ndarray
+    difference: np.ndarray
+    match: Match
+
+
+def decode(data: bytes, size: int, channels: int) -> np.ndarray:
+    """Bytes of an image that somebody brought -> uint8 (size, size, channels). Raises UserError."""
+    if len(data) > MOST_BYTES:
+        raise UserError(f"the file has {len(data) / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are taken")
+    with reading("the file is no image that can be read"):
+        image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MOST_PIXELS:
+            raise UserError(f"the image claims {image.width} x {image.height} pixels; at most {MOST_PIXELS // 1_000_000} million are taken")
+        return to_pixels(image, size, channels)
+
+
+class Desk:
+    """A run with its test images and all that is known of its prototypes; made once, in some seconds."""
+
+    def __init__(self, run: Run, device: torch.device):
+        self.run, self.model, self.device = run, run.model, device
+        self.train, self.test = (load_split(run.config.data, split) for split in ("train", "test"))
+        self.known = encode(run.model, self.test, device=device, progress=False)
+        self.told = sayings(run, self.known)
+        self.rows, self.boxes = best_patches(run, self.train, PATCHES)
+        self.low, self.high = quantiles(self.known).T.tolist()
+        self.attributes, self.auroc = best_attributes(self.known.numpy(), self.test.attributes)
+        flat = contrast(self.train, self.rows, self.boxes) < FLAT
+        self.order = choose(self.told, moves(self.told, self.known), flat, len(flat))  # those that matter most first
+
+    @property
+    def name(self) -> str:
+        return f"{self.run.name}/{self.run.version}"
+
+    @property
+    def others(self) -> list[str]:
+        """What can become of scores that are not set."""
+        return list(OTHERS if self.model.masked else OTHERS[:2])
+
+    def label(self, k: int) -> str:
+        """A prototype's number, and the attribute that it tells."""
+        told = self.auroc[k] >= 0.7 if self.attributes[k] else False
+        return f"{k} {self.attributes[k].replace('_', ' ')} ({self.auroc[k]:.2f})" if told else str(k)
+
+    def take(self, pixels: np.ndarray, option: str) -> Taken:
+        """Encode an image and invert it, with full and with few steps."""
+        x0 = to_tensor(pixels[None]).to(self.device)
+        return Taken(pixels, option, self.model.encoder.match(x0), {n: encode_and_invert(self.model, x0, n) for n in (FULL, FEW)})
+
+    def test_image(self, row: int) -> Taken:
+        return self.take(np.array(self.test.pixels[row]), f"--images {shlex.quote(self.test.ids[row])}")
+
+    def brought(self, data: bytes) -> Taken:
+        """An image that somebody brought. Raises UserError."""
+        data_config = self.run.config.data
+        return self.take(decode(data, data_config.image_size, data_config.channels), "--image YOUR_FILE")
+
+    def box(self, match: Match, k: int) -> tuple[int, int, int, int]:
+        return patch_box(self.model, match, 0, k, self.run.config.data.image_size)
+
+    @torch.no_grad()
+    def edit(self, taken: Taken, settings: dict[int, float], guidance: float, others: str, steps: int = FULL) -> Edited:
+        """Prototypes set to scores, beside the reconstruction. Raises UserError."""
+        encoding, gesture = taken.encodings[steps], Gesture(self.known, steps, guidance, others)
+        plain = regenerate(self.model, encoding.noise, encoding.scores, steps)
+        made = plain
+        if settings:
+            values = torch.tensor([list(settings.values())], device=self.device)
+            made = edit(self.model, encoding, gesture.set(encoding.scores, list(settings), values), gesture)
+        before, after = to_uint8(plain)[0], to_uint8(made)[0]
+        return Edited(before, after, np.abs(after.astype(float) - before).mean(-1), self.model.encoder.match(made.clamp(-1, 1)))
+
+    def scores_for(self, kind: str, taken: Taken, settings: dict[int, float], seed: int) -> torch.Tensor:
+        """Scores (1, m) to generate from: 'image' (of the image on the desk, with what is set), 'nothing' (the latent model) or 'alone' (what is set,
+        all else hidden). Raises UserError."""
+        if kind == "nothing":
+            return unconditional_scores(load_latent(self.run, None, self.device)[0], Sampling(1, seed=seed), self.device)([0])
+        s = taken.scores[None].clone()
+        if kind == "alone":
+            if not self.model.masked:
+                raise UserError("this model cannot hide scores: it was trained without model.masked")
+            if not settings:
+                raise UserError("move a slider first: images are then made from those prototypes alone")
+            s[:] = HIDDEN
+        for k, value in settings.items():
+            s[:, k] = value
+        return s
+
+    @torch.no_grad()
+    def generate(self, s: torch.Tensor, seed: int) -> tuple[np.ndarray, list[float], np.ndarray]:
+        """Denoise from random noise under scores s (1, m): the stages (T, H, W, C) as estimates of the image, their noise levels (T,), the image."""
+        data, sigmas, stages = self.run.config.data, self.model.sigmas(FULL), []
+        z = sigmas[0].float() * SeededNoise([seed], (data.channels, data.image_size, data.image_size), self.device)()
+        made = heun(self.model.denoiser(s), z, sigmas, lambda sigma, x0: stages.append((sigma, to_uint8(x0)[0])))
+        shown = [stages[i] for i in np.linspace(0, len(stages) - 1, min(STAGES, len(stages))).round().astype(int)]
+        return np.stack([pixels for _, pixels in shown]), [sigma for sigma, _ in shown], to_uint8(made)[0]
+
+    def command(self, taken: Taken, settings: dict[int, float], guidance: float, others: str) -> str:
+        """The command line of the same edit."""
+        parts = ["python analysis/manipulation/manipulate.py", f"--dataset {self.run.name} --version_num {self.run.version}", taken.option]
+        parts += [f"--set {k}={value:.4g}" for k, value in settings.items()]
+        return " ".join([*parts, f"--guidance {guidance:g} --others {others}"])
