@@ -28,13 +28,18 @@ CSS = """
 .row figure.wide { flex: 4; max-width: none; } .row figure img { width: 100%; } .row figcaption { font-size: .8rem; opacity: .8; }
 .save { font-size: .9rem; }
 """
-HEAD = """<script>
-function pick(k) {
-  const field = document.querySelector('#picked textarea, #picked input');
-  field.value = String(k);
-  field.dispatchEvent(new Event('input', { bubbles: true }));
-}
-</script>"""
+ON_LOAD = """
+const toggle = on => event => {
+  const bar = event.target.closest('.bar');
+  if (bar) element.querySelector('#box-' + bar.dataset.k).classList.toggle('on', on || bar.classList.contains('chosen'));
+};
+for (const name of ['mouseover', 'focusin']) element.addEventListener(name, toggle(true));
+for (const name of ['mouseout', 'focusout']) element.addEventListener(name, toggle(false));
+element.addEventListener('click', event => {
+  const bar = event.target.closest('.bar');
+  if (bar) trigger('select', { index: Number(bar.dataset.k) });
+});
+"""
 
 
 def parse_args() -> argparse.Namespace:
@@ -123,6 +128,7 @@ class Parts:
 
 def build(desk_of, names: list[str], first: str):
     """The page. desk_of(name) -> Desk; names: of all runs; first: of the run that is shown at the start."""
+    from functools import wraps
     from pathlib import Path
 
     import gradio as gr
@@ -153,6 +159,7 @@ def build(desk_of, names: list[str], first: str):
     def guarded(function):
         """What our own errors say goes to the line of messages; all else stays as it was."""
 
+        @wraps(function)  # which parameter is an event's data is read off the annotations
         def call(*values):
             try:
                 return function(*values)
@@ -184,8 +191,8 @@ def build(desk_of, names: list[str], first: str):
         return whole(session, guidance, others)
 
     @guarded
-    def show(session, k, guidance, others):
-        session.choose(int(k))
+    def show(session, bar: gr.EventData):
+        session.choose(int(bar.index))
         return session, "", parts.scores(session), parts.prototype(session), gr.skip(), gr.skip(), *sliders(session)
 
     def moved(slot):
@@ -227,10 +234,9 @@ def build(desk_of, names: list[str], first: str):
             row = gr.Number(0, label="test image", precision=0, elem_id="row")
             file = gr.File(label="or drop an image of yours", file_count="single", type="filepath", height=90, elem_id="file")
         message = gr.Markdown("", elem_id="message")
-        picked = gr.Textbox(elem_id="picked", visible="hidden")
         with gr.Row():
             with gr.Column(scale=3):
-                scores = gr.HTML(parts.scores(start), elem_id="scores")
+                scores = gr.HTML(parts.scores(start), elem_id="scores", js_on_load=ON_LOAD)
                 prototype = gr.HTML(parts.prototype(start), elem_id="prototype")
             with gr.Column(scale=2):
                 slots = [gr.Slider(0, 1, step=0.01, elem_id=f"slot{i}", elem_classes="slot") for i in range(SLIDERS)]
@@ -255,7 +261,7 @@ def build(desk_of, names: list[str], first: str):
         row.submit(take_test_image, [session, row, *ways], **quiet)
         row.blur(take_test_image, [session, row, *ways], **quiet)
         file.upload(take_upload, [session, file, *ways], **quiet).then(lambda: None, outputs=file, show_progress="hidden")
-        picked.input(show, [session, picked, *ways], **quiet)
+        scores.select(show, session, **quiet)
         for i, slot in enumerate(slots):
             change = slot.input(moved(i), [session, slot, *ways], trigger_mode="always_last", **quiet)
             change.then(lambda: gr.Timer(active=True), outputs=timer, show_progress="hidden")
@@ -298,7 +304,7 @@ def main() -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = build(desk_of, names, f"{first.name}/{first.version}")
         theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none to be fetched
-        look = {"theme": theme, "css": CSS, "head": HEAD, "footer_links": []}
+        look = {"theme": theme, "css": CSS, "footer_links": []}
         page.queue(default_concurrency_limit=1).launch(
             server_name=args.host, server_port=args.port, share=False, max_file_size=MOST_BYTES, ssr_mode=False, run_history=False, **look
         )

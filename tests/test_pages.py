@@ -62,6 +62,7 @@ def pixels_of(page, selector: str) -> np.ndarray:
 def reported(tmp_path_factory) -> Bench:
     """A bench with a run and some of what a report tells of it."""
     bench = Bench(tmp_path_factory.mktemp("reported"))
+    bench.config = bench.write_config({"train.steps": 150, "train.encoder_steps": 60, "train.decoder_steps": 60})  # long enough for edits to show
     bench.train()
     for script, options in TINY_WORK.items():
         bench.run(script, "--device", "cpu", *options)

@@ -57,10 +57,14 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
     """Bytes of an image that somebody brought -> uint8 (size, size, channels). Raises UserError."""
     if len(data) > MOST_BYTES:
         raise UserError(f"the file has {len(data) / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are taken")
+    too_large = UserError(f"the image claims to have more than the {MOST_PIXELS // 1_000_000} million pixels that are taken")
     with reading("the file is no image that can be read"):
-        image = Image.open(io.BytesIO(data))
+        try:
+            image = Image.open(io.BytesIO(data))
+        except Image.DecompressionBombError:
+            raise too_large from None
         if image.width * image.height > MOST_PIXELS:
-            raise UserError(f"the image claims {image.width} x {image.height} pixels; at most {MOST_PIXELS // 1_000_000} million are taken")
+            raise too_large
         return to_pixels(image, size, channels)
 
 
