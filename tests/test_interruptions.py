@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes by P
 
 def test_killed_work_goes_on_to_the_same_bits(bench):
     rng = np.random.default_rng(1)
-    assert interruptions.training(bench, 2, rng) == 2
+    assert interruptions.training(bench, 1, rng) == 1
     assert interruptions.sampling(bench, 1, rng) == 1
 
 

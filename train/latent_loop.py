@@ -2,7 +2,6 @@
 
 import copy
 import math
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -105,7 +104,7 @@ class LatentTrainer:
         metrics = folder / "metrics.jsonl"
         rewind_metrics(metrics, self.step)
         bar = tqdm(total=self.steps, initial=self.step, unit="step", dynamic_ncols=True, mininterval=1.0)
-        with interruptible() as received:
+        with bar, interruptible() as received:
             while self.step < self.steps:
                 losses.append(self._train_step())
                 bar.update()
@@ -121,7 +120,5 @@ class LatentTrainer:
                 if last or received or self.step % (CHECKPOINT_EPOCHS * self.epoch) == 0:
                     self.save_last(folder)
                 if received:
-                    bar.close()
-                    return received[0] if received else signal.SIGTERM
-        bar.close()
+                    return received[0]
         return None

@@ -417,7 +417,7 @@ class Trainer:
         every = 0.1 if sys.stderr.isatty() else 10.0  # seconds between redraws: a log file wants fewer
         bar = tqdm(total=self.steps, initial=self.step, unit="step", disable=self.rank != 0, dynamic_ncols=True, mininterval=every)
         losses, images, since, waiting = [], 0, time.perf_counter(), []  # since the last line of the log; and results not looked at
-        with interruptible() as received:
+        with bar, interruptible() as received:
             while self.step < self.steps:
                 step = self.step
                 images += self.batch_size(step)
@@ -444,9 +444,7 @@ class Trainer:
                     self.save_samples(folder, test)
                     draw_losses(folder, self.config)
                 if stop:
-                    bar.close()
                     return received[0] if received else signal.SIGTERM
-        bar.close()
         return None
 
     def _agreed(self, received: bool) -> bool:

@@ -150,6 +150,9 @@ def load_run(name: str | None = None, version: int | None = None, device: torch.
         state = load_checkpoint(place.folder)
         config = validate(state["config"], f"{place.folder}: the checkpoint's config")
         weights, step, averaged = state.get("ema") or state["model"], state["step"], state.get("ema") is not None
+    wrong = [name for name, values in weights.items() if not values.isfinite().all()]
+    if wrong:
+        raise UserError(f"{place.folder}: weights hold what is no number ({listed(wrong, 3)}); the training diverged or the file is damaged")
     model = build_model(config)
     try:
         model.load_state_dict(weights)
