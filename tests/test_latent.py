@@ -123,7 +123,7 @@ def test_unconditional_images_do_not_depend_on_batches(with_latent):
         ("train/unconditional_sampling.py", ["--latent_version", 8], "no such latent model"),
         ("train/unconditional_sampling.py", ["--eta", 0.5, "--sampler", "heun"], "--sampler ancestral"),
         ("train/train_latent_ddim.py", ["--set", "depth=3"], "depth: unknown key; allowed here: network"),
-        ("train/train_latent_ddim.py", ["--resume", 5], "holds no last.pt"),
+        ("train/train_latent_ddim.py", ["--resume", 5], "holds no training"),
         ("analysis/evaluation/fid.py", ["--images", "/nowhere"], "no such folder"),
         ("analysis/evaluation/fid.py", ["--inception-weights", "/nowhere.pth"], "/nowhere.pth"),
     ],

@@ -105,7 +105,7 @@ def test_a_foreign_checkpoint_is_refused_and_runs_nothing(bench):
 def test_visualisation(trained):
     done = trained.run(SCRIPTS[2], "--steps", 3, "--device", "cpu", "--prototypes", "5,0")
     folder = trained.records / "vis_prototype" / "tiny_v0"
-    assert {path.name for path in folder.iterdir()} == {"prototypes.png", "prototypes.pdf", "prototypes.npz", "health.csv"}
+    assert {path.name for path in folder.iterdir()} == {"prototypes.png", "prototypes.pdf", "prototypes.npz", "health.csv", "about.json"}
     cards = np.load(folder / "prototypes.npz")
     assert cards["prototypes"].tolist() == [5, 0] and cards["says_high"].shape == (2, 16, 16, 3) and cards["after"].shape == (2, 3, 16, 16, 3)
     difference = np.abs(cards["says_high"].astype(int) - cards["says_low"]).mean(-1)
