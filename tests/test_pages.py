@@ -105,7 +105,7 @@ def test_what_is_missing_is_made_and_what_cannot_be_is_said(trained, monkeypatch
     scripts = [script for _, script, _ in report.missing_work(run, labelled=False)]
     assert "analysis/interpretability/ownership.py" in scripts and "analysis/diagnosis/diagnose.py" not in scripts
     assert report.call("analysis/interpretability/ownership.py", [], run, "cpu") == "" and present(run, "ownership")
-    assert "no such folder" in report.call("analysis/evaluation/fid.py", ["--images", "/nowhere", "--features", "efficientnet-lite0"], run, "cpu")
+    assert "no such file" in report.call("analysis/evaluation/fid.py", ["--inception-weights", "/nowhere"], run, "cpu")
 
 
 def test_a_report_can_be_sorted_and_searched(reported):

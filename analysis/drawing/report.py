@@ -181,16 +181,18 @@ def worth(card: dict) -> float:
     return card.get("alone", card.get("beyond", card.get("moves", 0.0)))
 
 
-def in_short(found: list[dict], most: int = 6) -> list[str]:
-    """The prototypes worth most in plain words, no attribute twice."""
-    lines, said = [], set()
-    for card in sorted(found, key=worth, reverse=True):
-        about = card["attribute"] if card.get("auroc", 0) >= TELLS else None
-        if about in said or len(lines) == most:
-            continue
-        if about:
-            said.add(about)
-        what = f"tells {about.replace('_', ' ').lower()} (AUROC {card['auroc']:.2f})" if about else "stands for a pattern without a known name"
+def in_short(found: list[dict], most: int = 3) -> list[str]:
+    """In plain words: the prototype that tells each attribute best, then those worth most of the others, `most` of them."""
+    best = {}
+    for card in found:
+        if card.get("auroc", 0) >= max(TELLS, best.get(card.get("attribute"), {}).get("auroc", 0)):
+            best[card["attribute"]] = card
+    named = sorted(best.values(), key=worth, reverse=True)
+    others = sorted((card for card in found if card.get("auroc", 0) < TELLS), key=worth, reverse=True)[:most]
+    lines = []
+    for card in [*named, *others]:
+        tells = card in named
+        what = f"tells {card['attribute'].replace('_', ' ').lower()} (AUROC {card['auroc']:.2f})" if tells else "stands for a pattern without a name"
         when = f", {card['when']} in denoising (noise level {card['sigma']:.2g})" if "when" in card else ""
         bits = f", {worth(card):.2f} bits" if "alone" in card or "beyond" in card else ""
         lines.append(f"Prototype {card['number']} {what}; where: {card['place']}{when}{bits}.")

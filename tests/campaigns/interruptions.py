@@ -76,6 +76,22 @@ def duration(bench: Bench, line: list[str]) -> float:
     return time.perf_counter() - started
 
 
+LineOf = Callable[[int, bool], list[str]]
+
+
+def campaign(bench: Bench, kills: int, rng, line_of: LineOf, begun: Callable[[int], Path], check: Callable[[int], None]) -> int:
+    """Work number 0 at a stretch, then number 1, 2, ... each killed and gone on with, until so many kills have hit.
+
+    line_of(number, whether it goes on) -> command; begun(number): what is there once there is something to go on with; check(number): compare with 0.
+    """
+    seconds, hit, number = duration(bench, line_of(0, False)), 0, 0
+    while hit < kills:
+        number += 1
+        hit += until_done(bench, lambda n=number: line_of(n, begun(n).exists()), kills - hit, rng, seconds)
+        check(number)
+    return hit
+
+
 def nothing_left(folder: Path) -> None:
     left = [str(path) for path in folder.rglob("*") if ".tmp" in path.name or path.name.endswith(".parts")]
     assert not left, left
@@ -104,90 +120,78 @@ def same_checkpoint(ours: Path, theirs: Path) -> None:
 
 
 def training(bench: Bench, kills: int, rng) -> int:
-    line = command("train/train_patronus.py", "--config", bench.write_config(SETTINGS), "--device", "cpu")
-    seconds, hit, version = duration(bench, line), 0, 0
-    while hit < kills:
-        version += 1
+    line, whole = command("train/train_patronus.py", "--config", bench.write_config(SETTINGS), "--device", "cpu"), bench.version(0)
 
-        def going_on(version=version):
-            begun = (bench.version(version) / "config.yaml").is_file()
-            return [*line, "--resume", str(version)] if begun else line
-
-        hit += until_done(bench, going_on, kills - hit, rng, seconds)
-        folder = bench.version(version)
-        same_checkpoint(folder / "checkpoints" / "last.pt", bench.version(0) / "checkpoints" / "last.pt")
+    def check(number: int) -> None:
+        folder = bench.version(number)
+        same_checkpoint(folder / "checkpoints" / "last.pt", whole / "checkpoints" / "last.pt")
         steps = [json.loads(row)["step"] for row in (folder / "metrics.jsonl").read_text().splitlines()]
         assert steps == list(range(1, SETTINGS["train.steps"] + 1))
-        for sample in (bench.version(0) / "samples").glob("*.png"):
+        for sample in (whole / "samples").glob("*.png"):
             assert (folder / "samples" / sample.name).read_bytes() == sample.read_bytes()
         nothing_left(bench.records)
-    assert sorted(path.name for path in bench.version(0).parent.iterdir()) == sorted(f"version_{i}" for i in range(version + 1))
-    return hit
+        assert sorted(path.name for path in whole.parent.iterdir()) == sorted(f"version_{i}" for i in range(number + 1))  # none lost
+
+    return campaign(bench, kills, rng, lambda n, on: [*line, "--resume", str(n)] if on else line, lambda n: bench.version(n), check)
 
 
 def latent_training(bench: Bench, kills: int, rng) -> int:
-    line = command("train/train_latent_ddim.py", "--dataset", "tiny", "--version_num", 0, "--device", "cpu", *LATENT)
-    folder, seconds, hit, version = bench.records / "latent_ddim" / "tiny_v0", duration(bench, line), 0, 0
-    while hit < kills:
-        version += 1
+    line = command("train/train_latent_ddim.py", "--dataset", "tiny", "--version_num", 0, "--device", "cpu")
+    folder = bench.records / "latent_ddim" / "tiny_v0"
 
-        def going_on(version=version):
-            return [*line[:-6], "--resume", str(version)] if (folder / f"version_{version}").is_dir() else line
-
-        hit += until_done(bench, going_on, kills - hit, rng, seconds)
+    def check(number: int) -> None:
+        ours, whole = folder / f"version_{number}", folder / "version_0"
         for name in ("last.pt", "best.pt"):
-            same_checkpoint(folder / f"version_{version}" / name, folder / "version_0" / name)
-        rows = [(folder / f"version_{v}" / "metrics.jsonl").read_text() for v in (0, version)]
-        assert rows[0] == rows[1]
+            same_checkpoint(ours / name, whole / name)
+        assert (ours / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
         nothing_left(folder)
-    return hit
+
+    return campaign(
+        bench, kills, rng, lambda n, on: [*line, "--resume", str(n)] if on else [*line, *LATENT], lambda n: folder / f"version_{n}", check
+    )
 
 
 def sampling(bench: Bench, kills: int, rng) -> int:
     line = command("train/conditional_sampling.py", "--dataset", "tiny", "--version_num", 0, "--device", "cpu", *SAMPLING)
-    folder, seconds, hit, number = bench.records / "FID" / "cond_tiny_0", duration(bench, line), 0, 0
-    while hit < kills:
-        number += 1
+    folder = bench.records / "FID" / "cond_tiny_0"
 
-        def going_on(number=number):
-            return [*line, "--run", str(number)] if (folder / f"run_{number}").is_dir() else line
-
-        hit += until_done(bench, going_on, kills - hit, rng, seconds)
+    def check(number: int) -> None:
         whole, ours = ({path.name: path.read_bytes() for path in (folder / f"run_{n}").iterdir()} for n in (0, number))
         assert whole == ours and len(whole) == 60
         nothing_left(folder)
-    return hit
+
+    return campaign(bench, kills, rng, lambda n, on: [*line, "--run", str(n)] if on else line, lambda n: folder / f"run_{n}", check)
 
 
 def heat_maps(bench: Bench, kills: int, rng) -> int:
     line = command("analysis/mechanism/heatmaps.py", "--dataset", "tiny", "--version_num", 0, "--device", "cpu", "--n_samples", 1, "--outdir")
-    folders = [bench.home / "maps", bench.home / "maps_whole"]
-    seconds, hit, name = duration(bench, [*line, str(folders[1])]), 0, "heatmaps_network.npy"
-    while hit < kills:
-        (folders[0] / name).unlink(missing_ok=True)
-        hit += until_done(bench, lambda: [*line, str(folders[0])], kills - hit, rng, seconds)
-        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
-        nothing_left(folders[0])
-    return hit
+
+    def file(number: int) -> Path:
+        return bench.home / f"maps_{number}" / "heatmaps_network.npy"
+
+    def check(number: int) -> None:
+        assert file(number).read_bytes() == file(0).read_bytes()
+        nothing_left(file(number).parent)
+
+    return campaign(bench, kills, rng, lambda n, on: [*line, str(file(n).parent)], file, check)
 
 
 def caching(bench: Bench, kills: int, rng) -> int:
-    images, cache = bench.home / "many", bench.home / "data" / "cache"
-    draw_images(images, count=1500, size=100)
+    images = draw_images(bench.home / "many", count=1500, size=100)
     (images / "metadata.csv").unlink()
-    line = [sys.executable, "-c", CACHING, str(images)]
+    cache, held = bench.home / "data" / "cache", {}
 
-    def held() -> dict:
-        return {path.name: path.read_bytes() for path in cache.glob("*x48_*")}
-
-    seconds, hit, whole = duration(bench, line), 0, held()
-    while hit < kills:
-        for name in whole:
-            (cache / name).unlink()
-        hit += until_done(bench, lambda: line, kills - hit, rng, seconds)
-        assert held() == whole and whole
+    def check(number: int) -> None:
+        found = {path.name: path.read_bytes() for path in cache.glob("*x48_*")}
+        assert found and held in ({}, found)
+        held.update(found)
         nothing_left(cache)
-    return hit
+        for name in found:
+            (cache / name).unlink()
+
+    finish(begin(bench, [sys.executable, "-c", CACHING, str(images)]))
+    check(0)
+    return campaign(bench, kills, rng, lambda n, on: [sys.executable, "-c", CACHING, str(images)], lambda n: cache, check)
 
 
 def two_at_once(bench: Bench) -> int:
