@@ -17,6 +17,7 @@ from train.errors import UserError
 
 OTHERS = ("keep", "joint", "release")
 RELEASED = 0.2
+PUSH = 0.25  # at most, in the unit of images: an eighth of their range
 SAYING_NOISES = 2  # images of noise over which models without a decoder are asked
 
 
@@ -94,8 +95,9 @@ def encode_and_invert(model: Patronus, x0: Tensor, steps: int, batch: int | None
 def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Denoiser:
     """The Denoiser of edited scores (B, m), pushed away from that of the images' own (B, m).
 
-    The push itself does not leave the range of images, since what is darker than black stays black to the end (static thresholding, Saharia et al.
-    2022). Raises UserError where the model cannot hide scores.
+    The push is at most PUSH a pixel, and does not leave the range of images, since what is darker than black stays black to the end (static
+    thresholding, Saharia et al. 2022): large changes, as of the skin's colour, need no push and would be overdone.
+    Raises UserError where the model cannot hide scores.
     """
     try:
         there = model.denoiser(edited)
@@ -107,7 +109,7 @@ def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Den
 
     def denoise(z: Tensor, sigma: Tensor) -> Tensor:
         x0 = there(z, sigma)
-        pushed = x0 + guidance * (x0 - here(z, sigma))
+        pushed = x0 + (guidance * (x0 - here(z, sigma))).clamp(-PUSH, PUSH)
         return pushed.clamp(x0.clamp(max=-1), x0.clamp(min=1))
 
     return denoise

@@ -98,6 +98,7 @@ def main() -> None:
 
     from jinja2 import Environment, FileSystemLoader
 
+    from analysis.drawing.report import TELLS
     from train.whole_files import replace_file
 
     asked = [(args.dataset, args.version_num)]
@@ -111,7 +112,7 @@ def main() -> None:
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
     title = "What the model of " + " and of ".join(report["name"] for report in reports) + " uses"
     made = f"patronus {version('patronus')}, torch {version('torch')}"
-    text = templates.get_template("report.html").render(title=title, runs=reports, sorts=SORTS, made=made)
+    text = templates.get_template("report.html").render(title=title, runs=reports, sorts=SORTS, tells=TELLS, made=made)
     name = "report.html" if not args.compare else f"report_beside_{found[1][0].name}_v{found[1][0].version}.html"
     file = replace_file(results_folder("report", run) / name, lambda path: path.write_text(text, encoding="utf-8"))
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_models import residual_model
 
-from analysis.edits import HIDDEN, Gesture, correlated, edit, encode_and_invert, guided, joint_change, regenerate, says
+from analysis.edits import HIDDEN, PUSH, Gesture, correlated, edit, encode_and_invert, guided, joint_change, regenerate, says
 from analysis.measures import faithfulness
 from analysis.measures.cards import choose
 from train.data import faces
@@ -47,9 +47,11 @@ def test_guidance_is_linear_in_the_two_denoisers_within_the_range_of_images_and_
     z, sigma = torch.randn(2, 3, 16, 16), torch.tensor([0.3, 2.0])
     with torch.no_grad():
         here, there = (model.denoise(z, sigma, s) for s in (own, edited))
-        pushed, linear = guided(model, edited, own, 3.0)(z, sigma), there + 3 * (there - here)
-        inside = linear.abs() <= 1
-        assert 0 < inside.float().mean() < 1
+        pushed, push = guided(model, edited, own, 3.0)(z, sigma), 3 * (there - here)
+        linear = there + push
+        inside = (linear.abs() <= 1) & (push.abs() <= PUSH)
+        assert 0 < inside.float().mean() < 1 and (push.abs() > PUSH).any()
+        assert ((pushed - there).abs() <= PUSH + 1e-6).all()
         torch.testing.assert_close(pushed[inside], linear[inside])
         assert (pushed.abs() <= there.abs().clamp(min=1) + 1e-6).all()
         torch.testing.assert_close(guided(model, edited, own, 0.0)(z, sigma), there)

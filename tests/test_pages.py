@@ -226,11 +226,16 @@ def test_places_in_words_and_pictures_as_text():
         (slice(0, 4), slice(0, 4), "top left"),
         (slice(5, 7), slice(4, 8), "middle"),
         (slice(8, 12), slice(8, 12), "bottom right"),
+        (slice(10, 12), slice(0, 12), "bottom"),
+        (slice(0, 12), slice(0, 3), "left"),
     ):
         where = np.zeros((12, 12))
         where[rows, columns] = 1
         assert place_of(where) == said
-    assert place_of(np.ones((12, 12))) == "all over"
+    ring = np.ones((12, 12))
+    assert place_of(ring) == "all over"
+    ring[2:10, 2:10] = 0
+    assert place_of(ring) == "around the edge"
     pixels = np.random.default_rng(0).integers(0, 256, (5, 4, 1), dtype=np.uint8)
     back = np.asarray(Image.open(io.BytesIO(base64.b64decode(pixels_uri(pixels).split(",")[1]))))
     np.testing.assert_array_equal(back, pixels[..., 0])

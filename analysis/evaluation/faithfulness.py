@@ -112,7 +112,7 @@ def report(run, device, args) -> dict:
         numbers = means | {"worst_single": result["single"].min(), "worst_latent": result["latent"].min()} | numbers
         numbers |= {"null": {c: float(null[c]) for c in null.index}}
         print(f"table: {table}; figure: {figure}")
-    print(", ".join(f"{key} {value}" for key, value in numbers.items() if key in ("tad", "captured", "dead", "duplicates", "taken")))
+    print(", ".join(f"{key} {value:.3g}" for key, value in numbers.items() if key in ("tad", "captured", "dead", "duplicates", "taken")))
     file = save_json(folder / f"{name}.json", {"run": f"{run.name}/{run.version}", "step": run.step} | numbers)
     print(f"numbers: {file}")
     return numbers
