@@ -11,7 +11,6 @@ from analysis.script import GUIDANCE, run_parser
 from train.errors import UserError, run_script
 
 SLIDERS = 6
-BARS = 24  # scores shown
 PAUSE = 0.6  # seconds after the last move of a slider until all steps are taken
 DESKS = 3  # runs kept ready
 
@@ -88,11 +87,9 @@ class Parts:
 
         desk, taken = session.desk, session.taken
         s, side = taken.scores, desk.run.config.model.encoder.receptive_field.size
-        order = s.argsort(descending=True)[:BARS].tolist()
-        order += [] if session.chosen in order else [session.chosen]
         lowest, highest = min(0.0, s.min().item()), max(desk.high)
         bars = []
-        for k in order:
+        for k in s.argsort(descending=True).tolist():
             box, value = desk.box(taken.match, k), s[k].item()
             patch = pixels_uri(surrounded(taken.pixels, box, min(side, len(taken.pixels))))
             share = max(0.0, min(100.0, 100 * (value - lowest) / max(highest - lowest, 1e-9)))

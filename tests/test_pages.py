@@ -129,12 +129,12 @@ def test_a_report_can_be_sorted_and_searched(reported):
 
 
 @contextmanager
-def served(bench):
-    """The page's address, while it is served."""
+def served(bench, *options):
+    """The page's address, while it is served. options: of analysis/page.py."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, str(REPO / "analysis/page.py"), "--version_num", "0", "--port", str(port), "--device", "cpu"]
+    command = [sys.executable, str(REPO / "analysis/page.py"), "--port", str(port), "--device", "cpu", *options]
     process = subprocess.Popen(command, env=bench.environment, cwd=bench.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         for _ in range(600):
@@ -151,7 +151,7 @@ def served(bench):
 
 def test_the_page_in_a_browser(reported):
     pytest.importorskip("gradio", reason="the page's package gradio is not installed")
-    with served(reported) as address, browser_page(viewport={"width": 1200, "height": 1400}) as (page, wrong):
+    with served(reported, "--version_num", "0") as address, browser_page(viewport={"width": 1200, "height": 1400}) as (page, wrong):
         page.goto(address, wait_until="domcontentloaded")
         page.wait_for_selector("#edit", timeout=60000)
 
