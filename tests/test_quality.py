@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.measures.features import fidelity
+from analysis.measures.features import fidelity, grain
 from analysis.measures.quality import captured_and_tad, entropy_bits, evaluate
 
 
@@ -62,6 +62,15 @@ def test_fidelity_of_known_points():
     assert set(far.values()) == {0.0}
     half = fidelity(line, np.concatenate([line[:10], line[:10] + 500]) + 1e-3, 2)  # half the points are nowhere, half the data are not met
     assert half["precision"] == 0.5 and 0.4 < half["coverage"] < 0.7 and 0.4 < half["density"] < 0.7
+
+
+def test_grain_of_known_images(tmp_path):
+    ramp = np.add.outer(np.arange(8), 3 * np.arange(8)).astype(np.uint8)
+    board = (np.indices((8, 8)).sum(0) % 2 * 10).astype(np.uint8)
+    for name, pixels in (("ramp", ramp), ("board", board)):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    assert grain([tmp_path / "ramp.png"]) == 0 and grain([tmp_path / "board.png"]) == 40  # four neighbours, ten levels each
+    assert grain([tmp_path / "ramp.png", tmp_path / "board.png"]) == 20
 
 
 def test_frechet_distance_without_inception(trained):

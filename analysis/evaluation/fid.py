@@ -160,7 +160,7 @@ def main() -> None:
     args = parse_args()
 
     from analysis.drawing.results import save_json
-    from analysis.measures.features import NEIGHBOURS, fidelity
+    from analysis.measures.features import NEIGHBOURS, fidelity, grain
     from analysis.measures.fid_folders import check_images, exactly, export_real
     from train.data.dataset import load_split
 
@@ -186,6 +186,9 @@ def main() -> None:
         found = fidelity(activations["real"], activations["generated"])
         numbers |= found
         print(", ".join(f"{key} {value:.3f}" for key, value in found.items()) + f" ({NEIGHBOURS} neighbours)")
+    rough = {name: grain(sorted(folder.glob("*.png"))) for name, folder in folders.items()}
+    numbers |= {"grain": rough["generated"], "grain_of_real": rough["real"]}
+    print(f"grain {rough['generated']:.1f} grey levels, of real images {rough['real']:.1f} (median absolute Laplacian)")
     kind = "" if args.features == "inception" else "_efficientnet"
     name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}.json"
     file = save_json(results_folder("fid_scores", run) / name, numbers | protocol(args, run, folders, dims, checksum))

