@@ -6,13 +6,14 @@ from tqdm import tqdm
 
 from models.patronus import Patronus
 from train.data.dataset import ImageSet
+from train.distributed import images_a_call
 from train.images import to_tensor
 
 
 @torch.no_grad()
-def encode(model: Patronus, images: ImageSet, batch: int = 256, device: torch.device | str = "cpu", progress: bool = True) -> Tensor:
+def encode(model: Patronus, images: ImageSet, batch: int | None = None, device: torch.device | str = "cpu", progress: bool = True) -> Tensor:
     """Scores of every image of a set: (N, m) float32 on the CPU."""
-    parts = []
+    parts, batch = [], batch or images_a_call(torch.device(device))
     for start in tqdm(range(0, len(images), batch), desc="encoding", unit="batch", leave=False, disable=not progress):
         x0 = to_tensor(images.pixels[start : start + batch]).to(device).contiguous(memory_format=torch.channels_last)
         parts.append(model.score(x0).float().cpu())

@@ -12,6 +12,7 @@ from PIL import Image
 from models.prototype_encoder import PrototypeEncoder
 from models.unet import UNet
 from train.data.decode import to_pixels
+from train.distributed import images_a_call
 from train.images import to_tensor
 
 
@@ -58,7 +59,8 @@ def main() -> None:
     encoder = PrototypeEncoder(3, 128, [32, 64, 64], [3, 3, 1], [2, 1, 1], [1, 0, 0], 2.0, normalise=True, similarity="competing")
     encoder.requires_grad_(False)
     x = torch.rand(256, 3, 32, 32)
-    batched = timed(lambda: encoder(x), repeats)
+    parts = x.contiguous(memory_format=torch.channels_last).split(images_a_call(x.device))  # as train/scores.py
+    batched = timed(lambda: [encoder(part) for part in parts], repeats)
     single = timed(lambda: [encoder(x[i : i + 1]) for i in range(len(x))], repeats)
     print(f"encoding 256 decoded images: batched {batched:.3f} s, one at a time {single:.3f} s: {single / batched:.1f} times faster")
 
