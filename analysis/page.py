@@ -53,13 +53,14 @@ class Session:
 
     def __init__(self, desk):
         self.desk, self.slots = desk, desk.order[:SLIDERS]
+        self.chosen = self.slots[0]
+        self.put(desk.test_image(0), 0)
+
+    def put(self, taken, row: int | None = None) -> None:
+        """Take up an image; row: its place among the test images, None for one that was brought."""
+        self.taken, self.row = taken, row
         self.settings: dict[int, float] = {}
         self.before: list[dict[int, float]] = []
-        self.chosen = self.slots[0]
-        self.taken = desk.test_image(0)
-
-    def put(self, taken) -> None:
-        self.taken, self.settings, self.before = taken, {}, []
 
     def choose(self, k: int) -> None:
         """Show a prototype, and give it the last slider where it has none."""
@@ -174,7 +175,9 @@ def build(desk_of, names: list[str], first: str):
         row = int(row or 0)
         if not 0 <= row < len(session.desk.test):
             raise UserError(f"there are test images 0 to {len(session.desk.test) - 1}")
-        session.put(session.desk.test_image(row))
+        if session.row == row:  # the field loses the focus after Enter: what was moved since must stay
+            return [gr.skip()] * (6 + SLIDERS)
+        session.put(session.desk.test_image(row), row)
         return whole(session, guidance, others)
 
     @guarded

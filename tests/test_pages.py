@@ -188,6 +188,10 @@ def test_the_page_in_a_browser(reported):
 
         frame, upload = ".frame img", page.locator("#file input[type=file]")
         changes(frame, lambda: (page.fill("#row input", "3"), page.press("#row input", "Enter")))
+        changes("#edit", move)  # which takes the focus from the field of the row
+        page.wait_for_function("() => !document.querySelector('#edited').textContent.includes('few steps')")
+        page.wait_for_timeout(500)
+        assert "--set" in page.locator("#command textarea").input_value()
         own = io.BytesIO()
         Image.fromarray(np.full((50, 30, 3), 200, np.uint8)).save(own, "PNG")
         changes(frame, lambda: upload.set_input_files({"name": "own.png", "mimeType": "image/png", "buffer": own.getvalue()}))

@@ -200,7 +200,7 @@ def in_short(found: list[dict], most: int = 3) -> list[str]:
     for card in [*named, *others]:
         tells = card in named
         what = f"tells {card['attribute'].replace('_', ' ').lower()} (AUROC {card['auroc']:.2f})" if tells else "stands for a pattern without a name"
-        when = f", {card['when']} in denoising (noise level {card['sigma']:.2g})" if "when" in card else ""
+        when = f", {card['when']} in denoising (noise level {card['sigma']:.2f})" if "when" in card else ""
         bits = f", {worth(card):.2f} bits" if "alone" in card or "beyond" in card else ""
         lines.append(f"Prototype {card['number']} {what}; where: {card['place']}{when}{bits}.")
     return lines
