@@ -437,12 +437,12 @@ class Trainer:
                         row = {"step": self.step, "images": self.images_seen(), "loss": mean, "lr": rate, "grad_norm": norm}
                         logger.write(row | {"images_per_second": round(speed, 2), "peak_memory_gb": peak_memory(self.device)})
                     losses, images, since = [], 0, time.perf_counter()
-                if self.rank == 0 and save:
-                    save_checkpoint(folder, self.state())
                 denoising = phase_of(self.config, self.step, self.steps).name == "denoiser"
                 if self.rank == 0 and (last or (self.step % config.samples_every == 0 and denoising)):
                     self.save_samples(folder, test)
                     draw_losses(folder, self.config)
+                if self.rank == 0 and save:  # last: whoever goes on from here has all that belongs to the steps before
+                    save_checkpoint(folder, self.state())
                 if stop:
                     return received[0] if received else signal.SIGTERM
         return None
