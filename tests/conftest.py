@@ -44,6 +44,7 @@ TINY = {
         "encoder_steps": 2,
         "decoder_steps": 1,
         "encoder_lr_scale": 0.0,
+        "muon_lr": 0.02,
         "score_noise": 0.1,
         "spread": 0.3,
         "log_every": 1,

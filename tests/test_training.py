@@ -31,9 +31,11 @@ def assert_same_state(a, b):
     for part in ("model", "ema"):
         for name in a[part]:
             assert torch.equal(a[part][name], b[part][name]), f"{part}.{name}"
-    for key, moments in a["optimizer"]["state"].items():
-        for name, value in moments.items():
-            assert torch.equal(value, b["optimizer"]["state"][key][name])
+    for part in ("optimizer", "muon"):
+        assert a[part]["state"].keys() == b[part]["state"].keys() != set()
+        for key, moments in a[part]["state"].items():
+            for name, value in moments.items():
+                assert torch.equal(value, b[part]["state"][key][name])
 
 
 def test_a_run_leaves_what_it_promises(trained):
@@ -95,6 +97,14 @@ def test_resuming_from_a_checkpoint_equals_never_having_stopped(bench):
 def test_samples_may_come_before_the_first_line_of_the_log(bench):
     bench.train("--set", "train.samples_every=4", "--set", "train.log_every=100")
     assert (bench.version(0) / "samples" / "step_0000004.png").is_file() and (bench.version(0) / "loss.png").is_file()
+
+
+def test_muon_cannot_come_or_go_within_a_run(bench):
+    bench.train()
+    done = bench.train("--resume", 0, "--set", "train.muon_lr=null", "--set", "train.steps=9", check=False)
+    assert done.returncode == 2 and "train.muon_lr" in done.stderr and "Traceback" not in done.stderr
+    bench.train("--resume", 0, "--set", "train.muon_lr=0.01", "--set", "train.steps=9")
+    assert weights(bench.version(0))["step"] == 9
 
 
 def test_compiled_training_takes_the_same_losses(bench, monkeypatch):

@@ -146,6 +146,7 @@ class TrainConfig(Section):
     encoder_batch_size: Positive | None = None  # in both kinds of steps; default batch_size
     encoder_lr: Annotated[float, Field(gt=0)] = 2e-3  # in both kinds of steps
     lr: Annotated[float, Field(gt=0)] = 1e-3
+    muon_lr: Annotated[float, Field(gt=0)] | None = None  # of the U-Net's inner weights, by Muon; none: AdamW at lr for all
     encoder_lr_scale: Annotated[float, Field(ge=0)] = 1.0  # of the encoder's rate, after encoder_steps; 0: it rests
     warmup_steps: Natural = 100
     lr_decay: Literal["constant", "cosine"] = "cosine"

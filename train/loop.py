@@ -18,13 +18,14 @@ from tqdm import tqdm
 from models.denoiser import expand
 from models.losses import distinctness, spread, squared_error
 from models.patronus import HIDDEN, Guess, Patronus
-from models.samplers import SeededNoise, heun
+from models.samplers import SeededNoise, sample
 from train.config import INIT_IMAGES, Config
 from train.data.dataset import ImageSet
 from train.distributed import mean_over_processes
 from train.errors import UserError, listed
 from train.images import grid, save_png, to_tensor, to_uint8
 from train.metrics import append_metrics, read_metrics, rewind_metrics
+from train.muon import Muon, inner_weights
 from train.runs import save_checkpoint
 from train.whole_files import replace_file
 
@@ -147,6 +148,10 @@ def draw_losses(folder: Path, config: Config) -> Path | None:
     return replace_file(folder / "loss.png", lambda file: figure.savefig(file, dpi=120))
 
 
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
 class TrainingLoss(nn.Module):
     """Images and noise -> the loss of one batch, as one module so that DDP sees a single forward."""
 
@@ -267,12 +272,15 @@ class Trainer:
         self.ema = copy.deepcopy(self.model).requires_grad_(False) if config.train.ema else None
         learnt = [self.model.encoder, *([self.model.decoder] if self.model.decoder else [])]
         groups = [learnt, [self.model.unet, *([self.model.reader] if self.model.reader else [])]]
+        inner = inner_weights(self.model.unet) if config.train.muon_lr else []
+        taken = set(inner)
         self.optimizer = torch.optim.AdamW(
-            [{"params": [p for module in group for p in module.parameters()]} for group in groups],
+            [{"params": [p for module in group for p in module.parameters() if p not in taken]} for group in groups],
             lr=config.train.lr,
             weight_decay=config.train.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
+        self.muon = Muon(inner, config.train.muon_lr) if inner else None
         self.dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(config.train.precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.step, self.ahead = 0, None  # the next step's images, on a GPU
@@ -283,6 +291,9 @@ class Trainer:
         loss = TrainingLoss(self.model, config)
         # encoder and U-Net take turns, so each leaves parameters unused; buffers are kept equal by the standardiser itself
         self.loss = DistributedDataParallel(loss, find_unused_parameters=True, broadcast_buffers=False) if world > 1 else loss
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer, *([self.muon] if self.muon is not None else [])]
 
     def batch_size(self, step: int) -> int:
         """Of the global batch of a step: encoder and decoder may take another one."""
@@ -295,10 +306,14 @@ class Trainer:
         return first * self.batch_size(0) + (self.step - first) * self.config.train.batch_size
 
     def _restore(self, state: dict) -> None:
+        if (state.get("muon") is None) != (self.muon is None):
+            raise UserError("train.muon_lr: with --resume it can be changed, but neither given nor taken away; start a new run with --init_from")
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.muon is not None:
+            self.muon.load_state_dict(state["muon"])
         self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
 
@@ -309,6 +324,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "optimizer": self.optimizer.state_dict(),
+            "muon": self.muon.state_dict() if self.muon is not None else None,
             "scaler": self.scaler.state_dict(),
         }
 
@@ -345,7 +361,10 @@ class Trainer:
         rate = learning_rate(self.config, step, self.steps)
         self.optimizer.param_groups[0]["lr"] = rate * (config.encoder_lr_scale if phase == "denoiser" else 1.0)
         self.optimizer.param_groups[1]["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
+        if self.muon is not None:
+            self.muon.param_groups[0]["lr"] = rate / config.lr * config.muon_lr
+        for optimizer in self.optimizers():
+            optimizer.zero_grad(set_to_none=True)
         moving = phase == "denoiser" and config.encoder_lr_scale > 0
         self.model.encoder.requires_grad_(phase == "encoder" or moving)
         if self.model.decoder is not None:
@@ -362,10 +381,13 @@ class Trainer:
             total += loss.detach()
         if self.device.type == "cuda" and step + 1 < self.steps:
             self.ahead = step + 1, self._inputs(step + 1)
-        self.scaler.unscale_(self.optimizer)
-        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        working = [optimizer for optimizer in self.optimizers() if any(p.grad is not None for p in parameters_of(optimizer))]
+        for optimizer in working:
+            self.scaler.unscale_(optimizer)
+        trained = [p for optimizer in working for p in parameters_of(optimizer) if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(trained, config.clip or math.inf)
-        self.scaler.step(self.optimizer)
+        for optimizer in working:
+            self.scaler.step(optimizer)
         self.scaler.update()
         self._average()
         self.step += 1
@@ -396,15 +418,15 @@ class Trainer:
 
     @torch.no_grad()
     def save_samples(self, folder: Path, test: ImageSet) -> Path:
-        """Test images drawn at random above what the model makes of their scores and fixed noise (18 Heun steps); also as samples.png."""
+        """Test images drawn at random above what the model makes of their scores and fixed noise; also as samples.png."""
         model = (self.ema or self.model).eval()
         # sets may stand in order of class
         rows = np.sort(np.random.default_rng(self.config.train.seed).permutation(len(test))[:SAMPLE_COLUMNS])
         pixels = test.pixels[rows]
         x0 = to_tensor(pixels).to(self.device).contiguous(memory_format=self.memory_format)
-        sigmas = model.sigmas(18)
-        z = sigmas[0].float() * SeededNoise(range(len(x0)), x0.shape[1:], self.device)()
-        made = to_uint8(heun(model.denoiser(model.score(x0)), z, sigmas))
+        sampler, steps = model.best_sampling
+        sigmas, noise = model.sigmas(steps), SeededNoise(range(len(x0)), x0.shape[1:], self.device)
+        made = to_uint8(sample(sampler, model.denoiser(model.score(x0)), sigmas[0].float() * noise(), sigmas, noise))
         model.train()
         rows = grid(np.concatenate([pixels, made]), len(x0))
         save_png(rows, folder / "samples.png")
