@@ -79,7 +79,12 @@ def test_a_report_stands_alone_and_says_what_is_missing(reported):
     text = report_file(reported).read_text()
     assert len(text) < 5e6 and not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", text)
     assert text.count('class="card" data-number') == 6 and "Bright" in text
-    for present_section in ("bits alone", "random prototypes", "sampler heun", "python analysis/evaluation/faithfulness.py --device cpu --steps 3"):
+    for present_section in (
+        "bits alone",
+        "random prototypes",
+        "sampler ancestral",
+        "python analysis/evaluation/faithfulness.py --device cpu --steps 3",
+    ):
         assert present_section in text, present_section
     assert text.count("Not here:") == 4  # emergence, diagnosis, training-free comparison, samples from nothing
 

@@ -11,16 +11,16 @@ from train.generation import conditional_scores, parse_sampling, sample_run, sam
 def main() -> None:
     parser = sampling_parser(__doc__)
     parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="whose scores (default: test)")
-    args, sampling = parse_sampling(parser)
+    args = parse_sampling(parser)
 
     from train.data.dataset import load_split
     from train.distributed import first_process_first
 
-    def prepare(run, device, rank, world):
+    def prepare(run, sampling, device, rank, world):
         images = first_process_first(lambda: load_split(run.config.data, args.split), rank, world)
         return {"split": args.split}, conditional_scores(run, images, device)
 
-    sample_run(args, sampling, "cond", prepare)
+    sample_run(args, "cond", prepare)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from train.errors import UserError, reading
 
 SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral"]
 SAMPLES_DIR = RECORDS_DIR / "FID"
-LATENT_STEPS = 18  # at least
+STEPS = 18  # of a sampler that was chosen, and of scores at least
 LATENT_SEEDS = 2**32  # added to an image's seed for its scores, so that they do not share their noise with its pixels
 
 
@@ -19,8 +19,8 @@ class Sampling(NamedTuple):
     """How to sample; image i has seed `seed` + i. eta is of the ancestral sampler alone."""
 
     total_gen_num: int
-    sampler: str = "heun"
-    steps: int = 18
+    sampler: str
+    steps: int
     eta: float = 1.0
     seed: int = 0
 
@@ -31,8 +31,10 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
     parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
     parser.add_argument("--total_gen_num", type=int, default=10000, help="number of images (default: 10000)")
-    parser.add_argument("--sampler", choices=SAMPLERS, help="default: heun, which calls the network twice a step; ancestral where --eta is given")
-    parser.add_argument("--steps", type=int, default=18, help="steps of the sampler; 1 previews E[x0 | s] (default: 18)")
+    parser.add_argument(
+        "--sampler", choices=SAMPLERS, help="default: ancestral where the run has a decoder, else heun, which calls the network twice a step"
+    )
+    parser.add_argument("--steps", type=int, help=f"1 previews E[x0 | s] (default: 9 of ancestral where the run has a decoder, else {STEPS})")
     parser.add_argument("--eta", type=float, help="of the ancestral sampler: 0 is DDIM, 1 is DDPM (default: 1)")
     parser.add_argument("--batch", type=int, help="images sampled together (default: 32 on a CPU, 250 on a GPU)")
     parser.add_argument("--seed", type=int, default=0, help="image i has seed SEED + i (default: 0)")
@@ -41,18 +43,26 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def parse_sampling(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Sampling]:
+def parse_sampling(parser: argparse.ArgumentParser) -> argparse.Namespace:
     args = parser.parse_args()
     for option, least in (("total_gen_num", 1), ("batch", 1), ("steps", 1), ("seed", 0)):
         if getattr(args, option) is not None and getattr(args, option) < least:
             parser.error(f"--{option} must be at least {least}")
-    if args.sampler is None:
-        args.sampler = "heun" if args.eta is None else "ancestral"
+    if args.sampler is None and args.eta is not None:
+        args.sampler = "ancestral"
     if args.eta is not None and args.sampler != "ancestral":
         parser.error(f"--eta belongs to --sampler ancestral, not to {args.sampler}")
     if args.eta is not None and not 0 <= args.eta <= 1:
         parser.error("--eta must lie between 0 and 1")
-    return args, Sampling(args.total_gen_num, args.sampler, args.steps, 1.0 if args.eta is None else args.eta, args.seed)
+    return args
+
+
+def sampling_of(args: argparse.Namespace, model) -> Sampling:
+    """What the options leave open as it is best for a model."""
+    sampler, steps = model.best_sampling
+    if args.sampler not in (None, sampler):
+        sampler, steps = args.sampler, STEPS
+    return Sampling(args.total_gen_num, sampler, args.steps or steps, 1.0 if args.eta is None else args.eta, args.seed)
 
 
 def grid_of_levels(model, steps: int):
@@ -143,10 +153,10 @@ def generate(
     return folder
 
 
-def sample_run(args: argparse.Namespace, sampling: Sampling, kind: str, prepare: Callable) -> None:
+def sample_run(args: argparse.Namespace, kind: str, prepare: Callable) -> None:
     """What both sampling scripts do, in each of their processes: join, load the run, sample, say what to do next.
 
-    prepare(run, device, rank, world) -> (facts for the settings file, image numbers -> scores).
+    prepare(run, sampling, device, rank, world) -> (facts for the settings file, image numbers -> scores).
     """
     from train import distributed
     from train.runs import load_run
@@ -154,7 +164,8 @@ def sample_run(args: argparse.Namespace, sampling: Sampling, kind: str, prepare:
     device = distributed.pick_device(args.device)
     with distributed.processes(device) as (rank, world):
         run = load_run(args.dataset, args.version_num, device)
-        about, scores_of = prepare(run, device, rank, world)
+        sampling = sampling_of(args, run.model)
+        about, scores_of = prepare(run, sampling, device, rank, world)
         folder = generate(run, kind, sampling, about, scores_of, device, args.run, args.batch, rank, world)
     if rank == 0:
         print(f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} --version_num {run.version}")
@@ -172,7 +183,7 @@ def unconditional_scores(latent, sampling: Sampling, device) -> Callable:
     from models.samplers import SeededNoise, sample
 
     # scores cost little and take their steps even in a preview; in the published formulation they have fewer timesteps than images
-    steps = max(sampling.steps, LATENT_STEPS)
+    steps = max(sampling.steps, STEPS)
     steps = min(steps, latent.schedule.timesteps) if latent.schedule is not None else steps
     sigmas = latent.sigmas(steps)
 

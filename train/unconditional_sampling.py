@@ -12,15 +12,15 @@ from train.generation import parse_sampling, sample_run, sampling_parser, uncond
 def main() -> None:
     parser = sampling_parser(__doc__)
     parser.add_argument("--latent_version", type=int, metavar="L", help="version of the latent model (default: the newest)")
-    args, sampling = parse_sampling(parser)
+    args = parse_sampling(parser)
 
     from train.latents import load_latent
 
-    def prepare(run, device, rank, world):
+    def prepare(run, sampling, device, rank, world):
         latent, version = load_latent(run, args.latent_version, device)
         return {"latent_version": version}, unconditional_scores(latent, sampling, device)
 
-    sample_run(args, sampling, "uncond", prepare)
+    sample_run(args, "uncond", prepare)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=MOST, help=f"at most so many images a side (default: {MOST})")
     parser.add_argument("--features", default="inception", choices=["inception", "efficientnet-lite0"], help="default: inception, for FID")
     parser.add_argument("--dims", type=int, default=2048, choices=[64, 192, 768, 2048], help="Inception features (default: 2048, the usual FID)")
+    text = "of conditional samples: do they keep their source's attributes, by the word of a classifier trained on the labels"
+    parser.add_argument("--attributes", action="store_true", help=text)
     parser.add_argument("--batch", type=int, default=50, help="images a call of the network (default: 50)")
     parser.add_argument("--inception-weights", metavar="FILE", help=f"{WEIGHTS}, for machines without a network")
     args = parser.parse_args()
@@ -91,7 +93,7 @@ def generated_folder(args, run, device, real: int):
         names = f"--dataset {run.name} --version_num {run.version}"
         raise UserError(f"{run.name} version {run.version} has no unconditional samples; make some: python train/unconditional_sampling.py {names}")
     images = load_split(run.config.data, "test")
-    return generate(run, "cond", Sampling(real), {"split": "test"}, conditional_scores(run, images, device), device)
+    return generate(run, "cond", Sampling(real, *run.model.best_sampling), {"split": "test"}, conditional_scores(run, images, device), device)
 
 
 def frechet(a, b) -> float:
@@ -134,13 +136,42 @@ def features_of(args, device):
     return activations, "Frechet distance (EfficientNet-lite0)", 1280, checksum
 
 
+def kept_attributes(run, folder, device) -> dict[str, float]:
+    """The share of a folder's conditional samples that keep each attribute of the image whose scores they are made from. Raises UserError."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    from analysis.measures.faithfulness import LEAST, labelled_splits
+    from analysis.measures.readers import attributes_kept, classifier_reader
+    from train.data.dataset import load_split
+
+    settings = settings_of(folder)
+    split = json.loads(settings.read_text()).get("split") if settings.is_file() else None
+    if split is None:
+        raise UserError(f"--attributes: {folder} holds no conditional samples: {settings} names no split whose scores they are made from")
+    train, _, names = labelled_splits(run)
+    if not names:
+        raise UserError(f"--attributes: {run.name} has no attribute that at least {LEAST} test images have and as many have not")
+    source, files = load_split(run.config.data, split), sorted(folder.glob("*.png"))
+    made = np.stack([np.asarray(Image.open(file)).reshape(source.pixels.shape[1:]) for file in files])
+    reader = classifier_reader(train, train.attributes[names].to_numpy(float), device)
+    kept = attributes_kept(reader, source.pixels[[int(file.stem) % len(source) for file in files]], made, device)
+    return dict(zip(names, kept.tolist()))
+
+
+def settings_of(folder):
+    """The file beside a folder of samples, or of the first of them, that says how they were made."""
+    return folder.with_name(folder.name.split("_first_")[0] + ".json")
+
+
 def protocol(args, run, folders: dict, dims: int, checksum: str) -> dict:
     """What has to be equal for two distances to be comparable."""
     import json
     from importlib.metadata import version
 
-    settings = folders["generated"].with_name(folders["generated"].name.split("_first_")[0] + ".json")
-    data = run.config.data
+    settings, data = settings_of(folders["generated"]), run.config.data
     return {
         "run": str(run.folder),
         "training_step": run.step,
@@ -189,6 +220,11 @@ def main() -> None:
     rough = {name: grain(sorted(folder.glob("*.png"))) for name, folder in folders.items()}
     numbers |= {"grain": rough["generated"], "grain_of_real": rough["real"]}
     print(f"grain {rough['generated']:.1f} grey levels, of real images {rough['real']:.1f} (median absolute Laplacian)")
+    if args.attributes:
+        kept = kept_attributes(run, folders["generated"], device)
+        least = min(kept, key=kept.get)
+        numbers |= {"attributes_kept": kept}
+        print(f"attributes of the source kept: {sum(kept.values()) / len(kept):.3f}, least of all {least} with {kept[least]:.3f}")
     kind = "" if args.features == "inception" else "_efficientnet"
     name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}.json"
     file = save_json(results_folder("fid_scores", run) / name, numbers | protocol(args, run, folders, dims, checksum))

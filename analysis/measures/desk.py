@@ -14,7 +14,7 @@ from analysis.measures.cards import FLAT, best_patches, choose, contrast, moves,
 from analysis.measures.faithfulness import quantiles
 from models.patronus import HIDDEN
 from models.prototype_encoder import Match
-from models.samplers import SeededNoise, heun
+from models.samplers import SeededNoise, sample
 from train.data.dataset import load_split
 from train.data.decode import to_pixels
 from train.errors import UserError, reading
@@ -128,7 +128,8 @@ class Desk:
         """Scores (1, m) to generate from: 'image' (of the image on the desk, with what is set), 'nothing' (the latent model) or 'alone' (what is set,
         all else hidden). Raises UserError."""
         if kind == "nothing":
-            return unconditional_scores(load_latent(self.run, None, self.device)[0], Sampling(1, seed=seed), self.device)([0])
+            sampling = Sampling(1, *self.model.best_sampling, seed=seed)
+            return unconditional_scores(load_latent(self.run, None, self.device)[0], sampling, self.device)([0])
         s = taken.scores[None].clone()
         if kind == "alone":
             if not self.model.masked:
@@ -144,8 +145,9 @@ class Desk:
     def generate(self, s: torch.Tensor, seed: int) -> tuple[np.ndarray, list[float], np.ndarray]:
         """Denoise from random noise under scores s (1, m): the stages (T, H, W, C) as estimates of the image, their noise levels (T,), the image."""
         data, sigmas, stages = self.run.config.data, self.model.sigmas(FULL), []
-        z = sigmas[0].float() * SeededNoise([seed], (data.channels, data.image_size, data.image_size), self.device)()
-        made = heun(self.model.denoiser(s), z, sigmas, lambda sigma, x0: stages.append((sigma, to_uint8(x0)[0])))
+        noise = SeededNoise([seed], (data.channels, data.image_size, data.image_size), self.device)
+        z, sampler = sigmas[0].float() * noise(), self.model.best_sampling[0]
+        made = sample(sampler, self.model.denoiser(s), z, sigmas, noise, trace=lambda sigma, x0: stages.append((sigma, to_uint8(x0)[0])))
         shown = [stages[i] for i in np.linspace(0, len(stages) - 1, min(STAGES, len(stages))).round().astype(int)]
         return np.stack([pixels for _, pixels in shown]), [sigma for sigma, _ in shown], to_uint8(made)[0]
 

@@ -36,7 +36,7 @@ def latent_network(args, count: int, device):
     if not latent_files(run):
         return None
     latent, _ = load_latent(run, None, device)
-    return run.model.denoiser(unconditional_scores(latent, Sampling(count, seed=args.seed), device)(range(count)))
+    return run.model.denoiser(unconditional_scores(latent, Sampling(count, *run.model.best_sampling, seed=args.seed), device)(range(count)))
 
 
 def nothing_known(args, count: int, device):
