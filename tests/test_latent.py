@@ -1,6 +1,7 @@
 """Latent models: a known distribution comes back, resuming changes nothing, unconditional images and their FID."""
 
 import json
+import shutil
 import subprocess
 import sys
 from unittest import mock
@@ -8,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import REPO
+from conftest import REPO, draw_images
 from PIL import Image
 from pytorch_fid import inception
 
@@ -175,6 +176,25 @@ def test_fid_is_that_of_pytorch_fid_by_hand(with_latent, inception_home, tmp_pat
     value = float(by_hand.stdout.split("FID:")[1])
     assert report["fid"] == pytest.approx(value, rel=1e-6, abs=1e-9) and value > 1e-3
     assert "python -m pytorch_fid" in done.stdout and "64 features need" in done.stdout
+
+
+def test_samples_that_are_their_sources_keep_every_attribute(bench, inception_home):
+    bench.environment["TORCH_HOME"] = str(inception_home)
+    judge = ["analysis/evaluation/fid.py", "--dims", 64, "--device", "cpu", "--attributes"]
+    bench.train()
+    done = bench.run(*judge, check=False)
+    assert done.returncode == 2 and "no attribute that at least 10 test images have" in done.stderr
+    bench.images = draw_images(bench.home / "many", 160)
+    bench.config = bench.write_config({"name": "many"})
+    bench.train()
+    assert "attributes of the source kept: " in bench.run(*judge).stdout
+    samples = bench.records / "FID" / "cond_many_0" / "run_0"
+    for real in next((bench.records / "FID").glob("real_many_test_*")).glob("*.png"):
+        shutil.copy(real, samples)
+    assert "attributes of the source kept: 1.000" in bench.run(*judge).stdout
+    samples.with_suffix(".json").unlink()
+    done = bench.run(*judge, check=False)
+    assert done.returncode == 2 and "no conditional samples" in done.stderr
 
 
 def test_fid_refuses_what_is_not_comparable(with_latent, inception_home, tmp_path):

@@ -10,7 +10,7 @@ from benchmarks.naive import naive_square
 from conftest import Bench
 from PIL import Image
 
-from analysis.mechanism.heatmaps import sensitivity
+from analysis.mechanism.heatmaps import between, marks, sensitivity
 from models.pspc import PUBLISHED_SIZES, Boxes, PSPCFlex, PSPCSquare, published_levels, smallest_windows
 from models.samplers import euler
 from models.schedule import karras_sigmas
@@ -214,10 +214,22 @@ def test_denoise_and_sample_programs(archive):
     assert ends.shape == np.load(out / "network_samples.npy").shape == (5, 3, 16, 16)
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3, 20])
+def test_heat_maps_between_strides_are_exact_where_maps_only_move(stride):
+    offsets = np.arange(9)[:, None, None, None] - np.arange(9)[:, None], np.arange(9)[:, None, None] - np.arange(9)
+    maps = np.exp(-(offsets[0] ** 2) / 5.0) * np.exp(-np.abs(offsets[1] - 1) / 3.0)  # one kernel, cut off at the image's edges: (9, 9, 9, 9)
+    assert maps.shape == (9, 9, 9, 9)
+    some = maps[np.ix_(marks(9, stride), marks(9, stride))]
+    np.testing.assert_allclose(between(some, stride), maps, rtol=1e-12)
+
+
 def test_heatmaps_schedule_and_comparison(archive):
     out, own = archive.home / "own", ["--device", "cpu", "--n_steps", 2]
     archive.run("analysis/mechanism/heatmaps.py", *own, "--outdir", out, "--n_samples", 2)
     maps = np.load(out / "heatmaps_network.npy")
+    archive.run("analysis/mechanism/heatmaps.py", *own, "--outdir", out / "strided", "--n_samples", 2, "--stride", 3)
+    strided = np.load(out / "strided" / "heatmaps_network.npy")
+    np.testing.assert_allclose(strided[:, ::3, ::3], maps[:, ::3, ::3], rtol=1e-4, atol=1e-6)
     assert maps.shape == (2, 16, 16, 16, 16) and maps.dtype == np.float32 and maps.min() >= 0
     file = out / "heatmaps_network.npy"
     archive.run("analysis/mechanism/fit_schedule.py", *own, "--outdir", out, "--n_samples", 2, "--candidates", "3,16", "--heatmaps", file)

@@ -20,7 +20,6 @@ import argparse
 from analysis.script import add_edit_options, gesture_of, open_run, require, results_folder, run_parser
 from train.errors import run_script
 
-LEAST = 10  # test images with and without an attribute
 SHOWN = ("single", "untrained_single", "second", "latent", "untrained_latent", "pair", "hit", "hit_chance", "region", "inside", "appears", "vanishes")
 SHOWN += ("side", "taken", "map", "map_inside", "map_alone", "map_box", "map_gradient", "map_chance")
 
@@ -36,18 +35,6 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def labelled_splits(run):
-    """Training and test images with their labels, not restricted by `where`, and the names of usable attributes."""
-    from train.data.dataset import load_split
-    from train.data.table import SOURCES
-
-    data = run.config.data
-    data = data.model_copy(update={"where": None, "source": SOURCES[data.source].unrestricted or data.source})
-    train, test = load_split(data, "train"), load_split(data, "test")
-    known = [n for n in test.attributes if test.attributes[n].notna().all()]
-    return train, test, [n for n in known if all((test.attributes[n] == value).sum() >= LEAST for value in (0, 1))]
-
-
 def judge(run, device, args) -> tuple:
     """-> (table of one row an attribute, the null's means, numbers of the whole run, what the figure shows)."""
     import numpy as np
@@ -61,7 +48,7 @@ def judge(run, device, args) -> tuple:
     from analysis.measures.readers import classifier_reader
     from train.scores import encode
 
-    train, test, names = labelled_splits(run)
+    train, test, names = measures.labelled_splits(run)
     bare = untrained_model(run, device)
     model = bare if args.untrained else run.model
     scores, attributes = encode(model, test, device=device), test.attributes[names]

@@ -19,13 +19,14 @@ from analysis.measures.information import image_maps
 from analysis.measures.readers import Reader
 from analysis.script import SIGMA_MIN
 from models.patronus import Patronus
-from train.data.dataset import ImageSet
+from train.data.dataset import ImageSet, load_split
 from train.data.table import SOURCES, resolve
 from train.images import to_tensor
 from train.runs import Run
 
 LOW, HIGH = 0.01, 0.99  # quantiles of the scores that count as low and high
 FRESH = 1_000_003  # added to a run's data seed: faces that no run has seen
+LEAST = 10  # test images with and without an attribute
 NULLS = 3  # random prototypes an attribute
 MAPPED, MAP_LEVELS = 40, 8  # images and noise levels of maps of single images
 
@@ -42,6 +43,15 @@ class Pairs(NamedTuple):
     absent: np.ndarray
     present: np.ndarray
     region: np.ndarray
+
+
+def labelled_splits(run: Run) -> tuple[ImageSet, ImageSet, list[str]]:
+    """Training and test images with their labels, not restricted by `where`, and the names of usable attributes."""
+    data = run.config.data
+    data = data.model_copy(update={"where": None, "source": SOURCES[data.source].unrestricted or data.source})
+    train, test = load_split(data, "train"), load_split(data, "test")
+    known = [n for n in test.attributes if test.attributes[n].notna().all()]
+    return train, test, [n for n in known if all((test.attributes[n] == value).sum() >= LEAST for value in (0, 1))]
 
 
 def quantiles(known: Tensor) -> Tensor:

@@ -16,25 +16,65 @@ def parse_args() -> argparse.Namespace:
     parser.set_defaults(denoiser="network")
     parser.add_argument("--n_samples", type=int, default=32, help="noisy images a level (default: 32)")
     parser.add_argument("--batch", type=int, default=64, help="images of one backward pass (default: 64)")
+    text = "compute every so many pixels each way; those between get the maps of their neighbours, moved along (default: 1, all pixels)"
+    parser.add_argument("--stride", type=int, default=1, help=text)
     args = parse_mechanism(parser)
-    if args.n_samples < 1 or args.batch < 1:
-        parser.error("--n_samples and --batch must be at least 1")
+    if args.n_samples < 1 or args.batch < 1 or args.stride < 1:
+        parser.error("--n_samples, --batch and --stride must be at least 1")
     return args
 
 
-def sensitivity(denoiser, z, sigma):
-    """Mean over images z (B, C, H, W) of |d sum_c D_c(y, x) / dz|, summed over input channels: (H, W, H, W)."""
+def marks(length: int, stride: int) -> list[int]:
+    """Every `stride`-th position of a side, and its last."""
+    return sorted({*range(0, length, stride), length - 1})
+
+
+def between(maps, stride: int):
+    """The maps (h, w, H, W) of the output pixels at marks(H, stride) x marks(W, stride), filled up for all: (H, W, H, W).
+
+    A pixel's map is the bilinear mean of its neighbours' maps, each moved by as much as the pixel lies beside its own, of those that reach there:
+    exact where maps are the same but for their place, as those of convolutions are.
+    """
+    import numpy as np
+
+    for axis in (0, 1):
+        length, filled = maps.shape[axis + 2], []
+        known = marks(length, stride)
+        for at in range(length):
+            after = int(np.searchsorted(known, at))
+            around = {after: 1} if known[after] == at else {after - 1: known[after] - at, after: at - known[after - 1]}
+            parts = [(weight, maps.take(i, axis), at - known[i]) for i, weight in around.items()]
+            total = sum(weight * moved(np.ones_like(part), by, axis + 1) for weight, part, by in parts)
+            filled.append(sum(weight * moved(part, by, axis + 1) for weight, part, by in parts) / total)
+        maps = np.stack(filled, axis)
+    return maps
+
+
+def moved(maps, by: int, axis: int):
+    """Maps moved along one axis, zeros coming in."""
+    import numpy as np
+
+    result, length = np.zeros_like(maps), maps.shape[axis]
+    to, origin = [slice(None)] * maps.ndim, [slice(None)] * maps.ndim
+    to[axis], origin[axis] = slice(max(by, 0), length + min(by, 0)), slice(max(-by, 0), length - max(by, 0))
+    result[tuple(to)] = maps[tuple(origin)]
+    return result
+
+
+def sensitivity(denoiser, z, sigma, stride: int = 1):
+    """Mean over images z (B, C, H, W) of |d sum_c D_c(y, x) / dz|, summed over input channels, at every stride-th (y, x): (H, W, H, W), or fewer."""
     import torch
 
     z = z.detach().requires_grad_(True)
     with torch.enable_grad():
         pixels = denoiser(z, sigma.to(z).expand(len(z))).sum((0, 1))  # (H, W): images do not mix, so their sum has all their gradients
     h, w = pixels.shape
-    rows = []
-    for index in range(h * w):
-        gradient = torch.autograd.grad(pixels[index // w, index % w], z, retain_graph=index < h * w - 1)[0]  # (B, C, H, W)
-        rows.append(gradient.abs().sum(1).mean(0))
-    return torch.stack(rows).view(h, w, h, w)
+    rows, columns, maps = marks(h, stride), marks(w, stride), []
+    for y in rows:
+        for x in columns:
+            gradient = torch.autograd.grad(pixels[y, x], z, retain_graph=(y, x) != (h - 1, w - 1))[0]  # (B, C, H, W)
+            maps.append(gradient.abs().sum(1).mean(0))
+    return torch.stack(maps).view(len(rows), len(columns), h, w)
 
 
 def draw(maps, levels, path):
@@ -86,8 +126,8 @@ def main() -> None:
             if bind:
                 with torch.no_grad():
                     used = bind(x0)
-            total = total + sensitivity(used if bind else denoiser, z, levels[first]) * (len(part) / len(rows))
-        return total[None].cpu().numpy()  # (1, H, W, H, W)
+            total = total + sensitivity(used if bind else denoiser, z, levels[first], args.stride) * (len(part) / len(rows))
+        return between(total.cpu().numpy(), args.stride)[None]  # (1, H, W, H, W)
 
     folder = results_dir(args, "heatmaps")
     file = folder / f"heatmaps_{args.denoiser}.npy"
