@@ -8,7 +8,7 @@ ROUNDS = 5
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """(..., n, m) -> the same with singular values near 1 (.7 to 1.2), by Newton-Schulz iterations: about U V^T of each U S V^T. 0 stays 0."""
+    """(..., n, m) -> about U V^T of each U S V^T, by Newton-Schulz iterations: singular values near 1, but those far below the others. 0 stays 0."""
     a, b, c = COEFFICIENTS
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices

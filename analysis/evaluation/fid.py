@@ -146,16 +146,18 @@ def kept_attributes(run, folder, device) -> dict[str, float]:
     from analysis.measures.faithfulness import LEAST, labelled_splits
     from analysis.measures.readers import attributes_kept, classifier_reader
     from train.data.dataset import load_split
+    from train.errors import reading
 
-    settings = settings_of(folder)
-    split = json.loads(settings.read_text()).get("split") if settings.is_file() else None
-    if split is None:
+    settings, files = settings_of(folder), sorted(folder.glob("*.png"))
+    with reading(settings):
+        split = json.loads(settings.read_text()).get("split") if settings.is_file() else None
+    if split is None or not all(file.stem.isdigit() for file in files):
         raise UserError(f"--attributes: {folder} holds no conditional samples: {settings} names no split whose scores they are made from")
     train, _, names = labelled_splits(run)
     if not names:
         raise UserError(f"--attributes: {run.name} has no attribute that at least {LEAST} test images have and as many have not")
-    source, files = load_split(run.config.data, split), sorted(folder.glob("*.png"))
-    made = np.stack([np.asarray(Image.open(file)).reshape(source.pixels.shape[1:]) for file in files])
+    source, mode = load_split(run.config.data, split), "L" if run.config.data.channels == 1 else "RGB"
+    made = np.stack([np.asarray(Image.open(file).convert(mode)).reshape(source.pixels.shape[1:]) for file in files])
     reader = classifier_reader(train, train.attributes[names].to_numpy(float), device)
     kept = attributes_kept(reader, source.pixels[[int(file.stem) % len(source) for file in files]], made, device)
     return dict(zip(names, kept.tolist()))

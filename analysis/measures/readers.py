@@ -69,17 +69,14 @@ def classifier_reader(images: ImageSet, labels: np.ndarray, device: torch.device
     return lambda x: net(x.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
 
 
-def attributes_kept(reader: Reader, source: np.ndarray, made: np.ndarray, device: torch.device) -> np.ndarray:
-    """Of images uint8 (n, H, W, C) made from the scores of others, the share in which the reader sees each attribute just as in its source: (A,)."""
-    seen = [
-        np.concatenate([reader(to_tensor(part).to(device)) for part in np.array_split(pixels, -(-len(pixels) // 256))]) > 0
-        for pixels in (source, made)
-    ]
-    return (seen[0] == seen[1]).mean(0)
-
-
 def _read(reader: Reader, pixels: np.ndarray, device: torch.device, batch: int = 256) -> np.ndarray:
     return np.concatenate([reader(to_tensor(pixels[i : i + batch]).to(device)) for i in range(0, len(pixels), batch)])
+
+
+def attributes_kept(reader: Reader, source: np.ndarray, made: np.ndarray, device: torch.device) -> np.ndarray:
+    """Of images uint8 (n, H, W, C) made from the scores of others, the share in which the reader sees each attribute just as in its source: (A,)."""
+    there, here = (_read(reader, pixels, device) > 0 for pixels in (source, made))
+    return (there == here).mean(0)
 
 
 def read_set(reader: Reader, images: ImageSet, device: torch.device) -> np.ndarray:
