@@ -17,6 +17,8 @@ from train.errors import UserError
 
 OTHERS = ("keep", "joint", "release")
 RELEASED = 0.2
+NEAREST = 200  # known images that tell what goes with a score
+DOUBT = 4.0
 PUSH = 0.25  # at most, in the unit of images: an eighth of their range
 SAYING_NOISES = 2  # images of noise over which models without a decoder are asked
 
@@ -33,8 +35,8 @@ class Gesture(NamedTuple):
 
     guidance: w of D = D(z, s') + w (D(z, s') - D(z, s)), with s the image's own scores and s' the edited ones: classifier-free guidance (Ho and
         Salimans 2022) with the image's own condition in the place of the empty one. 0 is the plain edit and needs one network call a step, not two.
-    others: what becomes of the scores that are not set. 'keep' leaves them; 'joint' moves them by the regression on those set, the most probable
-        change of all scores given that of some; 'release' hides those correlated with one that is set and moves the rest jointly. The last two
+    others: what becomes of the scores that are not set. 'keep' leaves them; 'joint' moves them as they move, in the mean, with those
+        set (a regression that bends); 'release' hides those correlated with one that is set and moves the rest jointly. The last two
         follow correlations of the data.
     known: scores of a data set (N, m), from which correlations are taken.
     """
@@ -58,15 +60,28 @@ class Gesture(NamedTuple):
 
 
 def joint_change(s: Tensor, prototypes: list[int], change: Tensor, known: Tensor) -> Tensor:
-    """s (B, m) moved as scores of a Gaussian of the covariance of known (N, m) move where those prototypes change by `change` (B, K).
+    """s (B, m) moved as the mean of known scores (N, m) moves where those prototypes change by `change` (B, K); within the range of the known.
 
-    Within the range of the known scores.
+    By linear regression, and by what it leaves, which matters where scores rise and fall again (that of red hair, along one that tells dark hair from
+    light): the mean residual of the NEAREST known images there, less that of those around s. What the neighbours do not tell surely is shrunk by
+    1 - DOUBT variances / square (positive-part James-Stein). Where N <= NEAREST all are neighbours, and the line alone remains.
     """
-    covariance = torch.cov(known.T)
+    covariance, spread = torch.cov(known.T), known[:, prototypes].std(0).clamp(min=1e-6)
     among = covariance[prototypes][:, prototypes]  # (K, K)
     ridge = 1e-3 * among.diagonal().mean().clamp(min=1e-12) * torch.eye(len(prototypes), device=s.device)
-    moved = s + change @ torch.linalg.solve(among + ridge, covariance[prototypes])  # (B, m)
-    return moved.clamp(known.amin(0), known.amax(0))
+    slopes = torch.linalg.solve(among + ridge, covariance[prototypes])  # (K, m)
+    residuals = known - known[:, prototypes] @ slopes
+
+    def around(values: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean residual near values (B, K) and its variance, (B, m) each."""
+        nearest = torch.cdist(values / spread, known[:, prototypes] / spread).topk(min(NEAREST, len(known)), largest=False).indices
+        found = residuals[nearest]  # (B, NEAREST, m)
+        return found.mean(1), found.var(1) / found.shape[1]
+
+    (there, there_variance), (here, here_variance) = around(s[:, prototypes] + change), around(s[:, prototypes])
+    bend = there - here
+    bend *= (1 - DOUBT * (there_variance + here_variance) / bend.square().clamp(min=1e-12)).clamp(min=0)
+    return (s + change @ slopes + bend).clamp(known.amin(0), known.amax(0))
 
 
 def correlated(known: Tensor, prototypes: list[int]) -> Tensor:

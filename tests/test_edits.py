@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_models import residual_model
 
-from analysis.edits import HIDDEN, PUSH, Gesture, correlated, edit, encode_and_invert, guided, joint_change, regenerate, says
+from analysis.edits import HIDDEN, NEAREST, PUSH, Gesture, correlated, edit, encode_and_invert, guided, joint_change, regenerate, says
 from analysis.measures import faithfulness
 from analysis.measures.cards import choose
 from train.data import faces
@@ -30,6 +30,18 @@ def test_joint_moves_the_others_by_their_regression_and_keep_leaves_them():
     kept = Gesture(known).set(s, [1], torch.tensor([[2.0], [3.0]]))
     assert kept.tolist() == [[0, 2, 0], [0, 3, 0]] and not s.any()
     assert joint_change(s, [0], torch.full((2, 1), 1e3), known)[:, 1].max() == known[:, 1].max()  # no further than scores go
+
+
+def test_joint_follows_scores_that_rise_and_fall_again_and_falls_back_to_the_line_where_little_is_known():
+    a, _, c = gaussian_scores().T
+    known, s = torch.stack([a, a.square(), c], dim=1), torch.zeros(3, 3)
+    s[2, 0] = -1
+    moved = joint_change(s, [0], torch.tensor([[1.0], [-1.0], [2.0]]), known) - s
+    torch.testing.assert_close(moved[:, 1], torch.tensor([1.0, 1.0, 0.0]), atol=0.1, rtol=0)  # no line could
+    assert moved[:, 2].abs().max() < 0.1
+    few = gaussian_scores(NEAREST)
+    slope = torch.cov(few.T)[0, 1] / few[:, 0].var()
+    assert joint_change(torch.zeros(1, 3), [0], torch.tensor([[1.0]]), few)[0, 1].item() == pytest.approx(slope.item(), rel=2e-3)
 
 
 def test_release_hides_what_is_correlated_and_nothing_else():
