@@ -142,47 +142,23 @@ class PSPCSquare(nn.Module):
 
     def _composite(self, z: Tensor, sigma: Tensor, size: int) -> Tensor:
         c, h, w = self.data.image_shape
-        boxes = Boxes(h, w, size, z.device)
-        kept = FLOAT * boxes.positions * len(self.data)
-        together = int(self.data.max_memory / 2 / kept)
-        if together:
-            return torch.cat([self._kept(z[i : i + together], sigma[i : i + together], boxes) for i in range(0, len(z), together)])
-        return torch.cat([self._twice(z[i : i + 1], sigma[i : i + 1], boxes) for i in range(len(z))])
-
-    def _chunk(self) -> int:
-        c, h, w = self.data.image_shape
-        return min(self.data.chunk_size((c + 6) * h * w), 512)  # what stays in the processor's cache is faster
-
-    def _kept(self, z: Tensor, sigma: Tensor, boxes: Boxes) -> Tensor:
-        """With all logits in memory: (B, C, H, W)."""
-        size = self._chunk()
-        weights = z.new_empty(len(z), len(boxes.rows), len(boxes.columns), len(self.data))
-        for start, x in self.data.chunks(size):
-            for noisy, level, logits in zip(z, sigma, weights):
-                torch.mul(boxes.sums(squared_difference(x, noisy)), -0.5 / level**2, out=logits[..., start : start + x.shape[-1]])
-        for row in weights.flatten(0, 1):  # (P, N), one at a time for the sake of memory
-            row.copy_(torch.softmax(row, dim=-1)).clamp_(min=LEAST_WEIGHT)
-        out = torch.zeros_like(z)
-        for start, x in self.data.chunks(size):
+        boxes, scales = Boxes(h, w, size, z.device), -0.5 / sigma**2
+        chunk = min(self.data.chunk_size((c + 6) * h * w), 512)  # what stays in the processor's cache is faster
+        fit = int(self.data.max_memory / 2 / (FLOAT * boxes.positions * len(self.data)))
+        kept = [[] for _ in z[:fit]]  # logits of as many noisy images as fit
+        normalisers = z.new_full((len(z), len(boxes.rows), len(boxes.columns)), -torch.inf)
+        for _, x in self.data.chunks(chunk):
             for b in range(len(z)):
-                out[b] += torch.einsum("hwn,chwn->chw", boxes.spread(weights[b, ..., start : start + x.shape[-1]]), x)
-        return out / boxes.cover
-
-    def _twice(self, z: Tensor, sigma: Tensor, boxes: Boxes) -> Tensor:
-        """One noisy image (1, C, H, W) whose logits do not fit: they are computed in both passes."""
-        scale = -0.5 / sigma[0] ** 2
-        highest = total = None
-        for _, x in self.data.chunks(self._chunk()):
-            logits = boxes.sums(squared_difference(x, z[0])).mul_(scale)
-            peak = logits.amax(2) if highest is None else torch.maximum(logits.amax(2), highest)
-            sums = logits.sub_(peak[..., None]).exp_().sum(2)
-            total = sums if highest is None else sums + total * (highest - peak).exp()
-            highest = peak
-        normaliser = (highest + total.log())[..., None]  # (P, P, 1)
+                logits = boxes.sums(squared_difference(x, z[b])).mul_(scales[b])
+                torch.logaddexp(normalisers[b], logits.logsumexp(2), out=normalisers[b])
+                if b < fit:
+                    kept[b].append(logits)
         out = torch.zeros_like(z)
-        for _, x in self.data.chunks(self._chunk()):
-            weights = boxes.sums(squared_difference(x, z[0])).mul_(scale).sub_(normaliser).exp_().clamp_(min=LEAST_WEIGHT)
-            out[0] += torch.einsum("hwn,chwn->chw", boxes.spread(weights), x)
+        for index, (_, x) in enumerate(self.data.chunks(chunk)):
+            for b in range(len(z)):
+                logits = kept[b][index] if b < fit else boxes.sums(squared_difference(x, z[b])).mul_(scales[b])
+                weights = logits.sub_(normalisers[b, ..., None]).exp_().clamp_(min=LEAST_WEIGHT)
+                out[b] += torch.einsum("hwn,chwn->chw", boxes.spread(weights), x)
         return out / boxes.cover
 
 
