@@ -85,19 +85,20 @@ class PrototypeEncoder(nn.Module):
             ys = torch.linspace(-1, 1, h, device=x.device, dtype=x.dtype).view(1, 1, h, 1).expand(b, 1, h, w)
             xs = torch.linspace(-1, 1, w, device=x.device, dtype=x.dtype).view(1, 1, 1, w).expand(b, 1, h, w)
             x = torch.cat([x, self.coordinates * xs, self.coordinates * ys], dim=1)  # (B, C + 2, H, W)
+        x = x.contiguous(memory_format=torch.channels_last)  # so that a cell's vector lies side by side, for norm and product
         with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not self.competing):
             return self.features(x)  # half precision would blur who wins a patch
 
+    def _vectors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The cells' vectors (B, H', W', D) and the prototypes' (m, D), as they are compared; float32."""
+        z, p = self.embed(x).float().permute(0, 2, 3, 1), self.prototypes.float()
+        return (F.normalize(z, dim=-1, eps=1e-3), F.normalize(p, dim=-1, eps=1e-3)) if self.normalise else (z, p)
+
     def _distances(self, x: Tensor) -> Tensor:
         """`distances` with the prototypes last: (B, H', W', m)."""
-        z = self.embed(x)
+        z, p = self._vectors(x)
         with torch.autocast(x.device.type, enabled=False):  # differences of large numbers: float32 throughout
-            z = z.float().permute(0, 2, 3, 1)  # (B, H', W', D)
-            p = self.prototypes.float()
-            if self.normalise:
-                z, p = F.normalize(z, dim=-1, eps=1e-3), F.normalize(p, dim=-1, eps=1e-3)
-            d = (z * z).sum(-1, keepdim=True) - 2 * (z @ p.T) + (p * p).sum(-1)  # (B, H', W', m)
-            return torch.relu(d)
+            return torch.relu((z * z).sum(-1, keepdim=True) - 2 * (z @ p.T) + (p * p).sum(-1))
 
     def distances(self, x: Tensor) -> Tensor:
         """Squared distances of every cell to every prototype, (B, C, H, W) -> (B, m, H', W'), >= 0, float32."""
@@ -105,8 +106,11 @@ class PrototypeEncoder(nn.Module):
 
     def _comparable(self, x: Tensor) -> Tensor:
         """What the cells are compared by, larger being better: (B, C, H, W) -> (B, H', W', m)."""
-        d = self._distances(x)
-        return (d * (-1 / self.temperature)).softmax(-1) if self.competing else -d
+        if not self.competing:
+            return -self._distances(x)
+        z, p = self._vectors(x)
+        with torch.autocast(x.device.type, enabled=False):  # |z|^2 is that of all prototypes and cancels
+            return F.linear(z, p * (2 / self.temperature), (p * p).sum(-1) * (-1 / self.temperature)).softmax(-1)
 
     def _scores(self, comparable: Tensor) -> Tensor:
         return similarity(-comparable) if self.similarity == "log" else comparable
