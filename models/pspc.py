@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.schedule import karras_sigmas
-from models.training_free import FLOAT, LEAST_WEIGHT, EmpiricalDenoiser, PixelMajor, RunningPosterior, check_shape
+from models.training_free import FLOAT, LEAST_LOGIT, EmpiricalDenoiser, PixelMajor, RunningPosterior, check_shape
 
 PUBLISHED_SIZES = (32, 32, 32, 32, 32, 32, 32, 23, 15, 11, 7, 5, 3, 3, 3, 3, 3, 3)  # CIFAR-10, high noise to low
 PUBLISHED_THRESHOLDS = (1, 1, 1, 1, 1, 1, 1, 0.7, 0.7, 0.5, 0.4, 0.4, 0.4, 0.4, 0.3, 0.3, 0.3, 0.3)
@@ -150,14 +150,16 @@ class PSPCSquare(nn.Module):
         for _, x in self.data.chunks(chunk):
             for b in range(len(z)):
                 logits = boxes.sums(squared_difference(x, z[b])).mul_(scales[b])
-                torch.logaddexp(normalisers[b], logits.logsumexp(2), out=normalisers[b])
+                highest = logits.amax(2, keepdim=True)
+                total = (logits - highest).clamp_(min=LEAST_LOGIT).exp_().sum(2)
+                torch.logaddexp(normalisers[b], total.log_().add_(highest[..., 0]), out=normalisers[b])
                 if b < fit:
                     kept[b].append(logits)
         out = torch.zeros_like(z)
         for index, (_, x) in enumerate(self.data.chunks(chunk)):
             for b in range(len(z)):
                 logits = kept[b][index] if b < fit else boxes.sums(squared_difference(x, z[b])).mul_(scales[b])
-                weights = logits.sub_(normalisers[b, ..., None]).exp_().clamp_(min=LEAST_WEIGHT)
+                weights = logits.sub_(normalisers[b, ..., None]).clamp_(min=LEAST_LOGIT).exp_()
                 out[b] += torch.einsum("hwn,chwn->chw", boxes.spread(weights), x)
         return out / boxes.cover
 
