@@ -7,7 +7,7 @@ from train.errors import UserError, listed
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
 SIGMA_MIN = 0.5  # of information: through this noise an image's parts are seen; below it scores tell ever more of how exactly a patch looks
-GUIDANCE = 2.0  # of edits; measured on the default run by analysis/evaluation/faithfulness.py
+GUIDANCE = 1.0  # of edits; measured on the default run by analysis/evaluation/faithfulness.py
 
 
 def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> argparse.ArgumentParser:
