@@ -18,7 +18,7 @@ from train.errors import UserError
 OTHERS = ("keep", "joint", "release")
 RELEASED = 0.2
 NEAREST = 200  # known images that tell what goes with a score
-DOUBT = 4.0
+DOUBT = 4.0  # what they say counts from two standard errors on
 PUSH = 0.25  # at most, in the unit of images: an eighth of their range
 SAYING_NOISES = 2  # images of noise over which models without a decoder are asked
 
@@ -35,9 +35,9 @@ class Gesture(NamedTuple):
 
     guidance: w of D = D(z, s') + w (D(z, s') - D(z, s)), with s the image's own scores and s' the edited ones: classifier-free guidance (Ho and
         Salimans 2022) with the image's own condition in the place of the empty one. 0 is the plain edit and needs one network call a step, not two.
-    others: what becomes of the scores that are not set. 'keep' leaves them; 'joint' moves them as they move, in the mean, with those
-        set (a regression that bends); 'release' hides those correlated with one that is set and moves the rest jointly. The last two
-        follow correlations of the data.
+    others: what becomes of the scores that are not set. 'keep' leaves them; 'joint' moves them as they move, in the mean, with those set (a
+        regression that bends); 'release' hides those correlated with one that is set and moves the rest jointly. The last two follow
+        correlations of the data.
     known: scores of a data set (N, m), from which correlations are taken.
     """
 
@@ -66,15 +66,16 @@ def joint_change(s: Tensor, prototypes: list[int], change: Tensor, known: Tensor
     light): the mean residual of the NEAREST known images there, less that of those around s. What the neighbours do not tell surely is shrunk by
     1 - DOUBT variances / square (positive-part James-Stein). Where N <= NEAREST all are neighbours, and the line alone remains.
     """
-    covariance, spread = torch.cov(known.T), known[:, prototypes].std(0).clamp(min=1e-6)
+    covariance, given = torch.cov(known.T), known[:, prototypes]  # (m, m), (N, K)
+    spread = given.std(0).clamp(min=1e-6)
     among = covariance[prototypes][:, prototypes]  # (K, K)
     ridge = 1e-3 * among.diagonal().mean().clamp(min=1e-12) * torch.eye(len(prototypes), device=s.device)
     slopes = torch.linalg.solve(among + ridge, covariance[prototypes])  # (K, m)
-    residuals = known - known[:, prototypes] @ slopes
+    residuals = known - given @ slopes
 
     def around(values: Tensor) -> tuple[Tensor, Tensor]:
         """Mean residual near values (B, K) and its variance, (B, m) each."""
-        nearest = torch.cdist(values / spread, known[:, prototypes] / spread).topk(min(NEAREST, len(known)), largest=False).indices
+        nearest = torch.cdist(values / spread, given / spread).topk(min(NEAREST, len(known)), largest=False).indices
         found = residuals[nearest]  # (B, NEAREST, m)
         return found.mean(1), found.var(1) / found.shape[1]
 
