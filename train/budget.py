@@ -10,7 +10,7 @@ from train.distributed import broadcast
 from train.loop import Trainer
 
 TIMED_STEPS, TIMED_SECONDS = 8, 1.0  # at most, but one step at least
-PREPARATION = 0.4  # of a budget at most, for the steps in which encoder and decoder learn alone
+PREPARATION = 0.5  # of a budget at most, for the steps in which encoder and decoder learn alone
 RESERVE = 0.05  # of a budget, for checkpoints and samples
 ENDLESS = 10**9  # steps of a trial, so that its learning rates do not end
 
@@ -22,7 +22,8 @@ def with_training(config: Config, **changes) -> Config:
 
 
 def step_seconds(trainer: Trainer, step: int) -> float:
-    """Time of one training step from that step on: the fastest of a few, since other load comes and goes. The trainer is spoilt by it."""
+    """Time of one training step from that step on: the median of a few, since the fastest promises more than the machine keeps. The trainer is
+    spoilt by it."""
 
     def timed() -> float:
         start = time.perf_counter()
@@ -32,7 +33,7 @@ def step_seconds(trainer: Trainer, step: int) -> float:
     trainer.step = step
     timed()
     count = min(TIMED_STEPS, 1 + int(TIMED_SECONDS / timed()))
-    return min(timed() for _ in range(broadcast(count, trainer.world)))
+    return float(np.median([timed() for _ in range(broadcast(count, trainer.world))]))
 
 
 def fastest_formats(config: Config, make_trainer: MakeTrainer) -> dict[str, str]:
