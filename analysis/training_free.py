@@ -15,7 +15,7 @@ def mechanism_parser(doc: str, denoiser: bool = True) -> argparse.ArgumentParser
     """Options of data, noise levels and denoisers."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if denoiser:
-        parser.add_argument("--denoiser", default="pspc_sq", choices=NAMES, help="default: pspc_sq")
+        parser.add_argument("--denoiser", default="pspc_sq", choices=NAMES, help="default: %(default)s")
     parser.add_argument("--data", help="EDM zip or folder, name in configs/, or YAML (default: the newest run's data)")
     parser.add_argument("--xflip", type=_boolean, default=True, metavar="BOOL", help="count mirror images as data (default: true)")
     parser.add_argument("--n_steps", type=int, default=18, help="noise levels (default: 18)")
