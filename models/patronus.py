@@ -150,7 +150,7 @@ class Patronus(nn.Module):
 
         Where a decoder has said most, little is left to do, and fresh noise at each step takes the denoiser's own errors away.
         """
-        return ("heun", 18) if self.decoder is None else ("ancestral", 9)
+        return ("heun", 18) if self.decoder is None else ("ancestral", 5)
 
     @property
     def sigma_max(self) -> float:

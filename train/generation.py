@@ -34,7 +34,7 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--sampler", choices=SAMPLERS, help="default: ancestral where the run has a decoder, else heun, which calls the network twice a step"
     )
-    parser.add_argument("--steps", type=int, help=f"1 previews E[x0 | s] (default: 9 of ancestral where the run has a decoder, else {STEPS})")
+    parser.add_argument("--steps", type=int, help=f"1 previews E[x0 | s] (default: 5 of ancestral where the run has a decoder, else {STEPS})")
     parser.add_argument("--eta", type=float, help="of the ancestral sampler: 0 is DDIM, 1 is DDPM (default: 1)")
     parser.add_argument("--batch", type=int, help="images sampled together (default: 32 on a CPU, 250 on a GPU)")
     parser.add_argument("--seed", type=int, default=0, help="image i has seed SEED + i (default: 0)")
