@@ -93,9 +93,14 @@ def correlated(known: Tensor, prototypes: list[int]) -> Tensor:
     return found
 
 
-def _batched(function: Callable[[slice], Tensor], like: Tensor, count: int, batch: int | None, title: str | None) -> Tensor:
-    """function(rows) for consecutive pieces of `count` rows, concatenated, under a progress bar where there is a title. like: on their device."""
-    batch = batch or images_a_call(like.device)
+def _batched(
+    function: Callable[[slice], Tensor], model: Patronus, like: Tensor, count: int, batch: int | None, title: str | None
+) -> Tensor:
+    """function(rows) for consecutive pieces of `count` rows, concatenated, under a progress bar where there is a title.
+
+    like: images (B, C, H, W) of the size that the model works on, on their device.
+    """
+    batch = batch or images_a_call(like.device, model.largest_map(like.shape[-1]))
     starts = range(0, count, batch)
     bar = tqdm(starts, desc=title, unit="batch", leave=False, disable=title is None or len(starts) < 2)
     return torch.cat([function(slice(start, start + batch)) for start in bar])
@@ -104,8 +109,8 @@ def _batched(function: Callable[[slice], Tensor], like: Tensor, count: int, batc
 @torch.no_grad()
 def encode_and_invert(model: Patronus, x0: Tensor, steps: int, batch: int | None = None, title: str | None = None) -> Encoding:
     """Images (B, C, H, W) in [-1, 1] -> their scores and their x_T under those scores; `steps` Heun steps, 2 steps - 2 network calls."""
-    s, sigmas = _batched(lambda rows: model.score(x0[rows]), x0, len(x0), batch, None), model.sigmas(steps)
-    return Encoding(s, _batched(lambda rows: invert(model.denoiser(s[rows]), x0[rows], sigmas), x0, len(x0), batch, title))
+    s, sigmas = _batched(lambda rows: model.score(x0[rows]), model, x0, len(x0), batch, None), model.sigmas(steps)
+    return Encoding(s, _batched(lambda rows: invert(model.denoiser(s[rows]), x0[rows], sigmas), model, x0, len(x0), batch, title))
 
 
 def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Denoiser:
@@ -140,7 +145,7 @@ def regenerate(
     trace is that of models.samplers, called for one batch after the other.
     """
     sigmas = model.sigmas(steps)
-    return _batched(lambda rows: heun(model.denoiser(s[rows]), noise[rows], sigmas, trace), noise, len(noise), batch, title)
+    return _batched(lambda rows: heun(model.denoiser(s[rows]), noise[rows], sigmas, trace), model, noise, len(noise), batch, title)
 
 
 @torch.no_grad()
@@ -160,7 +165,7 @@ def edit(
     def some(rows: slice) -> Tensor:
         return heun(guided(model, edited[rows], own[rows], gesture.guidance), noise[rows], sigmas, trace)
 
-    return _batched(some, edited, len(edited), batch, title)
+    return _batched(some, model, noise, len(edited), batch, title)
 
 
 @torch.no_grad()

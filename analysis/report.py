@@ -24,23 +24,36 @@ def parse_args() -> argparse.Namespace:
 
 def missing_work(run, labelled: bool) -> list[tuple[str, str, list[str]]]:
     """(section, script, options) of what is not in records/, in the order in which it is to be made."""
-    from analysis.drawing.report import SOURCES, newest_samples, present
-    from train.latents import latent_files
+    from analysis.drawing.report import SOURCES, distance_files, newest_samples, present
 
     work = [
         (name, source.script, list(source.options))
         for name, source in SOURCES.items()
         if not present(run, name) and (labelled or name != "diagnosis")
     ]
-    count = ["--total_gen_num", str(SAMPLES)]
-    features = ["--features", "efficientnet-lite0"]
-    if newest_samples(run, "cond") is None:
-        work += [("samples", "train/conditional_sampling.py", count), ("distances", "analysis/evaluation/fid.py", features)]
-    if newest_samples(run, "uncond") is None:
-        if not latent_files(run):
-            work.append(("latent", "train/train_latent_ddim.py", []))
-        work += [("latent", "train/unconditional_sampling.py", count), ("distances", "analysis/evaluation/fid.py", [*features, "--kind", "uncond"])]
+    for kind, section, script in (("cond", "samples", "conditional"), ("uncond", "latent", "unconditional")):
+        folder, judged = newest_samples(run, kind), ["--features", "efficientnet-lite0", "--kind", kind]
+        if folder is None:
+            if kind == "uncond" and not latent_of_step(run):
+                work.append((section, "train/train_latent_ddim.py", []))
+            work.append((section, f"train/{script}_sampling.py", ["--total_gen_num", str(SAMPLES)]))
+        elif distance_files(run, folder):
+            continue
+        else:
+            judged += ["--images", str(folder)]
+        work.append(("distances", "analysis/evaluation/fid.py", judged))
     return work
+
+
+def latent_of_step(run) -> bool:
+    """Whether the newest latent model of a run can be used: it learnt the scores of the run's present training step."""
+    from train.latents import load_latent
+
+    try:
+        load_latent(run)
+    except UserError:
+        return False
+    return True
 
 
 def call(script: str, options: list[str], run, device) -> str:

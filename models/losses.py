@@ -1,5 +1,7 @@
 """Losses on the denoiser's error, and the prototypes' distinctness."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +27,8 @@ def spread(s: Tensor, least: float = 0.3) -> Tensor:
     batch, and none repeat what others say together, so that every colour and part of an image finds a prototype of its own.
     """
     centred = s - s.mean(0)
-    covariance = centred.T @ centred / max(1, len(s) - 1)  # (m, m)
+    with torch.autocast(s.device.type, enabled=False):
+        covariance = centred.T @ centred / max(1, len(s) - 1)  # (m, m)
     deviation = (covariance.diagonal() + 1e-6).sqrt()
     correlation = covariance / (deviation[:, None] * deviation + 1e-4)
     others = correlation.square().sum() - correlation.diagonal().square().sum()
@@ -41,7 +44,8 @@ def distinctness(prototypes: Tensor, margin: float = 0.2) -> Tensor:
     if m < 2:
         return prototypes.new_zeros(())
     unit = F.normalize(prototypes, dim=1)
-    distance = 1 - (unit @ unit.T).abs()  # (m, m)
-    others = ~torch.eye(m, dtype=torch.bool, device=prototypes.device)
-    nearest = distance[others].view(m, m - 1).amin(1)
+    with torch.autocast(unit.device.type, enabled=False):
+        distance = 1 - (unit @ unit.T).abs()  # (m, m)
+    itself = torch.eye(m, dtype=torch.bool, device=prototypes.device)
+    nearest = distance.masked_fill(itself, math.inf).amin(1)
     return F.relu(margin - nearest).mean()

@@ -15,6 +15,10 @@ from models.unet import UNet
 HIDDEN = float("nan")  # a score of this value is hidden from a model that was trained to do without it
 
 
+def any_hidden(s: Tensor) -> bool:
+    return bool(s.isnan().any())
+
+
 class Guess(NamedTuple):
     """What is read of hidden scores: standardised scores (B, m), and how far to trust them (B, 1), from 0, not at all, to 1, like shown ones."""
 
@@ -94,19 +98,23 @@ class Patronus(nn.Module):
         """What noisy images (B, C, H, W) tell of their scores; None without a reader."""
         return None if self.reader is None else Guess(self.reader(z, sigma), 1 / (1 + sigma.float()[:, None]))
 
-    def condition(self, s: Tensor, guess: Guess | None = None) -> Tensor:
+    def condition(self, s: Tensor, guess: Guess | None = None, shown: Tensor | None = None) -> Tensor:
         """What the networks see of scores s (B, m): standardised, with a second half that says which are shown: (B, m) or (B, 2 m).
 
-        In the place of hidden ones stands the guess, with its trust in the second half; without one 0 and 0.
+        In the place of hidden ones stands the guess, with its trust in the second half; without one 0 and 0. shown (B, m) bool: which are not hidden;
+        by default those that are not HIDDEN. Training gives it, so that the NaN of an encoder that diverged is not taken for a hidden score.
         """
         if not self.masked:
             return self.standardised(s)
-        shown, (scores, trust) = ~s.isnan(), guess or (0.0, 0.0)
+        shown, (scores, trust) = ~s.isnan() if shown is None else shown, guess or (0.0, 0.0)
         return torch.cat([torch.where(shown, self.standardised(s), scores), torch.where(shown, 1.0, trust).to(s)], dim=1)
 
-    def estimate(self, s: Tensor, guess: Guess | None = None) -> Tensor:
-        """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32; with what was read of hidden scores, E[x0 | s, guess]."""
-        return self._base(self.condition(s, guess))
+    def estimate(self, s: Tensor, guess: Guess | None = None, shown: Tensor | None = None) -> Tensor:
+        """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32; with what was read of hidden scores, E[x0 | s, guess].
+
+        shown: see `condition`.
+        """
+        return self._base(self.condition(s, guess, shown))
 
     def _base(self, condition: Tensor) -> Tensor | None:
         return None if self.decoder is None else self.decoder(condition).float()
@@ -122,9 +130,14 @@ class Patronus(nn.Module):
 
         return base + edm_denoise(beside, self.sigma_data, self.sigma_skip, z - base, sigma, condition)
 
-    def denoise(self, z: Tensor, sigma: Tensor, s: Tensor, guess: Guess | None = None) -> Tensor:
-        """E[x0 | z, s] of z = x0 + sigma n: (B, C, H, W), (B,), (B, m) -> (B, C, H, W), float32. guess: read(z, sigma), where it is known already."""
-        condition = self.condition(s, guess or self.read(z, sigma))
+    def denoise(
+        self, z: Tensor, sigma: Tensor, s: Tensor, guess: Guess | None = None, shown: Tensor | None = None
+    ) -> Tensor:
+        """E[x0 | z, s] of z = x0 + sigma n: (B, C, H, W), (B,), (B, m) -> (B, C, H, W), float32.
+
+        guess: read(z, sigma), where it is known already; shown: see `condition`.
+        """
+        condition = self.condition(s, guess or self.read(z, sigma), shown)
         return self._denoise(z, sigma, condition, self._base(condition))
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
@@ -136,9 +149,10 @@ class Patronus(nn.Module):
 
     def denoiser(self, s: Tensor) -> Denoiser:
         """The Denoiser of images whose scores are s (B, m). Raises ValueError for hidden scores where the model was not trained for them."""
-        if not self.masked and s.isnan().any():
+        hidden = any_hidden(s)
+        if not self.masked and hidden:
             raise ValueError("this model needs every score: it was trained without model.masked")
-        if self.reader is not None and s.isnan().any():
+        if self.reader is not None and hidden:
             return lambda z, sigma: self.denoise(z, sigma, s)
         condition = self.condition(s)
         base = self._base(condition)
@@ -151,6 +165,10 @@ class Patronus(nn.Module):
         Where a decoder has said most, little is left to do, and fresh noise at each step takes the denoiser's own errors away.
         """
         return ("heun", 18) if self.decoder is None else ("ancestral", 5)
+
+    def largest_map(self, side: int) -> int:
+        """Values of the largest feature map of one image of that many pixels a side."""
+        return max(self.encoder.largest_map(side), self.unet.largest_map(side))
 
     @property
     def sigma_max(self) -> float:

@@ -78,6 +78,14 @@ class PrototypeEncoder(nn.Module):
     def competing(self) -> bool:
         return self.similarity == "competing"
 
+    def largest_map(self, side: int) -> int:
+        """Values of the largest feature map of one image of that many pixels a side; maps of similarities count too."""
+        convs, largest = [layer for layer in self.features if isinstance(layer, nn.Conv2d)], 0
+        for conv in convs:
+            side = (side + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
+            largest = max(largest, conv.out_channels * side**2)
+        return max(largest, len(self.prototypes) * side**2)
+
     def embed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D, H', W'), one vector a patch."""
         if self.coordinates:

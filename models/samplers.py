@@ -4,6 +4,7 @@ Every solver takes (denoiser, z (B, ...), sigmas (n + 1,), trace) and returns z 
 (generation) or rise (inversion). `trace(sigma, x0_hat)` is called once a step with the level and the estimate of x0.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -14,33 +15,38 @@ from models.denoiser import Denoiser
 Trace = Callable[[float, Tensor], None]
 
 
-def _estimate(denoiser: Denoiser, z: Tensor, sigma: Tensor) -> Tensor:
-    return denoiser(z, sigma.to(z).expand(len(z)))
+def _estimate(denoiser: Denoiser, z: Tensor, sigma: float, trace: Trace | None = None) -> Tensor:
+    x0 = denoiser(z, z.new_full((len(z),), sigma))
+    if trace:
+        trace(sigma, x0)
+    return x0
+
+
+def _steps(sigmas: Tensor) -> list[tuple[float, float]]:
+    """Neighbouring levels of a grid as plain numbers, so that no step waits for a device: level and following level."""
+    levels = sigmas.tolist()
+    return list(zip(levels, levels[1:]))
 
 
 @torch.no_grad()
 def euler(denoiser: Denoiser, z: Tensor, sigmas: Tensor, trace: Trace | None = None) -> Tensor:
     """First order; the same as DDIM with eta = 0 (Song et al. 2021). n network calls."""
-    for sigma, following in zip(sigmas[:-1], sigmas[1:]):
-        x0 = _estimate(denoiser, z, sigma)
-        if trace:
-            trace(sigma.item(), x0)
-        z = z + ((following - sigma) / sigma).to(z) * (z - x0)
+    for sigma, following in _steps(sigmas):
+        x0 = _estimate(denoiser, z, sigma, trace)
+        z = z + (following - sigma) / sigma * (z - x0)
     return z
 
 
 @torch.no_grad()
 def heun(denoiser: Denoiser, z: Tensor, sigmas: Tensor, trace: Trace | None = None) -> Tensor:
     """Second order (Karras et al. 2022, Alg. 1). 2n network calls, one fewer where the grid ends at 0."""
-    for sigma, following in zip(sigmas[:-1], sigmas[1:]):
-        x0 = _estimate(denoiser, z, sigma)
-        if trace:
-            trace(sigma.item(), x0)
-        slope = (z - x0) / sigma.to(z)
-        ahead = z + (following - sigma).to(z) * slope
+    for sigma, following in _steps(sigmas):
+        x0 = _estimate(denoiser, z, sigma, trace)
+        slope = (z - x0) / sigma
+        ahead = z + (following - sigma) * slope
         if following > 0:
-            slope = (slope + (ahead - _estimate(denoiser, ahead, following)) / following.to(z)) / 2
-            ahead = z + (following - sigma).to(z) * slope
+            slope = (slope + (ahead - _estimate(denoiser, ahead, following)) / following) / 2
+            ahead = z + (following - sigma) * slope
         z = ahead
     return z
 
@@ -48,37 +54,40 @@ def heun(denoiser: Denoiser, z: Tensor, sigmas: Tensor, trace: Trace | None = No
 @torch.no_grad()
 def dpmpp_2m(denoiser: Denoiser, z: Tensor, sigmas: Tensor, trace: Trace | None = None) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, Alg. 2), in lambda = -ln(sigma). n network calls."""
-    lambdas = -sigmas.log()
-    previous = None
-    for i, (sigma, following) in enumerate(zip(sigmas[:-1], sigmas[1:])):
-        x0 = _estimate(denoiser, z, sigma)
-        if trace:
-            trace(sigma.item(), x0)
-        target = x0
-        if previous is not None and following > 0:
-            r = (lambdas[i] - lambdas[i - 1]) / (lambdas[i + 1] - lambdas[i])
-            target = x0 + ((x0 - previous) / (2 * r).to(z))
-        shrink = (following / sigma).to(z)
+    previous = step_before = None
+    for sigma, following in _steps(sigmas):
+        x0 = target = _estimate(denoiser, z, sigma, trace)
+        if following > 0:
+            step = math.log(sigma / following)  # in lambda
+            if previous is not None:
+                target = x0 + (x0 - previous) * (step / (2 * step_before))
+            step_before = step
+        shrink = following / sigma
         z = shrink * z + (1 - shrink) * target
         previous = x0
     return z
 
 
 @torch.no_grad()
-def ancestral(denoiser: Denoiser, z: Tensor, sigmas: Tensor, noise: Callable[[], Tensor], eta: float = 1.0, trace: Trace | None = None) -> Tensor:
+def ancestral(
+    denoiser: Denoiser,
+    z: Tensor,
+    sigmas: Tensor,
+    noise: Callable[[], Tensor],
+    eta: float = 1.0,
+    trace: Trace | None = None,
+) -> Tensor:
     """DDIM with eta, which at eta = 1 is DDPM's ancestral sampling (Song et al. 2021, Eq. 16). n network calls.
 
     noise(): fresh standard normal noise like z, from the caller's own generators. Falling grids only.
     """
-    for sigma, following in zip(sigmas[:-1], sigmas[1:]):
-        x0 = _estimate(denoiser, z, sigma)
-        if trace:
-            trace(sigma.item(), x0)
-        up = eta * (following**2 * (sigma**2 - following**2) / sigma**2).clamp(min=0).sqrt()
-        down = (following**2 - up**2).clamp(min=0).sqrt()
-        z = x0 + (down / sigma).to(z) * (z - x0)
+    for sigma, following in _steps(sigmas):
+        x0 = _estimate(denoiser, z, sigma, trace)
+        up = eta * math.sqrt(max(0.0, following**2 * (sigma**2 - following**2) / sigma**2))
+        down = math.sqrt(max(0.0, following**2 - up**2))
+        z = x0 + down / sigma * (z - x0)
         if following > 0:
-            z = z + up.to(z) * noise()
+            z = z + up * noise()
     return z
 
 
@@ -87,7 +96,13 @@ SAMPLERS = (*SOLVERS, "ancestral")
 
 
 def sample(
-    name: str, denoiser: Denoiser, z: Tensor, sigmas: Tensor, noise: Callable[[], Tensor], eta: float = 1.0, trace: Trace | None = None
+    name: str,
+    denoiser: Denoiser,
+    z: Tensor,
+    sigmas: Tensor,
+    noise: Callable[[], Tensor],
+    eta: float = 1.0,
+    trace: Trace | None = None,
 ) -> Tensor:
     """Run the sampler of that name; `noise` and `eta` matter to "ancestral" alone."""
     if name == "ancestral":
@@ -112,8 +127,12 @@ class SeededNoise:
 
     def __init__(self, seeds: Sequence[int], shape: Sequence[int], device: torch.device | str = "cpu"):
         self.generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
-        self.shape, self.device = tuple(shape), device
+        self.shape, self.device = tuple(shape), torch.device(device)
 
     def __call__(self) -> Tensor:
         """Standard normal noise (B, *shape), fresh at every call."""
-        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+        pinned = self.device.type == "cuda"  # memory that it copies without being waited for
+        noise = torch.empty(len(self.generators), *self.shape, pin_memory=pinned)
+        for generator, image in zip(self.generators, noise):
+            torch.randn(self.shape, generator=generator, out=image)
+        return noise.to(self.device, non_blocking=True)

@@ -18,23 +18,17 @@ class LinearSchedule(nn.Module):
         if not betas[-1] < 1:
             raise ValueError(f"{timesteps} timesteps give betas up to {betas[-1]:.2f}; at least 21 are needed")
         abar = torch.cumprod(1 - betas, dim=0)
-        self.register_buffer("log_sigmas", 0.5 * torch.log((1 - abar) / abar), persistent=False)  # (T,) float64
+        log_sigmas = 0.5 * torch.log((1 - abar) / abar)
+        self.sigma_max = log_sigmas[-1].exp().item()
+        self.register_buffer("log_sigmas", log_sigmas, persistent=False)  # (T,) float64
 
     @property
     def timesteps(self) -> int:
         return len(self.log_sigmas)
 
-    @property
-    def sigma_min(self) -> float:
-        return self.log_sigmas[0].exp().item()
-
-    @property
-    def sigma_max(self) -> float:
-        return self.log_sigmas[-1].exp().item()
-
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise level of timesteps t in [0, T - 1], fractional ones too (log-linear between neighbours)."""
-        t = t.double().clamp(0, self.timesteps - 1)
+        """Noise level of timesteps t in [0, T - 1], fractional ones too (log-linear between neighbours); on the schedule's device."""
+        t = t.to(self.log_sigmas.device).double().clamp(0, self.timesteps - 1)
         low = t.floor().long().clamp(max=self.timesteps - 2)
         a, b = self.log_sigmas[low], self.log_sigmas[low + 1]
         return torch.exp(a + (t - low) * (b - a)).float()
@@ -58,9 +52,12 @@ def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0,
 
 
 def ddim_sigmas(schedule: LinearSchedule, steps: int) -> Tensor:
-    """Falling noise levels at `steps` evenly spaced timesteps of a schedule, closed by 0: (steps + 1,) float64. One step goes from the last to 0."""
+    """Falling noise levels at `steps` evenly spaced timesteps of a schedule, closed by 0.
+
+    (steps + 1,) float64 on the CPU, as of `karras_sigmas`. One step goes from the last timestep to 0.
+    """
     if not 1 <= steps <= schedule.timesteps:
         raise ValueError(f"steps must lie in [1, {schedule.timesteps}], not {steps}")
     t = torch.linspace(schedule.timesteps - 1, 0, steps, dtype=torch.float64)
-    sigmas = schedule.sigma(t).double()
+    sigmas = schedule.sigma(t).double().cpu()
     return torch.cat([sigmas, sigmas.new_zeros(1)])

@@ -161,6 +161,11 @@ class UNet(nn.Module):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
+    def largest_map(self, side: int) -> int:
+        """Values of the largest feature map of one image of that many pixels a side."""
+        folded = self.last_norm.num_channels * (side // self.unshuffle) ** 2
+        return folded if self.pixels is None else max(folded, self.pixels.first.out_channels * side**2)
+
     def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
         time = F.silu(self.time_mlp(sinusoids(t, self.base)))  # (B, 4 base)
         pixels = x

@@ -166,7 +166,7 @@ def test_the_survey_is_the_same_whatever_is_asked_at_once(trained, monkeypatch):
     images = load_split(run.config.data, "test")
     scores = encode(run.model, images, progress=False)
     together = information.survey(run.model, images, scores, [0, 3], 40)
-    monkeypatch.setattr(information, "images_a_call", lambda device: 1)
+    monkeypatch.setattr(information, "images_a_call", lambda device, largest_map: 1)
     one = information.survey(run.model, images, scores, [0, 3], 40)
     np.testing.assert_allclose(together.alone.bits.total, one.alone.bits.total, rtol=1e-3)
     np.testing.assert_allclose(together.beyond.where, one.beyond.where, rtol=1e-3, atol=1e-6)

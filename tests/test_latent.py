@@ -59,13 +59,13 @@ def test_resuming_changes_nothing(tmp_path):
 
     straight, first = trainer(), trainer()
     for _ in range(6):
-        straight._train_step()
+        straight.train_step()
     for _ in range(3):
-        first._train_step()
+        first.train_step()
     first.save_last(tmp_path)
     second = trainer(torch.load(tmp_path / "last.pt", weights_only=True))
     for _ in range(3):
-        second._train_step()
+        second.train_step()
     torch.testing.assert_close(straight.averaged.state_dict(), second.averaged.state_dict(), rtol=0, atol=0)
 
 

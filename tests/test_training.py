@@ -18,8 +18,10 @@ from train import runs
 from train.build import build_model
 from train.config import load_config
 from train.data.dataset import ImageSet
+from train.draws import batch_indices
 from train.errors import UserError
-from train.loop import Trainer, batch_indices, learning_rate
+from train.phases import learning_rate
+from train.trainer import Trainer
 
 
 def weights(folder):
@@ -81,16 +83,16 @@ def test_resuming_from_a_checkpoint_equals_never_having_stopped(bench):
 
     whole = trainer()
     for _ in range(6):
-        whole._train_step()
+        whole.train_step()
     half = trainer()
     for _ in range(3):
-        half._train_step()
+        half.train_step()
     path = bench.home / "state.pt"
     torch.save(half.state(), path)
     torch.manual_seed(123)  # whatever happened in between
     rest = trainer(torch.load(path, weights_only=True))
     for _ in range(3):
-        rest._train_step()
+        rest.train_step()
     assert_same_state(whole.state(), rest.state())
 
 
@@ -114,7 +116,7 @@ def test_compiled_training_takes_the_same_losses(bench, monkeypatch):
         data = ImageSet(pixels, [str(i) for i in range(20)], pd.DataFrame(index=range(20)), None)
         torch.manual_seed(0)
         trainer = Trainer(config, build_model(config), data, torch.device("cpu"))
-        return [trainer._train_step()[0].item() for _ in range(6)]
+        return [trainer.train_step().loss.item() for _ in range(6)]
 
     compiled = []
     whole = torch.nn.Module.compile

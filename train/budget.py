@@ -7,8 +7,9 @@ import numpy as np
 
 from train.config import Config
 from train.distributed import broadcast
-from train.loop import Trainer
+from train.trainer import Trainer
 
+TRIAL_IMAGES = 1000  # of the training set
 TIMED_STEPS, TIMED_SECONDS = 8, 1.0  # at most, but one step at least
 PREPARATION = 0.5  # of a budget at most, for the steps in which encoder and decoder learn alone
 RESERVE = 0.05  # of a budget, for checkpoints and samples
@@ -22,12 +23,11 @@ def with_training(config: Config, **changes) -> Config:
 
 
 def step_seconds(trainer: Trainer, step: int) -> float:
-    """Time of one training step from that step on: the median of a few, since the fastest promises more than the machine keeps. The trainer is
-    spoilt by it."""
+    """Median time of a few training steps from that step on; the minimum would be optimistic. Use a throw-away trainer: it learns."""
 
     def timed() -> float:
         start = time.perf_counter()
-        trainer._train_step()[0].item()  # waits for the device
+        trainer.train_step().loss.item()  # waits for the device
         return time.perf_counter() - start
 
     trainer.step = step

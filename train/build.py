@@ -1,12 +1,18 @@
 """The one bridge from a configuration to modules."""
 
+import numpy as np
+import torch
+
 from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
 from models.reconstruction import ScoreDecoder
 from models.schedule import LinearSchedule
 from models.score_reader import ScoreReader
 from models.unet import UNet
-from train.config import Config
+from train.config import INIT_IMAGES, Config
+from train.data.dataset import ImageSet
+from train.errors import UserError
+from train.images import to_tensor
 
 
 def build_model(config: Config) -> Patronus:
@@ -50,3 +56,16 @@ def build_model(config: Config) -> Patronus:
         model.masked,
         ScoreReader(config.data.channels, encoder.prototypes) if model.reader else None,
     )
+
+
+def initialise(model: Patronus, config: Config, train: ImageSet, device: torch.device) -> None:
+    """Draw the prototypes from patches of training images where the config asks for it. Raises UserError."""
+    if config.model.encoder.init != "data":
+        return
+    chosen = np.sort(np.random.default_rng(config.train.seed).permutation(len(train))[:INIT_IMAGES])
+    generator = torch.Generator().manual_seed(config.train.seed)
+    pixels = torch.from_numpy(np.array(train.pixels[chosen])).to(device)
+    try:
+        model.encoder.initialise_prototypes(to_tensor(pixels), generator)
+    except ValueError as error:
+        raise UserError(f"model.encoder.prototypes: {error} of {len(chosen)} images") from None

@@ -161,7 +161,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"  # both are timed on a CPU, where the faster depends on the processor
     compile: bool = False  # the denoising network by torch.compile
-    seed: Natural = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     checkpoint_every: Positive = 500
     samples_every: Positive = 1000
     log_every: Positive = 50

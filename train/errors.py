@@ -4,6 +4,10 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 
+MEMORY_ADVICE = (
+    "halve --batch where the script has it, or --total_gen_num, --num_samples and the like; else take --device cpu or a larger card"
+)
+
 
 class UserError(Exception):
     """Something the user can mend; its message is one line, whatever parsers put into it."""
@@ -36,6 +40,22 @@ def writing(path: object):
         raise UserError(f"{path}: cannot be written ({error.strerror or error}); what was there before is intact") from None
 
 
+@contextmanager
+def enough_memory(where: object, advice: str):
+    """Around work on a device: where its memory does not suffice, a UserError of one line that ends with the advice."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(f"out of memory on {where}: {advice}") from None
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether torch found too little memory, on a GPU or on the machine."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+
+
 def listed(names: Iterable, most: int = 12) -> str:
     """'a, b, c' of the names, cut with an ellipsis; 'none' where there are none."""
     names = [str(name) for name in names]
@@ -48,6 +68,11 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except (UserError, OSError) as error:
         print(f"error: {UserError(error)}", file=sys.stderr)
+        sys.exit(2)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        print(f"error: out of memory: {MEMORY_ADVICE}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

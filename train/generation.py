@@ -12,7 +12,9 @@ from train.errors import UserError, reading
 SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral"]
 SAMPLES_DIR = RECORDS_DIR / "FID"
 STEPS = 18  # of a sampler that was chosen, and of scores at least
-LATENT_SEEDS = 2**32  # added to an image's seed for its scores, so that they do not share their noise with its pixels
+MOST_SEED = 2**31 - 1  # torch's CPU generators look at 32 bits of a seed alone
+LATENT_SEEDS = 2**31  # added to an image's seed for its scores, so that they do not share their noise with its pixels
+WRITERS = 4  # threads that write PNGs while the next images are made
 
 
 class Sampling(NamedTuple):
@@ -36,7 +38,7 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--steps", type=int, help=f"1 previews E[x0 | s] (default: 5 of ancestral where the run has a decoder, else {STEPS})")
     parser.add_argument("--eta", type=float, help="of the ancestral sampler: 0 is DDIM, 1 is DDPM (default: 1)")
-    parser.add_argument("--batch", type=int, help="images sampled together (default: 32 on a CPU, 250 on a GPU)")
+    parser.add_argument("--batch", type=int, help="images sampled together (default: by the size of the model's feature maps)")
     parser.add_argument("--seed", type=int, default=0, help="image i has seed SEED + i (default: 0)")
     parser.add_argument("--run", type=int, metavar="K", help="go on with run_K (default: a new one)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -48,6 +50,8 @@ def parse_sampling(parser: argparse.ArgumentParser) -> argparse.Namespace:
     for option, least in (("total_gen_num", 1), ("batch", 1), ("steps", 1), ("seed", 0)):
         if getattr(args, option) is not None and getattr(args, option) < least:
             parser.error(f"--{option} must be at least {least}")
+    if args.seed + args.total_gen_num > MOST_SEED:
+        parser.error(f"--seed and --total_gen_num must not exceed {MOST_SEED} together")
     if args.sampler is None and args.eta is not None:
         args.sampler = "ancestral"
     if args.eta is not None and args.sampler != "ancestral":
@@ -122,13 +126,16 @@ def generate(
 
     kind: 'cond' or 'uncond'; about: further facts for the settings file; number: k of a run to go on with. Returns the folder.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     import torch
     from tqdm import tqdm
 
-    from models.samplers import SeededNoise, sample
     from train import distributed
-    from train.images import save_png, to_uint8
+    from train.errors import enough_memory
+    from train.images import save_png
 
+    device = torch.device(device)
     sigmas = grid_of_levels(run.model, sampling.steps)
     parent = SAMPLES_DIR / f"{kind}_{run.name}_{run.version}"
     settings = {"run": str(run.folder), "training_step": run.step, "averaged_weights": run.averaged} | sampling._asdict() | about
@@ -136,21 +143,40 @@ def generate(
     data = run.config.data
     # listed once: the others would already find what the first process has sampled meanwhile, and share the rest differently
     missing = distributed.broadcast([i for i in range(sampling.total_gen_num) if not (folder / f"{i:06d}.png").exists()], world)
-    mine, batch = missing[rank::world], batch or distributed.images_a_call(torch.device(device))
-    for start in tqdm(range(0, len(mine), batch), desc="sampling", unit="batch", disable=rank != 0):
-        numbers = mine[start : start + batch]
-        noise = SeededNoise([sampling.seed + n for n in numbers], (data.channels, data.image_size, data.image_size), device)
-        with torch.no_grad():
-            s = scores_of(numbers)
-        z = (sigmas[0].float() * noise()).contiguous(memory_format=torch.channels_last)
-        made = sample(sampling.sampler, run.model.denoiser(s), z, sigmas, noise, sampling.eta)
-        for index, pixels in zip(numbers, to_uint8(made)):
-            save_png(pixels, folder / f"{index:06d}.png", workshop=parent)
+    batch = batch or distributed.images_a_call(device, run.model.largest_map(data.image_size))
+    mine, writing = missing[rank::world], []
+    with ThreadPoolExecutor(WRITERS) as pool, enough_memory(device, f"give --batch {max(1, batch // 2)}"):
+        for start in tqdm(range(0, len(mine), batch), desc="sampling", unit="batch", disable=rank != 0):
+            numbers = mine[start : start + batch]
+            images = sample_batch(run.model, scores_of, numbers, sampling, sigmas, data, device)
+            for future in writing:
+                future.result()  # raises what writing the last batch raised
+            writing = [
+                pool.submit(save_png, pixels, folder / f"{number:06d}.png", parent)
+                for number, pixels in zip(numbers, images)
+            ]
+        for future in writing:
+            future.result()
     if world > 1:
         torch.distributed.barrier()
     if rank == 0:
         print(f"{sampling.total_gen_num} images in {folder} ({len(missing)} of them new); settings in {folder}.json")
     return folder
+
+
+def sample_batch(model, scores_of: Callable, numbers: list[int], sampling: Sampling, sigmas, data, device):
+    """Images of those numbers, uint8 (n, H, W, C); data: their DataConfig."""
+    import torch
+
+    from models.samplers import SeededNoise, sample
+    from train.images import to_uint8
+
+    shape = (data.channels, data.image_size, data.image_size)
+    noise = SeededNoise([sampling.seed + n for n in numbers], shape, device)
+    with torch.no_grad():
+        s = scores_of(numbers)
+    z = (sigmas[0].float() * noise()).contiguous(memory_format=torch.channels_last)
+    return to_uint8(sample(sampling.sampler, model.denoiser(s), z, sigmas, noise, sampling.eta))
 
 
 def sample_run(args: argparse.Namespace, kind: str, prepare: Callable) -> None:
@@ -173,9 +199,15 @@ def sample_run(args: argparse.Namespace, kind: str, prepare: Callable) -> None:
 
 def conditional_scores(run, images, device) -> Callable:
     """Image number -> the scores of image (number mod N) of a set."""
+    import torch
+
     from train.images import to_tensor
 
-    return lambda numbers: run.model.score(to_tensor(images.pixels[[n % len(images) for n in numbers]]).to(device))
+    def scores_of(numbers):
+        pixels = torch.from_numpy(images.pixels[[n % len(images) for n in numbers]])
+        return run.model.score(to_tensor(pixels.to(device)))
+
+    return scores_of
 
 
 def unconditional_scores(latent, sampling: Sampling, device) -> Callable:

@@ -3,6 +3,7 @@
 import copy
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +12,14 @@ from tqdm import tqdm
 
 from models.denoiser import expand
 from models.latent import LatentModel
+from models.schedule import LinearSchedule
+from train.draws import batch_indices
+from train.errors import UserError, enough_memory
 from train.latents import LatentConfig, ScoreSplits
-from train.loop import batch_indices, ema_decay, interruptible
 from train.metrics import append_metrics, rewind_metrics
+from train.phases import ema_decay
+from train.prefetch import Prefetcher
+from train.signals import interruptible
 from train.whole_files import save_tensors
 
 CHECKPOINT_EPOCHS = 20
@@ -21,11 +27,10 @@ WARMUP = 100
 LEVELS = 16  # noise levels at which held-out vectors are tried
 
 
-def draw_levels(model: LatentModel, count: int, generator: torch.Generator) -> Tensor:
+def draw_levels(schedule: LinearSchedule | None, count: int, generator: torch.Generator) -> Tensor:
     """Noise levels (count,): uniform t as published, or ln sigma normal(-0.5, 1.4): EDM's with the data's deviation at 1."""
-    if model.schedule is not None:
-        t = torch.randint(model.schedule.timesteps, (count,), generator=generator)
-        return model.schedule.sigma(t.to(model.schedule.log_sigmas.device)).cpu()
+    if schedule is not None:
+        return schedule.sigma(torch.randint(schedule.timesteps, (count,), generator=generator))
     return (torch.randn(count, generator=generator) * 1.4 - 0.5).exp()
 
 
@@ -35,13 +40,30 @@ def denoising_loss(model: LatentModel, z0: Tensor, sigma: Tensor, noise: Tensor)
     return (model.loss_weight(sigma) * error.square().mean(1)).mean()
 
 
+class Inputs(NamedTuple):
+    """Of a step: rows of the training scores (B,), noise levels (B,), noise (B, m)."""
+
+    rows: Tensor
+    sigma: Tensor
+    noise: Tensor
+
+
 class LatentTrainer:
     """State of a latent training. state: what last.pt holds, to go on from, or None."""
 
-    def __init__(self, config: LatentConfig, model: LatentModel, scores: ScoreSplits, run_step: int, device: torch.device, state: dict | None = None):
+    def __init__(
+        self,
+        config: LatentConfig,
+        model: LatentModel,
+        scores: ScoreSplits,
+        run_step: int,
+        device: torch.device,
+        state: dict | None = None,
+    ):
         self.config, self.run_step, self.device = config, run_step, device
         self.steps = math.ceil(config.epochs * len(scores.train) / config.batch_size)
         self.epoch = max(1, math.ceil(len(scores.train) / config.batch_size))  # steps
+        self.schedule = copy.deepcopy(model.schedule)  # on the CPU, where noise is drawn
         if state is None:
             model.fit(scores.train)
         self.model = model.to(device).train()
@@ -57,31 +79,39 @@ class LatentTrainer:
         held = self.model.standardise(scores.held_out.to(device))
         generator = torch.Generator().manual_seed(config.seed)
         self.held = held.repeat(math.ceil(LEVELS * 16 / len(held)), 1)  # enough trials for a steady mean on small sets too
-        self.held_levels = draw_levels(self.model, len(self.held), generator).to(device)
+        self.held_levels = draw_levels(self.schedule, len(self.held), generator).to(device)
         self.held_noise = torch.randn(self.held.shape, generator=generator).to(device)
+        self.load = Prefetcher(self._inputs, device, self.steps)
 
     def _rate(self) -> float:
         rate = self.config.lr * min(1.0, (self.step + 1) / WARMUP)
         return rate * 0.5 * (1 + math.cos(math.pi * self.step / self.steps)) if self.config.lr_decay == "cosine" else rate
 
-    def _train_step(self) -> float:
-        config = self.config
-        rows = batch_indices(config.seed, self.step, config.batch_size, len(self.train))
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence([config.seed, self.step]).generate_state(1)[0]))
-        z0 = self.train[torch.from_numpy(rows).to(self.device)]
-        sigma, noise = draw_levels(self.model, len(z0), generator).to(self.device), torch.randn(z0.shape, generator=generator).to(self.device)
-        torch.manual_seed(int(generator.initial_seed()))  # dropout
+    def _seed(self, step: int) -> int:
+        return int(np.random.SeedSequence([self.config.seed, step]).generate_state(1)[0])
+
+    def _inputs(self, step: int) -> Inputs:
+        """On the CPU. Called in another thread."""
+        rows = batch_indices(self.config.seed, step, self.config.batch_size, len(self.train))
+        generator = torch.Generator().manual_seed(self._seed(step))
+        sigma = draw_levels(self.schedule, len(rows), generator)
+        return Inputs(torch.from_numpy(rows), sigma, torch.randn(len(rows), self.train.shape[1], generator=generator))
+
+    def train_step(self) -> Tensor:
+        """One step; its loss, left on the device so that nothing waits for it."""
+        rows, sigma, noise = self.load(self.step)
+        torch.manual_seed(self._seed(self.step))  # dropout
         self.optimizer.param_groups[0]["lr"] = self._rate()
-        loss = denoising_loss(self.model, z0, sigma, noise)
+        loss = denoising_loss(self.model, self.train[rows], sigma, noise)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
-        decay = ema_decay(config.ema, self.step)
+        decay = ema_decay(self.config.ema, self.step)
         with torch.no_grad():
             torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
         self.step += 1
-        return loss.item()
+        return loss.detach()
 
     @torch.no_grad()
     def held_out_loss(self) -> float:
@@ -104,9 +134,10 @@ class LatentTrainer:
         metrics = folder / "metrics.jsonl"
         rewind_metrics(metrics, self.step)
         bar = tqdm(total=self.steps, initial=self.step, unit="step", dynamic_ncols=True, mininterval=1.0)
-        with bar, interruptible() as received:
+        advice = f"give --set batch_size={max(1, self.config.batch_size // 2)}"
+        with bar, interruptible() as received, enough_memory(self.device, advice):
             while self.step < self.steps:
-                losses.append(self._train_step())
+                losses.append(self.train_step())
                 bar.update()
                 last = self.step == self.steps
                 if last or self.step % self.epoch == 0:
@@ -114,9 +145,11 @@ class LatentTrainer:
                     if held_out < self.best:
                         self.best = held_out
                         self.save_best(folder)
-                    append_metrics(metrics, {"step": self.step, "loss": float(np.mean(losses)), "held_out": held_out})
-                    bar.set_postfix(refresh=False, loss=f"{np.mean(losses):.4f}", held_out=f"{held_out:.4f}")
-                    losses = []
+                    loss, losses = torch.stack(losses).mean().item(), []
+                    if not math.isfinite(loss):
+                        raise UserError(f"step {self.step}: the loss is {loss}; what was saved before is kept. Lower lr")
+                    append_metrics(metrics, {"step": self.step, "loss": loss, "held_out": held_out})
+                    bar.set_postfix(refresh=False, loss=f"{loss:.4f}", held_out=f"{held_out:.4f}")
                 if last or received or self.step % (CHECKPOINT_EPOCHS * self.epoch) == 0:
                     self.save_last(folder)
                 if received:

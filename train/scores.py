@@ -1,5 +1,6 @@
 """Images -> scores, batched."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -11,10 +12,18 @@ from train.images import to_tensor
 
 
 @torch.no_grad()
-def encode(model: Patronus, images: ImageSet, batch: int | None = None, device: torch.device | str = "cpu", progress: bool = True) -> Tensor:
+def encode(
+    model: Patronus,
+    images: ImageSet,
+    batch: int | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Tensor:
     """Scores of every image of a set: (N, m) float32 on the CPU."""
-    parts, batch = [], batch or images_a_call(torch.device(device))
+    device = torch.device(device)
+    parts, batch = [], batch or images_a_call(device, model.encoder.largest_map(images.pixels.shape[1]))
     for start in tqdm(range(0, len(images), batch), desc="encoding", unit="batch", leave=False, disable=not progress):
-        x0 = to_tensor(images.pixels[start : start + batch]).to(device).contiguous(memory_format=torch.channels_last)
-        parts.append(model.score(x0).float().cpu())
-    return torch.cat(parts)
+        pixels = torch.from_numpy(np.array(images.pixels[start : start + batch])).to(device)
+        x0 = to_tensor(pixels).contiguous(memory_format=torch.channels_last)
+        parts.append(model.score(x0).float())
+    return torch.cat(parts).cpu()

@@ -84,30 +84,34 @@ def main() -> None:
     args = parse_args()
     config, state, folder, origin = read_config(args)
 
+    import numpy as np
     import torch
 
     from train import distributed
-    from train.budget import budget_steps, fastest_formats
+    from train.budget import TRIAL_IMAGES, budget_steps, fastest_formats
     from train.data.dataset import load_split
-    from train.loop import Trainer
-    from train.precision import pick_memory_format, pick_precision
+    from train.precision import pick_precision
     from train.runs import new_run_folder
+    from train.trainer import Trainer
 
     device = distributed.pick_device(args.device)
     with distributed.processes(device) as (rank, world):
         train = distributed.first_process_first(lambda: load_split(config.data, "train"), rank, world)
         test = load_split(config.data, "test") if rank == 0 else None
 
-        def make_trainer(config, state=None) -> Trainer:
+        def make_trainer(config, state=None, images=train) -> Trainer:
             torch.manual_seed(config.train.seed)
-            return Trainer(config, build_from(config, origin), train, device, rank, world, state, fresh=origin is None)
+            return Trainer(config, build_from(config, origin), images, device, rank, world, state, fresh=origin is None)
+
+        def make_trial(config) -> Trainer:
+            few = train.subset(np.arange(min(TRIAL_IMAGES, len(train))))  # a trial should not encode a large set
+            return make_trainer(config, images=few)
 
         config.train.precision = pick_precision(config.train.precision, device)
-        config.train.memory_format = pick_memory_format(config.train.memory_format, device)
-        formats = distributed.broadcast(fastest_formats(config, make_trainer), world)
+        formats = distributed.broadcast(fastest_formats(config, make_trial), world)
         config.train = config.train.model_copy(update=formats)
         if config.train.minutes:
-            fitted = distributed.broadcast(budget_steps(config, make_trainer), world)
+            fitted = distributed.broadcast(budget_steps(config, make_trial), world)
             if rank == 0:
                 print(f"{config.train.minutes:g} minutes allow here: {', '.join(f'{name} {count}' for name, count in fitted.items())}")
             config.train = config.train.model_copy(update=fitted | {"minutes": None})

@@ -86,9 +86,20 @@ def about(run: Run, images: int) -> dict:
 
 
 def newest_samples(run: Run, kind: str) -> Path | None:
-    """The newest folder of a run's samples, 'cond' or 'uncond'."""
-    found = [path for path in (SAMPLES_DIR / f"{kind}_{run.name}_{run.version}").glob("run_*") if path.is_dir() and any(path.glob("*.png"))]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    """The newest folder of samples, 'cond' or 'uncond', that the run made at its present training step."""
+    folders = (SAMPLES_DIR / f"{kind}_{run.name}_{run.version}").glob("run_*")
+    present = [
+        path
+        for path in folders
+        if any(path.glob("*.png")) and read_json(path.with_name(f"{path.name}.json")).get("training_step") == run.step
+    ]
+    return max(present, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def distance_files(run: Run, folder: Path) -> list[Path]:
+    """What analysis/evaluation/fid.py wrote of a folder of samples."""
+    scores = RECORDS_DIR / "fid_scores" / f"{run.name}_v{run.version}"
+    return sorted(scores.glob(f"{folder.parent.name}_{folder.name}_*.json"))
 
 
 def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
@@ -96,7 +107,7 @@ def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
     from PIL import Image
 
     folder = newest_samples(run, kind)
-    if folder is None or read_json(folder.with_name(f"{folder.name}.json")).get("training_step") != run.step:
+    if folder is None:
         return None
     files, pictures = sorted(folder.glob("*.png"))[:EXAMPLES], []
     for file in files:
@@ -106,7 +117,7 @@ def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
     if kind == "cond":
         rows = {"real": pixels_uri(strip([test.pixels[int(file.stem) % len(test)] for file in files]), 92)} | rows
     distances = []
-    for file in sorted((RECORDS_DIR / "fid_scores" / f"{run.name}_v{run.version}").glob(f"{folder.parent.name}_{folder.name}_*.json")):
+    for file in distance_files(run, folder):
         scores = read_json(file)
         name = "FID" if "fid" in scores else f"Frechet distance ({scores.get('features')})"
         line = {"name": name, "value": scores.get("fid", scores.get("frechet_distance")), "floor": scores.get("floor")}

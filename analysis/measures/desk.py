@@ -98,7 +98,7 @@ class Desk:
 
     def take(self, pixels: np.ndarray, option: str) -> Taken:
         """Encode an image and invert it, with full and with few steps."""
-        x0 = to_tensor(pixels[None]).to(self.device)
+        x0 = to_tensor(torch.from_numpy(pixels[None]).to(self.device))
         return Taken(pixels, option, self.model.encoder.match(x0), {n: encode_and_invert(self.model, x0, n) for n in (FULL, FEW)})
 
     def test_image(self, row: int) -> Taken:
@@ -144,12 +144,14 @@ class Desk:
     @torch.no_grad()
     def generate(self, s: torch.Tensor, seed: int) -> tuple[np.ndarray, list[float], np.ndarray]:
         """Denoise from random noise under scores s (1, m): the stages (T, H, W, C) as estimates of the image, their noise levels (T,), the image."""
-        data, sigmas, stages = self.run.config.data, self.model.sigmas(FULL), []
+        data, stages, (sampler, steps) = self.run.config.data, [], self.model.best_sampling
         noise = SeededNoise([seed], (data.channels, data.image_size, data.image_size), self.device)
-        z, sampler = sigmas[0].float() * noise(), self.model.best_sampling[0]
-        made = sample(sampler, self.model.denoiser(s), z, sigmas, noise, trace=lambda sigma, x0: stages.append((sigma, to_uint8(x0)[0])))
+        sigmas = self.model.sigmas(steps)
+        z, denoiser = sigmas[0].float() * noise(), self.model.denoiser(s)
+        image = sample(sampler, denoiser, z, sigmas, noise, trace=lambda sigma, x0: stages.append((sigma, x0)))
         shown = [stages[i] for i in np.linspace(0, len(stages) - 1, min(STAGES, len(stages))).round().astype(int)]
-        return np.stack([pixels for _, pixels in shown]), [sigma for sigma, _ in shown], to_uint8(made)[0]
+        levels, estimates = zip(*shown)
+        return to_uint8(torch.cat(estimates)), list(levels), to_uint8(image)[0]
 
     def command(self, taken: Taken, settings: dict[int, float], guidance: float, others: str) -> str:
         """The command line of the same edit."""

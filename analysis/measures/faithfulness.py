@@ -56,7 +56,8 @@ def labelled_splits(run: Run) -> tuple[ImageSet, ImageSet, list[str]]:
 
 def quantiles(known: Tensor) -> Tensor:
     """The low and the high score of every prototype, of known scores (N, m): (m, 2), low first."""
-    return torch.quantile(known.float(), known.new_tensor([LOW, HIGH]), dim=0).T
+    limits = np.quantile(known.float().cpu().numpy(), [LOW, HIGH], axis=0)  # torch's takes 16 million values at most
+    return torch.from_numpy(limits.T.astype(np.float32)).to(known.device)
 
 
 def best_candidates(scores: np.ndarray, attributes) -> list[Candidate]:

@@ -82,7 +82,8 @@ def _densities(model: Patronus, x0: Tensor, s: Tensor, sigma: Tensor, noise: Ten
     questions = _questions(model, s, prototypes, known)  # (R, B, m)
     z = x0 + sigma[:, None, None, None] * noise
     guess, found = model.read(z, sigma), []
-    for some in questions.split(max(1, images_a_call(x0.device) // len(x0))):
+    call = images_a_call(x0.device, model.largest_map(x0.shape[-1]))
+    for some in questions.split(max(1, call // len(x0))):
         count = len(some)
         given = guess and Guess(*(part.repeat(count, 1) for part in guess))
         x = model.denoise(z.repeat(count, 1, 1, 1), sigma.repeat(count), some.flatten(0, 1), given)
@@ -109,7 +110,8 @@ def _draw(model, images: ImageSet, known: Tensor, prototypes, levels: Levels, dr
     (K + 1, Q, H, W)]."""
     device, rows_all = model.encoder.prototypes.device, np.array([i % len(images) for i in draws])
     sigmas, bins = levels.draw(len(draws), rng)
-    some = max(1, images_a_call(device) // (2 * len(prototypes) + 2))
+    call = images_a_call(device, model.largest_map(images.pixels.shape[1]))
+    some = max(1, call // (2 * len(prototypes) + 2))
     kept: list = []
     for start in range(0, len(draws), some):
         part = slice(start, start + some)

@@ -13,10 +13,9 @@ from tqdm import tqdm
 
 from analysis.measures.auroc import auroc_of_ranks
 from models.patronus import Patronus
-from train.build import build_model
+from train.build import build_model, initialise
 from train.data.dataset import load_split
 from train.errors import UserError
-from train.loop import initialise
 from train.runs import Run
 
 FOLDS = 5

@@ -1,5 +1,6 @@
 """Reading attributes off images: by the prototypes that match in them, or by a small classifier of pixels."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,10 +15,13 @@ from tqdm import tqdm
 from analysis.measures.auroc import single_auroc
 from models.patronus import Patronus
 from train.data.dataset import ImageSet
+from train.draws import batch_indices
 from train.images import to_tensor
+from train.prefetch import Prefetcher
 
 Reader = Callable[[Tensor], np.ndarray]  # images (B, C, H, W) in [-1, 1] -> evidence of each attribute (B, A)
-EPOCHS = 6
+EPOCHS = 6  # but no more than
+MOST_SEEN = 200_000  # images, which is plenty for a small network
 BATCH = 64
 
 
@@ -52,25 +56,38 @@ def classifier_reader(images: ImageSet, labels: np.ndarray, device: torch.device
     A little noise on its input keeps it from reading textures that generated images lack.
     """
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
     _, size, _, channels = images.pixels.shape
     net = small_classifier(channels, size, labels.shape[1]).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    targets, known = torch.from_numpy(np.nan_to_num(labels)).float(), torch.from_numpy(~np.isnan(labels)).float()
-    for _ in tqdm(range(EPOCHS), desc="training the classifier", unit="epoch", leave=False):
-        for rows in torch.randperm(len(images), generator=generator).split(BATCH):
-            x = to_tensor(images.pixels[rows.numpy()])
-            x = (x + 0.1 * torch.randn(x.shape, generator=generator)).to(device).contiguous(memory_format=torch.channels_last)
-            loss = F.binary_cross_entropy_with_logits(net(x), targets[rows].to(device), known[rows].to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
+    seen = min(MOST_SEEN, EPOCHS * len(images))
+    steps = math.ceil(seen / BATCH)
+    batches = Prefetcher(lambda step: _batch(images, labels, seed, step), device, steps)
+    for step in tqdm(range(steps), desc="training the classifier", unit="step", leave=False):
+        pixels, targets, known, noise = batches(step)
+        x = (to_tensor(pixels) + 0.1 * noise).contiguous(memory_format=torch.channels_last)
+        loss = F.binary_cross_entropy_with_logits(net(x), targets, known)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
     net.eval().requires_grad_(False)
     return lambda x: net(x.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
 
 
+def _batch(images: ImageSet, labels: np.ndarray, seed: int, step: int) -> list[Tensor]:
+    """Of a training step: pixels, targets and which of them are known (B, A), noise like the images."""
+    rows = batch_indices(seed, step, BATCH, len(images))
+    pixels, n = torch.from_numpy(np.array(images.pixels[rows])), len(rows)
+    generator = torch.Generator().manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
+    noise = torch.randn(n, pixels.shape[3], *pixels.shape[1:3], generator=generator)
+    known = ~np.isnan(labels[rows])
+    targets = torch.from_numpy(np.where(known, labels[rows], 0)).float()
+    return [pixels, targets, torch.from_numpy(known).float(), noise]
+
+
 def _read(reader: Reader, pixels: np.ndarray, device: torch.device, batch: int = 256) -> np.ndarray:
-    return np.concatenate([reader(to_tensor(pixels[i : i + batch]).to(device)) for i in range(0, len(pixels), batch)])
+    starts = range(0, len(pixels), batch)
+    parts = (torch.from_numpy(np.array(pixels[start : start + batch])).to(device) for start in starts)
+    return np.concatenate([reader(to_tensor(part)) for part in parts])
 
 
 def attributes_kept(reader: Reader, source: np.ndarray, made: np.ndarray, device: torch.device) -> np.ndarray:

@@ -19,7 +19,7 @@ from train.build import build_model
 from train.config import load_config, override, validate
 from train.data.dataset import load_split
 from train.images import to_tensor
-from train.loop import Trainer
+from train.trainer import Trainer
 
 IMAGES, PROTOTYPES, DDIM_STEPS, STEPS = 20, 10, 1000, 18
 CONFIG = "configs/paper/mnist.yaml"
@@ -34,7 +34,7 @@ def brief_run(steps: int):
     torch.manual_seed(0)
     trainer = Trainer(config, build_model(config), load_split(config.data, "train"), torch.device("cpu"))
     while trainer.step < steps:
-        trainer._train_step()
+        trainer.train_step()
     return trainer.model.eval().requires_grad_(False), load_split(config.data, "test")
 
 

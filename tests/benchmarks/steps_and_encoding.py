@@ -65,7 +65,8 @@ def main() -> None:
     encoder = PrototypeEncoder(3, 128, [32, 64, 64], [3, 3, 1], [2, 1, 1], [1, 0, 0], 2.0, normalise=True, similarity="competing")
     encoder.requires_grad_(False)
     x = torch.rand(256, 3, 32, 32)
-    parts = x.contiguous(memory_format=torch.channels_last).split(images_a_call(x.device))  # as train/scores.py
+    call = images_a_call(x.device, encoder.largest_map(32))  # as train/scores.py
+    parts = x.contiguous(memory_format=torch.channels_last).split(call)
     batched = timed(lambda: [encoder(part) for part in parts], repeats)
     single = timed(lambda: [encoder(x[i : i + 1]) for i in range(len(x))], repeats)
     print(f"encoding 256 decoded images: batched {batched:.3f} s, one at a time {single:.3f} s: {single / batched:.1f} times faster")
@@ -81,7 +82,7 @@ def main() -> None:
 
         def encoded():
             pixels = dataset.load_all(config).pixels
-            return [encoder(to_tensor(pixels[rows])) for rows in np.array_split(np.arange(FILES), FILES // images_a_call(x.device))]
+            return [encoder(to_tensor(pixels[rows])) for rows in np.array_split(np.arange(FILES), FILES // call)]
 
         def decoded():
             with ThreadPoolExecutor(os.cpu_count()) as pool:
