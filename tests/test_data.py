@@ -1,9 +1,11 @@
 """Every data set from tiny files in its real on-disk format."""
 
+import gzip
 import json
 import pickle
 import struct
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,9 +13,9 @@ import pytest
 from conftest import draw_images
 from PIL import Image
 
-from train.config import DataConfig
-from train.data import dataset, faces
-from train.data.dataset import list_source, load_split
+from train.data import dataset, faces, files, idx
+from train.data.config import DataConfig
+from train.data.dataset import _list_source, list_source, load_all, load_split
 from train.data.decode import to_pixels
 from train.data.listing import random_splits, select
 from train.data.table import SOURCES
@@ -22,6 +24,7 @@ from train.errors import UserError
 
 @pytest.fixture(autouse=True)
 def data_home(tmp_path, monkeypatch):
+    _list_source.cache_clear()
     monkeypatch.setattr(dataset, "DATA_DIR", tmp_path / "data")
     return tmp_path
 
@@ -247,7 +250,8 @@ def test_edm_zip(tmp_path):
     assert list_source(config("edm", edm_zip(tmp_path / "b.zip", labels=None))).labels is None
     assert list_source(config("edm", edm_zip(tmp_path / "c.zip", labels=([0, 1], [1, 0], [0, 1])))).labels.tolist() == [1, 0, 1]
     with pytest.raises(UserError, match="is 8x8"):
-        list_source(config("edm", edm_zip(tmp_path / "d.zip", sizes=(16, 8, 16))))
+        load_all(config("edm", edm_zip(tmp_path / "d.zip", sizes=(16, 8, 16))))
+    assert not [path for path in (tmp_path / "data").rglob("*.npy")]
     with pytest.raises(UserError, match="compressed"):
         list_source(config("edm", edm_zip(tmp_path / "e.zip", compression=zipfile.ZIP_DEFLATED)))
     (tmp_path / "f.zip").write_bytes(b"PK nothing")
@@ -255,26 +259,98 @@ def test_edm_zip(tmp_path):
         list_source(config("edm", tmp_path / "f.zip"))
 
 
-# --- torchvision's sets, from files in their own formats
+# --- IDX files
 
 
-def idx(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
+def idx_bytes(array) -> bytes:
+    array = np.asarray(array)
     header = struct.pack(">HBB", 0, 8, array.ndim) + b"".join(struct.pack(">I", n) for n in array.shape)
-    path.write_bytes(header + array.astype(np.uint8).tobytes())
+    return header + array.astype(np.uint8).tobytes()
 
 
-@pytest.mark.parametrize("source, folder", [("mnist", "MNIST"), ("fmnist", "FashionMNIST")])
-def test_idx_files(tmp_path, source, folder):
-    for part, count in (("train", 6), ("t10k", 3)):
+def write_idx(folder, zipped=False, counts={"train": 6, "t10k": 3}):
+    """A tiny set in the published format: image i is filled with i and has label i."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, count in counts.items():
         images = np.arange(count)[:, None, None] * np.ones((1, 28, 28))
-        idx(tmp_path / folder / "raw" / f"{part}-images-idx3-ubyte", images)
-        idx(tmp_path / folder / "raw" / f"{part}-labels-idx1-ubyte", np.arange(count))
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", np.arange(count))):
+            content = idx_bytes(array)
+            (folder / (name + ".gz" * zipped)).write_bytes(gzip.compress(content) if zipped else content)
+    return folder
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("source, folder", [("mnist", "MNIST/raw"), ("fmnist", "FashionMNIST/raw"), ("fmnist", ".")])
+def test_idx_files(tmp_path, source, folder, zipped):
+    write_idx(tmp_path / folder, zipped)
     train = load_split(config(source, tmp_path, channels=1), "train")
     assert train.pixels[:, 0, 0, 0].tolist() == list(range(6)) and train.labels.tolist() == list(range(6))
-    assert train.attributes["Class_4"].tolist() == [0, 0, 0, 0, 1, 0]
-    assert load_split(config(source, tmp_path, channels=1, where="Class_2"), "train").ids == ["train_00002"]
+    name = {"mnist": "Class_4", "fmnist": "Coat"}[source]
+    assert train.attributes[name].tolist() == [0, 0, 0, 0, 1, 0]
+    assert load_split(config(source, tmp_path, channels=1, where=name), "train").ids == ["train_00004"]
     assert len(load_split(config(source, tmp_path, channels=1), "test")) == 3
+
+
+def test_places_of_idx_files_in_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx, "DATA_DIR", tmp_path / "data")
+    monkeypatch.setattr(idx, "DEBIAN_DIR", tmp_path / "usr")
+    with pytest.raises(UserError, match="apt-get install dataset-fashion-mnist.*torchvision.datasets import FashionMNIST"):
+        list_source(config("fmnist", channels=1))
+    with pytest.raises(UserError, match="FashionMNIST/raw.*apt-get"):
+        list_source(config("fmnist", tmp_path / "elsewhere", channels=1))
+    with pytest.raises(UserError, match="torchvision.datasets import MNIST") as refused:
+        list_source(config("mnist", channels=1))
+    assert "apt-get" not in str(refused.value)
+    folders = [write_idx(tmp_path / "usr" / "fashion-mnist"), write_idx(tmp_path / "data" / "FashionMNIST" / "raw")]
+    settings = config("fmnist", channels=1)
+    assert idx.find_folder(settings, "FashionMNIST", "dataset-fashion-mnist") == folders[1]
+    (folders[1] / "train-images-idx3-ubyte").unlink()
+    assert idx.find_folder(settings, "FashionMNIST", "dataset-fashion-mnist") == folders[0]
+    assert len(list_source(settings).ids) == 9
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+DAMAGES = {  # what becomes of the six training images -> what the one line says
+    "half of the gzip": (IMAGES, lambda raw: gzip.compress(raw)[:-20], "train-images.*cannot be read"),
+    "a flipped byte of the gzip": (IMAGES, lambda raw: flip(gzip.compress(raw)), "train-images"),
+    "no file of that name": (LABELS, None, "train-labels-idx1-ubyte.* missing"),
+    "nothing in it": (IMAGES, lambda raw: b"", "begins with nothing"),
+    "half a header": (IMAGES, lambda raw: gzip.compress(raw[:9]), "ends within its header"),
+    "half the images": (IMAGES, lambda raw: gzip.compress(raw[:2000]), "promises 6 x 28 x 28 bytes, but there are 1984"),
+    "a byte too many": (IMAGES, lambda raw: gzip.compress(raw + b"x"), "there are more"),
+    "a header that promises the world": (IMAGES, lambda raw: raw[:4] + b"\xff" * 12, "cannot be"),
+    "labels in the place of images": (IMAGES, lambda raw: idx_bytes(np.arange(6)), "begins with 00000801"),
+    "labels of another set": (LABELS, lambda raw: idx_bytes(np.arange(5)), "holds 5 labels, but .* 6 images"),
+    "labels that are none": (LABELS, lambda raw: idx_bytes([0, 1, 2, 3, 4, 10]), "holds the label 10"),
+}
+
+
+def flip(content: bytes) -> bytes:
+    return content[:40] + bytes([content[40] ^ 255]) + content[41:]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_idx_file_is_one_line_and_nothing_is_cached(tmp_path, damage):
+    name, change, expected = DAMAGES[damage]
+    path = write_idx(tmp_path / "raw", zipped=True) / name
+    raw = gzip.decompress(path.read_bytes())
+    path.write_bytes(change(raw)) if change else path.unlink()
+    with pytest.raises(UserError, match=expected) as refused:
+        load_split(config("fmnist", tmp_path / "raw", channels=1), "train")
+    assert "\n" not in str(refused.value) and not (tmp_path / "data").exists()
+
+
+def test_a_label_file_of_the_right_length_from_another_set(monkeypatch):
+    """The 10,000 of FashionMNIST have 1,000 a class, those of MNIST have not."""
+    counts = idx.MNIST_COUNTS[10_000]
+    digits, garments = np.repeat(np.arange(10), counts), np.repeat(np.arange(10), 1000)
+    arrays = {3: np.zeros((10_000, 1, 1)), 1: digits}
+    monkeypatch.setattr(idx, "read_idx", lambda path, dimensions: arrays[dimensions])
+    monkeypatch.setattr(idx, "_file", lambda folder, name: folder / name)
+    with pytest.raises(UserError, match="has 980, 1135.*published file has 1000"):
+        idx._read_part(Path("x"), "t10k", idx.FMNIST_COUNTS)
+    arrays[1] = garments
+    assert len(idx._read_part(Path("x"), "t10k", idx.FMNIST_COUNTS)[1]) == 10_000
 
 
 def test_cifar10(tmp_path, monkeypatch):
@@ -293,12 +369,20 @@ def test_cifar10(tmp_path, monkeypatch):
     assert train.pixels[2, 5, 5].tolist() == [200, 1, 1] and train.labels.tolist()[:3] == [0, 1, 1]
 
 
-def test_a_set_that_is_not_there_says_where_it_belongs(tmp_path, monkeypatch):
-    from torchvision import datasets
+def test_cifar10_that_is_not_there_says_where_it_belongs(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
 
-    monkeypatch.setattr(datasets.MNIST, "download", lambda self: (_ for _ in ()).throw(OSError("no network")))
-    with pytest.raises(UserError, match="MNIST/raw.*cannot be downloaded"):
-        list_source(config("mnist", tmp_path, channels=1))
+    monkeypatch.setattr(CIFAR10, "download", lambda self: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(UserError, match="cifar-10-batches-py.*cannot be downloaded"):
+        list_source(config("cifar10", tmp_path))
+
+
+def test_a_source_is_listed_once_for_all_splits(tmp_path, monkeypatch):
+    root, listed = draw_images(tmp_path / "images", 12), []
+    folder = files.folder
+    monkeypatch.setattr(files, "folder", lambda settings: listed.append(1) or folder(settings))
+    parts = [load_split(config("folder", root, limit=limit), split) for split in ("train", "test") for limit in (None, 2)]
+    assert len(listed) == 1 and [len(part) for part in parts[1::2]] == [2, 2]
 
 
 def test_mnist5k_and_elpv_come_with_packages():

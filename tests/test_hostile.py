@@ -1,5 +1,6 @@
 """Hundreds of damaged and hostile files, made from a seed: each ends in one line that names the file, and none in a traceback of ours."""
 
+import gzip
 import io
 import json
 import pickle
@@ -12,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from train.config import DataConfig, load_config
+from train.config import load_config
 from train.data import dataset, files
+from train.data.config import DataConfig
 from train.data.dataset import _Decoder
+from train.data.idx import read_idx
 from train.data.listing import select
 from train.errors import UserError
 from train.safe_files import read_plain_pickle, read_tensors
@@ -70,6 +73,7 @@ def checkpoint(rng) -> bytes:
 
 
 def read_archive(path) -> None:
+    dataset._list_source.cache_clear()
     config = DataConfig(source="edm", path=str(path), image_size=8, channels=3)
     listing = dataset.list_source(config)
     for index in range(len(listing.ids)):
@@ -77,6 +81,7 @@ def read_archive(path) -> None:
 
 
 def read_folder(path) -> None:
+    dataset._list_source.cache_clear()
     config = DataConfig(source="folder", path=str(path.parent), image_size=8, channels=3)
     _Decoder(dataset.list_source(config), config)(0)
 
@@ -92,6 +97,7 @@ KINDS = {
     "checkpoint": ("x.pt", checkpoint, read_tensors),
     "pickle": ("x.pickle", lambda rng: pickle.dumps({"TrainingConfig": {"LR": 1e-5, "loss_lambda": (1.0, 0.0)}}), read_plain_pickle),
     "yaml": ("x.yaml", lambda rng: b"name: x\ndata: {source: mnist5k, image_size: 32, channels: 1}\nmodel: {}\ntrain: {steps: 3}\n", load_config),
+    "idx": ("x.gz", lambda rng: gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 9]) + rng.bytes(9)), lambda path: read_idx(path, 1)),
     "table": ("x.csv", lambda rng: b"img_filename,split,A\n0.png,0,1\n0.png,2,-1\n", read_table),
 }
 

@@ -260,19 +260,11 @@ def test_bad_files(bench):
     assert done.returncode == 2 and "--resume 7" in done.stderr
 
 
-def test_every_shipped_config_is_valid():
-    files = sorted((REPO / "configs").rglob("*.yaml"))
-    assert len(files) >= 15
-    for file in files:
-        load_config(file)
-
-
 @pytest.mark.parametrize("name", sorted(path.stem for path in (REPO / "configs" / "paper").glob("*.yaml")))
 def test_two_steps_of_every_published_config(bench, name):
-    values = yaml.safe_load((REPO / "configs" / "paper" / f"{name}.yaml").read_text())
+    channels = load_config(REPO / "configs" / "paper" / f"{name}.yaml").data.channels
     settings = {"data.source": "folder", "data.path": str(bench.images), "data.image_size": 64 if name == "chexpert" else 32}
     settings |= {"train.batch_size": 2, "train.steps": 2, "model.base_channels": 8}
-    channels = values["data"]["channels"]
     arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     bench.run("train/train_patronus.py", "--config", REPO / "configs" / "paper" / f"{name}.yaml", "--device", "cpu", *arguments)
     state = weights(bench.records / "patronus" / f"{name}_paper" / "version_0")

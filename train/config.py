@@ -6,61 +6,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from global_config import REPO_DIR
 from models.receptive_field import ReceptiveField
-from train.data.table import SOURCES
+from train.data.config import DataConfig
 from train.errors import UserError, listed, reading
+from train.schema import Natural, Positive, Section, complaint
 
-Positive = Annotated[int, Field(gt=0)]
-Natural = Annotated[int, Field(ge=0)]
+LENGTHS = ("steps", "epochs", "minutes")  # of a training; one of them is given
 INIT_IMAGES = 256  # training images whose patches the prototypes are drawn from
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class DataConfig(Section):
-    """Which images: `source` names a row of the table in train/data/table.py."""
-
-    source: str
-    image_size: Annotated[int, Field(ge=8, le=1024)]
-    channels: Literal[1, 3]
-    path: str | None = None  # folder or archive; default DATA_DIR/<source>
-    metadata: str | None = None  # CSV of attributes and splits, where the source reads one
-    where: str | None = None  # expression over attributes, e.g. "Smiling == (Blond_Hair or Brown_Hair)"
-    limit: Positive | None = None  # at most so many images a split
-    seed: Natural = 0  # of the splits (and of the drawings of faces)
-    uncertain: Literal["unknown", "positive", "negative"] = "unknown"  # chexpert's -1
-    missing: Literal["unknown", "negative"] = "unknown"  # chexpert's empty findings
-
-    @field_validator("source")
-    @classmethod
-    def known(cls, value):
-        if value not in SOURCES:
-            raise ValueError(f"one of {listed(SOURCES, 20)}")
-        return value
-
-    @model_validator(mode="after")
-    def applicable(self):
-        for option in ("path", "metadata", "uncertain", "missing"):
-            if getattr(self, option) != type(self).model_fields[option].default and option not in SOURCES[self.source].options:
-                raise ValueError(f"'{option}' is not an option of {self.source}, which takes {listed(SOURCES[self.source].options)}")
-        return self
-
-
 class EncoderConfig(Section):
-    prototypes: Positive = 100
-    channels: list[Positive] = [32, 64, 64, 128]
-    kernels: list[Positive] = [3, 3, 3, 3]
-    strides: list[Positive] = [2, 1, 1, 1]
-    paddings: list[Natural] = [1, 0, 0, 0]
-    similarity: Literal["log", "linear", "competing"] = "log"  # the first two as published
+    prototypes: Positive = 128
+    channels: list[Positive] = [32, 64, 64]
+    kernels: list[Positive] = [3, 3, 3]
+    strides: list[Positive] = [2, 1, 1]
+    paddings: list[Natural] = [1, 0, 0]
+    similarity: Literal["log", "linear", "competing"] = "competing"  # the first two as published
     temperature: Annotated[float, Field(gt=0)] = 0.1  # competing: the lower, the fewer prototypes share a patch
     init: Literal["data", "random"] = "data"  # random: the published N(0, 0.1) weights and uniform prototypes
-    coordinates: Annotated[float, Field(ge=0)] = 0.0  # scale of the two coordinate channels beside the image; 0 is none
+    coordinates: Annotated[float, Field(ge=0)] = 2.0  # scale of the two coordinate channels beside the image; 0 is none
     normalise: bool = True  # unit-length patch vectors, so that distances lie in [0, 4]
 
     @model_validator(mode="after")
@@ -78,21 +45,21 @@ class EncoderConfig(Section):
 
 class ModelConfig(Section):
     formulation: Literal["edm", "eps"] = "edm"  # eps: the published one, on the linear schedule
-    residual: bool = False  # edm: a small decoder estimates the image from s, the U-Net works on what it leaves
-    masked: bool = False  # answers for any subset of the scores; the others may be hidden
-    reader: bool = False  # masked: hidden scores are read off the noisy image, as far as its noise allows
-    sigma_data: Annotated[float, Field(gt=0)] = 0.5  # edm: deviation of the images, or of what the decoder leaves of them
-    sigma_skip: Annotated[float, Field(gt=0)] = 0.5  # edm: below it the network predicts noise, above it the image
-    sigma_max: Annotated[float, Field(gt=1)] = 80.0  # edm: the highest noise level
+    residual: bool = True  # edm: a small decoder estimates the image from s, the U-Net works on what it leaves
+    masked: bool = True  # answers for any subset of the scores; the others may be hidden
+    reader: bool = True  # masked: hidden scores are read off the noisy image, as far as its noise allows
+    sigma_data: Annotated[float, Field(gt=0)] = 0.2  # edm: deviation of the images, or of what the decoder leaves of them
+    sigma_skip: Annotated[float, Field(gt=0)] = 0.03  # edm: below it the network predicts noise, above it the image
+    sigma_max: Annotated[float, Field(gt=1)] = 20.0  # edm: the highest noise level
     timesteps: Annotated[int, Field(ge=21)] = 1000  # of the linear schedule
-    base_channels: Positive = 64
-    multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4, 4]
-    blocks: Positive = 2
+    base_channels: Positive = 32
+    multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2]
+    blocks: Positive = 1
     attention: list[bool] | None = None  # one a level; default none (the bottleneck always attends)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    unshuffle: Literal[1, 2, 4] = 1
-    pixel_channels: Natural = 0  # of a thin path at full resolution behind the U-Net; 0: none
-    pixel_layers: Positive = 4
+    unshuffle: Literal[1, 2, 4] = 4
+    pixel_channels: Natural = 32  # of a thin path at full resolution behind the U-Net; 0: none
+    pixel_layers: Positive = 7
     zero_output: bool = True
     standardise_scores: bool = True
     encoder: EncoderConfig = EncoderConfig()
@@ -113,8 +80,8 @@ class ModelConfig(Section):
 class NoiseConfig(Section):
     """How ln(sigma) is drawn in the EDM formulation."""
 
-    mean: float = -1.2
-    deviation: Annotated[float, Field(gt=0)] = 1.0
+    mean: float = -2.0
+    deviation: Annotated[float, Field(gt=0)] = 1.2
     high_share: Annotated[float, Field(ge=0, le=1)] = 0.1  # of a batch, drawn uniformly in high_range instead
     high_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [-2.5, 3.0]  # of images with hidden scores too
 
@@ -134,26 +101,26 @@ class MaskConfig(Section):
 
 
 class TrainConfig(Section):
-    batch_size: Positive = 64
+    batch_size: Positive = 32
     accumulate: Positive = 1
     steps: Positive | None = None  # give steps, epochs or minutes
     epochs: Positive | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None  # a budget: becomes steps once, from steps timed where the training starts
-    encoder_steps: Natural = 0  # first steps, in which the encoder learns under the small decoder of model.residual, every score shown
-    score_noise: Annotated[float, Field(ge=0)] = 0.0  # deviation of noise on the scores in those steps: what they say must be plain
-    spread: Annotated[float, Field(ge=0)] = 0.0  # weight, in those steps, of the loss that keeps scores from being constant or alike
-    decoder_steps: Natural = 0  # next steps, in which the encoder rests and the decoder learns from exact scores, some of them hidden
-    encoder_batch_size: Positive | None = None  # in both kinds of steps; default batch_size
+    encoder_steps: Natural = 3000  # first steps, in which the encoder learns under the small decoder of model.residual, every score shown
+    score_noise: Annotated[float, Field(ge=0)] = 0.1  # deviation of noise on the scores in those steps: what they say must be plain
+    spread: Annotated[float, Field(ge=0)] = 0.3  # weight, in those steps, of the loss that keeps scores from being constant or alike
+    decoder_steps: Natural = 1500  # next steps, in which the encoder rests and the decoder learns from exact scores, some of them hidden
+    encoder_batch_size: Positive | None = 64  # in both kinds of steps; null: batch_size
     encoder_lr: Annotated[float, Field(gt=0)] = 2e-3  # in both kinds of steps
-    lr: Annotated[float, Field(gt=0)] = 1e-3
-    muon_lr: Annotated[float, Field(gt=0)] | None = None  # of the U-Net's inner weights, by Muon; none: AdamW at lr for all
-    encoder_lr_scale: Annotated[float, Field(ge=0)] = 1.0  # of the encoder's rate, after encoder_steps; 0: it rests
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    muon_lr: Annotated[float, Field(gt=0)] | None = 0.03  # of the U-Net's inner weights, by Muon; null: AdamW at lr for all
+    encoder_lr_scale: Annotated[float, Field(ge=0)] = 0.0  # of the encoder's rate, after encoder_steps; 0: it rests
     warmup_steps: Natural = 100
     lr_decay: Literal["constant", "cosine"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Annotated[float, Field(gt=0)] | None = 1.0
     ema: Annotated[float, Field(gt=0, lt=1)] | None = 0.999
-    detail: Annotated[float, Field(ge=0)] = 0.0
+    detail: Annotated[float, Field(ge=0)] = 1.0
     distinct_weight: Annotated[float, Field(ge=0)] = 0.0
     distinct_margin: Annotated[float, Field(ge=0, le=1)] = 0.2
     noise: NoiseConfig = NoiseConfig()
@@ -162,8 +129,8 @@ class TrainConfig(Section):
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"  # both are timed on a CPU, where the faster depends on the processor
     compile: bool = False  # the denoising network by torch.compile
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    checkpoint_every: Positive = 500
-    samples_every: Positive = 1000
+    checkpoint_every: Positive = 1000
+    samples_every: Positive = 2000
     log_every: Positive = 50
     tensorboard: bool = False
     wandb: str | None = None  # name of a Weights & Biases project
@@ -182,7 +149,7 @@ class Config(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     data: DataConfig
-    model: ModelConfig
+    model: ModelConfig = ModelConfig()
     train: TrainConfig
 
     @model_validator(mode="after")
@@ -236,26 +203,6 @@ def parse_yaml(text: str, where: str) -> Any:
             raise UserError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
 
 
-def _allowed_keys(model: type[BaseModel], loc: tuple) -> list[str]:
-    for key in loc:
-        model = model.model_fields[key].annotation
-    return list(model.model_fields)
-
-
-def complaint(error: dict, where: str, model: type[BaseModel]) -> str:
-    """One of pydantic's errors about a model as one line."""
-    loc = tuple(key for key in error["loc"] if isinstance(key, str) and not key.startswith("constrained"))
-    key = ".".join(loc)
-    if error["type"] == "extra_forbidden":
-        return f"{where}: {key}: unknown key; allowed here: {listed(_allowed_keys(model, loc[:-1]), 40)}"
-    if error["type"] == "missing":
-        return f"{where}: {key}: missing"
-    message = error["msg"].removeprefix("Value error, ")
-    value = error["input"]
-    shown = f" = {value!r:.80}" if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else ""
-    return f"{where}: {key}{shown}: {message}" if key else f"{where}: {message}"
-
-
 def validate(values: Any, where: str) -> Config:
     """Check plain values; raises UserError with the first thing wrong."""
     if not isinstance(values, dict):
@@ -264,6 +211,53 @@ def validate(values: Any, where: str) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise UserError(complaint(error.errors()[0], where, Config)) from None
+
+
+FORMER_DEFAULTS = {  # what a key meant that is absent from a run of an earlier version, where today's default is another
+    "model": {
+        "residual": False,
+        "masked": False,
+        "reader": False,
+        "sigma_data": 0.5,
+        "sigma_skip": 0.5,
+        "sigma_max": 80.0,
+        "base_channels": 64,
+        "multipliers": [1, 2, 4, 4],
+        "blocks": 2,
+        "unshuffle": 1,
+        "pixel_channels": 0,
+        "pixel_layers": 4,
+        "encoder": {
+            "prototypes": 100,
+            "channels": [32, 64, 64, 128],
+            "kernels": [3, 3, 3, 3],
+            "strides": [2, 1, 1, 1],
+            "paddings": [1, 0, 0, 0],
+            "similarity": "log",
+            "coordinates": 0.0,
+        },
+    },
+    "train": {
+        "batch_size": 64,
+        "encoder_steps": 0,
+        "score_noise": 0.0,
+        "spread": 0.0,
+        "decoder_steps": 0,
+        "encoder_batch_size": None,
+        "lr": 1e-3,
+        "muon_lr": None,
+        "encoder_lr_scale": 1.0,
+        "detail": 0.0,
+        "noise": {"mean": -1.2, "deviation": 1.0},
+        "checkpoint_every": 500,
+        "samples_every": 1000,
+    },
+}
+
+
+def validate_stored(values: Any, where: str) -> Config:
+    """`validate` for the settings that a run stored when it began. Raises UserError."""
+    return validate(merged(FORMER_DEFAULTS, values) if isinstance(values, dict) else values, where)
 
 
 def override(values: dict, settings: list[str]) -> dict:
@@ -279,12 +273,42 @@ def override(values: dict, settings: list[str]) -> dict:
             if not isinstance(node, dict):
                 raise UserError(f"--set {setting}: '{part}' holds a value, not a section")
         node[path[-1]] = parse_yaml(text, f"--set {key}")
-    lengths = ("steps", "epochs", "minutes")
-    given = [length for length in lengths if any(setting.startswith(f"train.{length}=") for setting in settings)]
-    for length in lengths if given else ():  # setting one replaces the others
+    given = [length for length in LENGTHS if any(setting.startswith(f"train.{length}=") for setting in settings)]
+    for length in LENGTHS if given else ():  # setting one replaces the others
         if length not in given:
             values.get("train", {}).pop(length, None)
     return values
+
+
+def merged(base: dict, values: dict) -> dict:
+    """`values` over `base`, section by section; of steps, epochs and minutes the one given replaces the base's."""
+    result = dict(base)
+    for key, value in values.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        result[key] = merged(base[key], value) if both else value
+    if set(LENGTHS) & set(values):
+        result = {key: value for key, value in result.items() if key in values or key not in LENGTHS}
+    return result
+
+
+def read_settings(path: Path, children: tuple[Path, ...] = ()) -> dict:
+    """The plain values of a YAML file over those of the file that its `base` names, relative to it. Raises UserError."""
+    if path.resolve() in children:
+        chain = " -> ".join(child.name for child in (*children, path))
+        raise UserError(f"{path}: base: goes round in a circle: {chain}")
+    with reading(path):
+        text = path.read_text(encoding="utf-8")
+    values = parse_yaml(text, str(path))
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: must hold the keys {listed(Config.model_fields)}")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base = {base!r:.80}: must be the path of another YAML file, relative to this one")
+    if not (path.parent / base).is_file():
+        raise UserError(f"{path}: base: there is no file {path.parent / base}")
+    return merged(read_settings(path.parent / base, (*children, path.resolve())), values)
 
 
 def load_config(path: Path | str, settings: list[str] = ()) -> Config:
@@ -295,9 +319,4 @@ def load_config(path: Path | str, settings: list[str] = ()) -> Config:
     if not path.is_file():
         known = sorted(p.name for p in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
         raise UserError(f"{path}: no such config; in {path.parent}: {listed(known, 30)}")
-    with reading(path):
-        text = path.read_text(encoding="utf-8")
-    values = parse_yaml(text, str(path))
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: must hold the keys {listed(Config.model_fields)}")
-    return validate(override(values, list(settings)), f"{path}" + (" with --set" if settings else ""))
+    return validate(override(read_settings(path), list(settings)), f"{path}" + (" with --set" if settings else ""))

@@ -11,11 +11,11 @@ from torch import Tensor
 from global_config import RECORDS_DIR
 from models.latent import LatentMLP, LatentModel, LatentUNet1d
 from models.schedule import LinearSchedule
-from train.config import Natural, Positive, Section, complaint
 from train.data.dataset import list_source, load_split
 from train.errors import UserError, listed
 from train.released import read_released_latent, released_latents
 from train.runs import Run, load_state
+from train.schema import Natural, Positive, Section, complaint
 from train.scores import encode
 from train.whole_files import replace_file
 

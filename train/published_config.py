@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from train.config import Natural, Positive, complaint
 from train.errors import UserError
+from train.schema import Natural, Positive, complaint
 
 LOSSES = ("denoiser", "distinct")  # the published order, in which loss_lambda holds one weight each
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from global_config import RECORDS_DIR
+from global_config import RECORDS_DIR, REPO_DIR
 from models.latent import LatentModel, LatentUNet1d
 from models.patronus import Patronus
 from models.prototype_encoder import MAX_SCORE
 from models.schedule import LinearSchedule
 from models.unet import sinusoids
 from train.build import build_model
-from train.config import Config, validate
+from train.config import Config, merged, read_settings, validate
 from train.errors import UserError, listed
 from train.published_config import LOSSES, check_published
 from train.safe_files import read_plain_pickle, read_tensors
@@ -159,43 +159,33 @@ def published_config(name: str, state: dict, pickled: dict, path: Path) -> Confi
     for field, values in (("plb_layer_strides", strides), ("plb_layer_paddings", paddings)):
         if len(values) != layers:
             raise UserError(f"{file}: TrainingConfig.{field} = {tuple(values)}: the encoder of {path.name} has {layers} layers")
-    encoder = {
-        "prototypes": state["proactBlock.prototype_vectors"].shape[0],
-        "channels": [weight.shape[0] for weight in weights],
-        "kernels": [weight.shape[-1] for weight in weights],
-        "strides": strides,
-        "paddings": paddings,
-        "init": "random",
-        "normalise": False,
-    }
     values = {
         "name": name,
         "data": {"source": source, "image_size": training.IMG_SHAPE[1] if training.IMG_SHAPE else size, "channels": channels},
         "model": {
-            "formulation": "eps",
             "timesteps": training.TIMESTEPS,
             "base_channels": base,
             "multipliers": multipliers,
             "blocks": blocks,
             "attention": attention,
             "dropout": published.ModelConfig.DROPOUT_RATE,
-            "zero_output": False,
-            "standardise_scores": False,
-            "encoder": encoder,
+            "encoder": {
+                "prototypes": state["proactBlock.prototype_vectors"].shape[0],
+                "channels": [weight.shape[0] for weight in weights],
+                "kernels": [weight.shape[-1] for weight in weights],
+                "strides": strides,
+                "paddings": paddings,
+            },
         },
         "train": {
             "batch_size": training.BATCH_SIZE,
             "epochs": training.NUM_EPOCHS or epochs,
             "lr": training.LR,
-            "warmup_steps": 0,
-            "lr_decay": "constant",
-            "clip": None,
-            "ema": None,
             "distinct_weight": training.distinct_weight,
             "distinct_margin": training.distinct_margin,
-            "precision": "float16",
         },
     }
+    values = merged(read_settings(REPO_DIR / "configs" / "base" / "paper.yaml"), values)
     return validate(values, f"{path} with {file.name}")
 
 

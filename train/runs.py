@@ -12,7 +12,7 @@ import yaml
 from global_config import RECORDS_DIR
 from models.patronus import Patronus
 from train.build import build_model
-from train.config import Config, validate
+from train.config import Config, validate_stored
 from train.errors import UserError, listed, writing
 from train.released import read_released, released_runs
 from train.safe_files import read_tensors
@@ -148,7 +148,7 @@ def load_run(name: str | None = None, version: int | None = None, device: torch.
         step, averaged = 0, False
     else:
         state = load_checkpoint(place.folder)
-        config = validate(state["config"], f"{place.folder}: the checkpoint's config")
+        config = validate_stored(state["config"], f"{place.folder}: the checkpoint's config")
         weights, step, averaged = state.get("ema") or state["model"], state["step"], state.get("ema") is not None
     wrong = [name for name, values in weights.items() if not values.isfinite().all()]
     if wrong:

@@ -34,7 +34,7 @@ def load_origin(text: str):
 
 def read_config(args: argparse.Namespace):
     """-> (config, checkpoint state or None, run folder or None, run whose weights to start from or None)."""
-    from train.config import load_config, override, parse_yaml, validate
+    from train.config import load_config, override, parse_yaml, validate, validate_stored
     from train.errors import reading
     from train.runs import RUNS_DIR, checkpoint_files, load_checkpoint, run_folder, versions
 
@@ -61,7 +61,7 @@ def read_config(args: argparse.Namespace):
         raise UserError("--set train.minutes: a budget belongs to the start of a run; with --resume give train.steps")
     with reading(begun):
         values = state["config"] if state else parse_yaml(begun.read_text(encoding="utf-8"), str(begun))
-    config = validate(override(values, args.set), f"{begun} with --set")
+    config = validate_stored(override(values, args.set), f"{begun} with --set")
     return config, state, folder, None
 
 

@@ -3,6 +3,7 @@
 import hashlib
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
@@ -12,7 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from global_config import DATA_DIR
-from train.config import DataConfig
+from train.data.config import DataConfig
 from train.data.decode import to_pixels
 from train.data.listing import SPLITS, Listing, select
 from train.data.table import SOURCES, resolve
@@ -41,12 +42,24 @@ class ImageSet:
 
 
 def list_source(config: DataConfig) -> Listing:
-    """What the source holds after `where`, before any pixel is read. Raises UserError."""
+    """What the source holds after `where`, before any pixel is read; not to be changed, since it is listed once for all splits.
+
+    Raises UserError.
+    """
+    places = [Path(path) for path in (config.path, config.metadata) if path]
+    times = [place.stat().st_mtime_ns for place in places if place.exists()]  # what is added later is listed anew
+    return _list_source(config.model_copy(update={"limit": None}).model_dump_json(), tuple(times))
+
+
+@lru_cache(maxsize=4)
+def _list_source(settings: str, times: tuple[int, ...]) -> Listing:
+    config = DataConfig.model_validate_json(settings)
     source = SOURCES[config.source]
     listing = resolve(source.reader)(config)
     if listing.labels is not None:  # a class is an attribute too
         for label in np.unique(listing.labels)[:MOST_CLASSES]:
-            listing.attributes[f"Class_{label}"] = (listing.labels == label).astype(int)
+            name = source.classes[label] if source.classes else f"Class_{label}"
+            listing.attributes[name] = (listing.labels == label).astype(int)
     keep = np.ones(len(listing.ids), dtype=bool)
     for expression in (source.where, config.where):
         if expression:
@@ -61,11 +74,16 @@ class _Decoder:
     """Index -> pixels; picklable where the loader is."""
 
     def __init__(self, listing: Listing, config: DataConfig):
-        self.load, self.ids, self.config = listing.load, listing.ids, config
+        self.load, self.ids, self.size, self.config = listing.load, listing.ids, listing.size, config
 
     def __call__(self, index: int) -> np.ndarray:
-        with reading(f"data set {self.config.source}: {self.ids[index]}"):
-            return to_pixels(self.load(index), self.config.image_size, self.config.channels)
+        name = f"{self.config.path or f'data set {self.config.source}'}: {self.ids[index]}"
+        with reading(name):
+            image = self.load(index)
+            if self.size and image.size != self.size:
+                width, height = image.size
+                raise UserError(f"{name} is {width}x{height}, {self.ids[0]} {self.size[0]}x{self.size[1]}; the format wants one size")
+            return to_pixels(image, self.config.image_size, self.config.channels)
 
 
 def _pool(processes: bool) -> Executor:

@@ -240,20 +240,17 @@ def edm(config) -> Listing:
             raise UserError(f"{root}: {packed[0]} is compressed; the format wants an uncompressed zip (zip -0)")
     _some(names, root)
     labels = _edm_labels(document, names, root)
-    count, splits, attributes = len(names), random_splits(len(names), config.seed), pd.DataFrame(index=range(len(names)))
+    splits, attributes = random_splits(len(names), config.seed), pd.DataFrame(index=range(len(names)))
     if root.is_dir():
         listing = _listing(root, names, splits, attributes, labels)
     else:
         stat = root.stat()
         load = partial(_open_member, archive, names)
         listing = Listing(names, splits, load, f"{root.name}|{stat.st_size}|{stat.st_mtime_ns}", attributes, labels)
-    first = None
-    for index in range(count):  # sizes stand in the headers, so nothing is decoded
-        with reading(f"{root}: {names[index]}: not a readable image"):
-            size = listing.load(index).size
-        first = first or size
-        if size != first or size[0] != size[1]:
-            raise UserError(f"{root}: {names[index]} is {size[0]}x{size[1]}, {names[0]} is {first[0]}x{first[1]}; the format wants one square size")
+    with reading(f"{root}: {names[0]}: not a readable image"):
+        listing.size = listing.load(0).size
+    if listing.size[0] != listing.size[1]:
+        raise UserError(f"{root}: {names[0]} is {listing.size[0]}x{listing.size[1]}; the format wants square images")
     return listing
 
 

@@ -20,7 +20,7 @@ class Listing:
     labels (N,) integers or None, and load(i) -> the image at any size and mode, or uint8 (H, W[, 3]).
 
     fingerprint: changes whenever the pixels could. processes: load in several processes (pure Python, picklable) rather than threads.
-    licence: a text to lie beside the cached pixels.
+    licence: a text to lie beside the cached pixels. size: (width, height) that every image must have, checked when it is decoded.
     """
 
     ids: list[str]
@@ -31,6 +31,7 @@ class Listing:
     labels: np.ndarray | None = None
     processes: bool = False
     licence: str | None = None
+    size: tuple[int, int] | None = None
 
 
 def random_splits(count: int, seed: int, val: float = 0.1, test: float = 0.2) -> np.ndarray:

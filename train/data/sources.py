@@ -1,4 +1,4 @@
-"""Data sets that come with Python packages, or by torchvision."""
+"""Data sets that come with Python packages, and CIFAR-10 by torchvision."""
 
 from functools import partial
 from pathlib import Path
@@ -73,22 +73,26 @@ def elpv(config) -> Listing:
     )
 
 
-def _torchvision(name: str, subdirectory: str, config) -> Listing:
-    from torchvision import datasets
+def cifar10(config) -> Listing:
+    """CIFAR-10 as torchvision keeps it; downloaded where it is missing and there is a network."""
+    from torchvision.datasets import CIFAR10
 
     root = Path(config.path) if config.path else DATA_DIR
-    parts = []
-    for is_train in (True, False):
+
+    def part(is_train: bool):
         try:
-            parts.append(getattr(datasets, name)(root, train=is_train))
+            return CIFAR10(root, train=is_train)
         except RuntimeError:
-            try:
-                parts.append(getattr(datasets, name)(root, train=is_train, download=True))
-            except Exception as error:
-                raise UserError(
-                    f"data set {name}: not found in {root / subdirectory} and cannot be downloaded ({type(error).__name__}); on a machine "
-                    f"with a network run python -c \"from torchvision.datasets import {name}; {name}('.', download=True)\" and copy the folder here"
-                ) from None
+            return CIFAR10(root, train=is_train, download=True)
+
+    try:
+        parts = [part(is_train) for is_train in (True, False)]
+    except Exception as error:
+        raise UserError(
+            f"data set cifar10: not found in {root / CIFAR10.base_folder} and cannot be downloaded ({type(error).__name__}); on a "
+            "machine with a network run python -c \"from torchvision.datasets import CIFAR10; CIFAR10('.', download=True)\" "
+            "and copy the folder here"
+        ) from None
     pixels = np.concatenate([np.asarray(part.data) for part in parts])
     labels = np.concatenate([np.asarray(part.targets) for part in parts]).astype(int)
     sizes = [len(part) for part in parts]
@@ -96,12 +100,7 @@ def _torchvision(name: str, subdirectory: str, config) -> Listing:
         ids=[f"{split}_{i:05d}" for split, size in zip(("train", "test"), sizes) for i in range(size)],
         splits=np.repeat(["train", "test"], sizes),
         load=lambda i: pixels[i],
-        fingerprint=f"{name} {sizes} {int(pixels.sum(dtype=np.int64))}",
+        fingerprint=f"CIFAR10 {sizes} {int(pixels.sum(dtype=np.int64))}",
         attributes=pd.DataFrame(index=range(len(pixels))),
         labels=labels,
     )
-
-
-fmnist = partial(_torchvision, "FashionMNIST", "FashionMNIST/raw")
-mnist = partial(_torchvision, "MNIST", "MNIST/raw")
-cifar10 = partial(_torchvision, "CIFAR10", "cifar-10-batches-py")

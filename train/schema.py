@@ -1,0 +1,36 @@
+"""What every validated section of settings shares: strict types, no unknown keys, and errors of one line."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from train.errors import listed
+
+Positive = Annotated[int, Field(gt=0)]
+Natural = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Plain values of fixed names and types; anything else is refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _allowed_keys(model: type[BaseModel], loc: tuple) -> list[str]:
+    for key in loc:
+        model = model.model_fields[key].annotation
+    return list(model.model_fields)
+
+
+def complaint(error: dict, where: str, model: type[BaseModel]) -> str:
+    """One of pydantic's errors about a model as one line: file, key, value and what is allowed."""
+    loc = tuple(key for key in error["loc"] if isinstance(key, str) and not key.startswith("constrained"))
+    key = ".".join(loc)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {key}: unknown key; allowed here: {listed(_allowed_keys(model, loc[:-1]), 40)}"
+    if error["type"] == "missing":
+        return f"{where}: {key}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    value = error["input"]
+    shown = f" = {value!r:.80}" if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else ""
+    return f"{where}: {key}{shown}: {message}" if key else f"{where}: {message}"
