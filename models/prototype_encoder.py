@@ -93,7 +93,9 @@ class PrototypeEncoder(nn.Module):
             ys = torch.linspace(-1, 1, h, device=x.device, dtype=x.dtype).view(1, 1, h, 1).expand(b, 1, h, w)
             xs = torch.linspace(-1, 1, w, device=x.device, dtype=x.dtype).view(1, 1, 1, w).expand(b, 1, h, w)
             x = torch.cat([x, self.coordinates * xs, self.coordinates * ys], dim=1)  # (B, C + 2, H, W)
-        x = x.contiguous(memory_format=torch.channels_last)  # so that a cell's vector lies side by side, for norm and product
+        x = x.contiguous(
+            memory_format=torch.channels_last
+        )  # so that a cell's vector lies side by side, for norm and product
         with torch.autocast(x.device.type, enabled=torch.is_autocast_enabled(x.device.type) and not self.competing):
             return self.features(x)  # half precision would blur who wins a patch
 

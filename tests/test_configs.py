@@ -47,7 +47,9 @@ def test_a_run_of_an_earlier_version_means_what_it_meant():
     assert not stored.model.residual and stored.train.muon_lr is None and stored.train.noise.mean == -1.2
     former = leaves(FORMER_DEFAULTS)
     golden = leaves(PAPER["celeba"])
-    assert {key: golden[key] for key in former if key not in ("train.lr",)} == {k: v for k, v in former.items() if k != "train.lr"}
+    assert {key: golden[key] for key in former if key not in ("train.lr",)} == {
+        k: v for k, v in former.items() if k != "train.lr"
+    }
     assert set(former) == {key for key, value in leaves(defaults()).items() if key in former and value != former[key]}
 
 
@@ -90,7 +92,10 @@ def test_a_base_lies_relative_to_its_file_and_is_overridden_key_by_key(tmp_path)
         ("base: none.yaml", r"a.yaml: base: there is no file .*none.yaml"),
         ("base: 3", r"a.yaml: base = 3: must be the path"),
         ("base: a.yaml", r"base: goes round in a circle: a.yaml -> a.yaml"),
-        ("base: b.yaml", r"b.yaml: base: goes round in a circle: a.yaml -> b.yaml -> b.yaml|a.yaml -> b.yaml -> a.yaml"),
+        (
+            "base: b.yaml",
+            r"b.yaml: base: goes round in a circle: a.yaml -> b.yaml -> b.yaml|a.yaml -> b.yaml -> a.yaml",
+        ),
         ("base: list.yaml", r"list.yaml: must hold the keys"),
     ],
 )

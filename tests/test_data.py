@@ -30,7 +30,9 @@ def data_home(tmp_path, monkeypatch):
 
 
 def config(source, path=None, channels=3, size=16, **options):
-    return DataConfig(source=source, image_size=size, channels=channels, **({"path": str(path)} if path else {}), **options)
+    return DataConfig(
+        source=source, image_size=size, channels=channels, **({"path": str(path)} if path else {}), **options
+    )
 
 
 def test_the_table_has_every_name():
@@ -86,7 +88,9 @@ def test_a_mixed_folder_is_cached_once_and_reread(tmp_path):
     splits = {split: load_split(config("folder", root), split) for split in ("train", "val", "test")}
     assert sum(len(part) for part in splits.values()) == 13
     train = splits["train"]
-    assert train.pixels.shape[1:] == (16, 16, 3) and train.pixels.dtype == np.uint8 and isinstance(train.pixels, np.memmap)
+    assert (
+        train.pixels.shape[1:] == (16, 16, 3) and train.pixels.dtype == np.uint8 and isinstance(train.pixels, np.memmap)
+    )
     caches = set((tmp_path / "data" / "cache").iterdir())
     load_split(config("folder", root), "train")
     assert set((tmp_path / "data" / "cache").iterdir()) == caches and len(caches) == 3
@@ -97,9 +101,13 @@ def test_a_mixed_folder_is_cached_once_and_reread(tmp_path):
 def test_where_and_limit(tmp_path):
     root = draw_images(tmp_path / "images")
     table = pd.read_csv(root / "metadata.csv")
-    chosen = load_split(config("folder", root, metadata=str(root / "metadata.csv"), where="Bright == Left", limit=5), "train")
+    chosen = load_split(
+        config("folder", root, metadata=str(root / "metadata.csv"), where="Bright == Left", limit=5), "train"
+    )
     assert len(chosen) == 5 and (chosen.attributes["Bright"] == chosen.attributes["Left"]).all()
-    everything = load_split(config("folder", root, metadata=str(root / "metadata.csv"), where="Bright == Left"), "train")
+    everything = load_split(
+        config("folder", root, metadata=str(root / "metadata.csv"), where="Bright == Left"), "train"
+    )
     assert len(everything) == ((table.split == "train") & (table.Bright == table.Left)).sum()
     with pytest.raises(UserError, match="no image is left"):
         list_source(config("folder", root, metadata=str(root / "metadata.csv"), where="Bright and not Bright"))
@@ -140,7 +148,16 @@ def test_splits_do_not_overlap_and_are_seeded():
 
 
 ATTRIBUTES = ["Black_Hair", "Blond_Hair", "Brown_Hair", "Smiling"]
-ROWS = [(1, -1, -1, -1), (1, -1, -1, 1), (-1, 1, -1, 1), (-1, 1, -1, -1), (-1, -1, 1, 1), (1, 1, -1, -1), (-1, -1, -1, 1), (-1, 1, 1, 1)]
+ROWS = [
+    (1, -1, -1, -1),
+    (1, -1, -1, 1),
+    (-1, 1, -1, 1),
+    (-1, 1, -1, -1),
+    (-1, -1, 1, 1),
+    (1, 1, -1, -1),
+    (-1, -1, -1, 1),
+    (-1, 1, 1, 1),
+]
 KEPT = [0, 2, 4]  # exactly one colour, and blond or brown with a smile or black without
 
 
@@ -161,7 +178,9 @@ def celeba(root, layout):
         lines += [",".join(map(str, (name, split, *row))) for name, split, row in zip(names, splits, ROWS)]
         (root / "metadata.csv").write_text("\n".join(lines))
     else:
-        lines = [str(len(ROWS)), " ".join(ATTRIBUTES) + " "] + [f"{n} " + " ".join(f"{v:2d}" for v in row) for n, row in zip(names, ROWS)]
+        lines = [str(len(ROWS)), " ".join(ATTRIBUTES) + " "] + [
+            f"{n} " + " ".join(f"{v:2d}" for v in row) for n, row in zip(names, ROWS)
+        ]
         (annotation / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
         (evaluation / "list_eval_partition.txt").write_text("".join(f"{n} {s}\n" for n, s in zip(names, splits)))
     return root
@@ -214,7 +233,9 @@ def chexpert(root, patients=20):
             file = root / name.split("/", 1)[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("L", (39, 32), patient).save(file)
-            rows.append(f"{name},Female,50,{view},AP,{['1.0', ''][patient % 2]},{['', '-1.0', '0.0', '1.0'][patient % 4]},1.0")
+            rows.append(
+                f"{name},Female,50,{view},AP,{['1.0', ''][patient % 2]},{['', '-1.0', '0.0', '1.0'][patient % 4]},1.0"
+            )
     (root / "train.csv").write_text("\n".join(rows))
     return root
 
@@ -224,10 +245,16 @@ def test_chexpert(tmp_path):
     listing = list_source(config("chexpert", root, channels=1))
     assert len(listing.ids) == 40 and not any("lateral" in name for name in listing.ids)
     patients = pd.Series(listing.ids).str.extract(r"(patient\d+)")[0]
-    assert pd.Series(listing.splits).groupby(patients).nunique().max() == 1 and set(listing.splits) == {"train", "val", "test"}
+    assert pd.Series(listing.splits).groupby(patients).nunique().max() == 1 and set(listing.splits) == {
+        "train",
+        "val",
+        "test",
+    }
     finding = listing.attributes["Cardiomegaly"].to_numpy()[::2]
     assert np.isnan(finding[0]) and np.isnan(finding[1]) and finding[2] == 0 and finding[3] == 1
-    mapped = list_source(config("chexpert", root, channels=1, uncertain="positive", missing="negative")).attributes["Cardiomegaly"]
+    mapped = list_source(config("chexpert", root, channels=1, uncertain="positive", missing="negative")).attributes[
+        "Cardiomegaly"
+    ]
     assert mapped.tolist()[::2][:4] == [0, 1, 0, 1]
 
 
@@ -240,7 +267,9 @@ def edm_zip(path, sizes=(16, 16, 16), labels=(2, 0, 1), compression=zipfile.ZIP_
         for i, (name, size) in enumerate(zip(names, sizes)):
             with archive.open(name, "w") as file:
                 Image.new("RGB", (size, size), (i, 0, 0)).save(file, "PNG")
-        archive.writestr("dataset.json", json.dumps({"labels": [[n, label] for n, label in zip(names, labels)] if labels else None}))
+        archive.writestr(
+            "dataset.json", json.dumps({"labels": [[n, label] for n, label in zip(names, labels)] if labels else None})
+        )
     return path
 
 
@@ -248,7 +277,11 @@ def test_edm_zip(tmp_path):
     listing = list_source(config("edm", edm_zip(tmp_path / "a.zip")))
     assert listing.labels.tolist() == [2, 0, 1] and [listing.load(i).getpixel((0, 0))[0] for i in range(3)] == [0, 1, 2]
     assert list_source(config("edm", edm_zip(tmp_path / "b.zip", labels=None))).labels is None
-    assert list_source(config("edm", edm_zip(tmp_path / "c.zip", labels=([0, 1], [1, 0], [0, 1])))).labels.tolist() == [1, 0, 1]
+    assert list_source(config("edm", edm_zip(tmp_path / "c.zip", labels=([0, 1], [1, 0], [0, 1])))).labels.tolist() == [
+        1,
+        0,
+        1,
+    ]
     with pytest.raises(UserError, match="is 8x8"):
         load_all(config("edm", edm_zip(tmp_path / "d.zip", sizes=(16, 8, 16))))
     assert not [path for path in (tmp_path / "data").rglob("*.npy")]
@@ -294,7 +327,9 @@ def test_idx_files(tmp_path, source, folder, zipped):
 def test_places_of_idx_files_in_their_order(tmp_path, monkeypatch):
     monkeypatch.setattr(idx, "DATA_DIR", tmp_path / "data")
     monkeypatch.setattr(idx, "DEBIAN_DIR", tmp_path / "usr")
-    with pytest.raises(UserError, match="apt-get install dataset-fashion-mnist.*torchvision.datasets import FashionMNIST"):
+    with pytest.raises(
+        UserError, match="apt-get install dataset-fashion-mnist.*torchvision.datasets import FashionMNIST"
+    ):
         list_source(config("fmnist", channels=1))
     with pytest.raises(UserError, match="FashionMNIST/raw.*apt-get"):
         list_source(config("fmnist", tmp_path / "elsewhere", channels=1))
@@ -316,7 +351,11 @@ DAMAGES = {  # what becomes of the six training images -> what the one line says
     "no file of that name": (LABELS, None, "train-labels-idx1-ubyte.* missing"),
     "nothing in it": (IMAGES, lambda raw: b"", "begins with nothing"),
     "half a header": (IMAGES, lambda raw: gzip.compress(raw[:9]), "ends within its header"),
-    "half the images": (IMAGES, lambda raw: gzip.compress(raw[:2000]), "promises 6 x 28 x 28 bytes, but there are 1984"),
+    "half the images": (
+        IMAGES,
+        lambda raw: gzip.compress(raw[:2000]),
+        "promises 6 x 28 x 28 bytes, but there are 1984",
+    ),
     "a byte too many": (IMAGES, lambda raw: gzip.compress(raw + b"x"), "there are more"),
     "a header that promises the world": (IMAGES, lambda raw: raw[:4] + b"\xff" * 12, "cannot be"),
     "labels in the place of images": (IMAGES, lambda raw: idx_bytes(np.arange(6)), "begins with 00000801"),
@@ -381,17 +420,25 @@ def test_a_source_is_listed_once_for_all_splits(tmp_path, monkeypatch):
     root, listed = draw_images(tmp_path / "images", 12), []
     folder = files.folder
     monkeypatch.setattr(files, "folder", lambda settings: listed.append(1) or folder(settings))
-    parts = [load_split(config("folder", root, limit=limit), split) for split in ("train", "test") for limit in (None, 2)]
+    parts = [
+        load_split(config("folder", root, limit=limit), split) for split in ("train", "test") for limit in (None, 2)
+    ]
     assert len(listed) == 1 and [len(part) for part in parts[1::2]] == [2, 2]
 
 
 def test_mnist5k_and_elpv_come_with_packages():
     digits = list_source(config("mnist5k", channels=1, size=32))
     assert len(digits.ids) == 5000 and digits.load(0).shape == (32, 32)
-    assert np.bincount(digits.labels[digits.splits == "test"]).min() > 50  # shuffled, though sorted by class in the package
+    assert (
+        np.bincount(digits.labels[digits.splits == "test"]).min() > 50
+    )  # shuffled, though sorted by class in the package
     pytest.importorskip("elpv_dataset")
     cells = list_source(config("elpv", channels=1))
-    assert len(cells.ids) == 2624 and 0.2 < cells.attributes["Defect"].mean() < 0.5 and 0.3 < cells.attributes["Poly"].mean() < 0.7
+    assert (
+        len(cells.ids) == 2624
+        and 0.2 < cells.attributes["Defect"].mean() < 0.5
+        and 0.3 < cells.attributes["Poly"].mean() < 0.7
+    )
 
 
 # --- faces

@@ -48,7 +48,9 @@ class ModelConfig(Section):
     residual: bool = True  # edm: a small decoder estimates the image from s, the U-Net works on what it leaves
     masked: bool = True  # answers for any subset of the scores; the others may be hidden
     reader: bool = True  # masked: hidden scores are read off the noisy image, as far as its noise allows
-    sigma_data: Annotated[float, Field(gt=0)] = 0.2  # edm: deviation of the images, or of what the decoder leaves of them
+    sigma_data: Annotated[float, Field(gt=0)] = (
+        0.2  # edm: deviation of the images, or of what the decoder leaves of them
+    )
     sigma_skip: Annotated[float, Field(gt=0)] = 0.03  # edm: below it the network predicts noise, above it the image
     sigma_max: Annotated[float, Field(gt=1)] = 20.0  # edm: the highest noise level
     timesteps: Annotated[int, Field(ge=21)] = 1000  # of the linear schedule
@@ -83,7 +85,10 @@ class NoiseConfig(Section):
     mean: float = -2.0
     deviation: Annotated[float, Field(gt=0)] = 1.2
     high_share: Annotated[float, Field(ge=0, le=1)] = 0.1  # of a batch, drawn uniformly in high_range instead
-    high_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [-2.5, 3.0]  # of images with hidden scores too
+    high_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [
+        -2.5,
+        3.0,
+    ]  # of images with hidden scores too
 
     @model_validator(mode="after")
     def ordered(self):
@@ -95,7 +100,9 @@ class NoiseConfig(Section):
 class MaskConfig(Section):
     """Which scores a masked model learns without. Its images draw ln(sigma) uniformly in train.noise.high_range."""
 
-    share: Annotated[float, Field(ge=0, le=1)] = 0.4  # of a batch; each of its images shows a share of scores drawn uniformly
+    share: Annotated[float, Field(ge=0, le=1)] = (
+        0.4  # of a batch; each of its images shows a share of scores drawn uniformly
+    )
     empty: Annotated[float, Field(ge=0, le=1)] = 0.2  # of those images: no score is shown
     weight: Annotated[float, Field(gt=0)] = 0.15  # of their loss in the denoiser's training
 
@@ -105,15 +112,27 @@ class TrainConfig(Section):
     accumulate: Positive = 1
     steps: Positive | None = None  # give steps, epochs or minutes
     epochs: Positive | None = None
-    minutes: Annotated[float, Field(gt=0)] | None = None  # a budget: becomes steps once, from steps timed where the training starts
-    encoder_steps: Natural = 3000  # first steps, in which the encoder learns under the small decoder of model.residual, every score shown
-    score_noise: Annotated[float, Field(ge=0)] = 0.1  # deviation of noise on the scores in those steps: what they say must be plain
-    spread: Annotated[float, Field(ge=0)] = 0.3  # weight, in those steps, of the loss that keeps scores from being constant or alike
-    decoder_steps: Natural = 1500  # next steps, in which the encoder rests and the decoder learns from exact scores, some of them hidden
+    minutes: Annotated[float, Field(gt=0)] | None = (
+        None  # a budget: becomes steps once, from steps timed where the training starts
+    )
+    encoder_steps: Natural = (
+        3000  # first steps, in which the encoder learns under the small decoder of model.residual, every score shown
+    )
+    score_noise: Annotated[float, Field(ge=0)] = (
+        0.1  # deviation of noise on the scores in those steps: what they say must be plain
+    )
+    spread: Annotated[float, Field(ge=0)] = (
+        0.3  # weight, in those steps, of the loss that keeps scores from being constant or alike
+    )
+    decoder_steps: Natural = (
+        1500  # next steps, in which the encoder rests and the decoder learns from exact scores, some of them hidden
+    )
     encoder_batch_size: Positive | None = 64  # in both kinds of steps; null: batch_size
     encoder_lr: Annotated[float, Field(gt=0)] = 2e-3  # in both kinds of steps
     lr: Annotated[float, Field(gt=0)] = 2e-3
-    muon_lr: Annotated[float, Field(gt=0)] | None = 0.03  # of the U-Net's inner weights, by Muon; null: AdamW at lr for all
+    muon_lr: Annotated[float, Field(gt=0)] | None = (
+        0.03  # of the U-Net's inner weights, by Muon; null: AdamW at lr for all
+    )
     encoder_lr_scale: Annotated[float, Field(ge=0)] = 0.0  # of the encoder's rate, after encoder_steps; 0: it rests
     warmup_steps: Natural = 100
     lr_decay: Literal["constant", "cosine"] = "cosine"
@@ -126,7 +145,9 @@ class TrainConfig(Section):
     noise: NoiseConfig = NoiseConfig()
     mask: MaskConfig = MaskConfig()
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"  # both are timed on a CPU, where the faster depends on the processor
+    memory_format: Literal["auto", "channels_last", "contiguous"] = (
+        "auto"  # both are timed on a CPU, where the faster depends on the processor
+    )
     compile: bool = False  # the denoising network by torch.compile
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     checkpoint_every: Positive = 1000
@@ -161,7 +182,9 @@ class Config(Section):
         if model.residual and size % 4:
             raise ValueError(f"data.image_size {size} must divide by 4, the unit of the decoder of model.residual")
         if (self.train.encoder_steps or self.train.decoder_steps) and not model.residual:
-            raise ValueError("train.encoder_steps and decoder_steps need model.residual: true, whose decoder the encoder learns under")
+            raise ValueError(
+                "train.encoder_steps and decoder_steps need model.residual: true, whose decoder the encoder learns under"
+            )
         encoder = model.encoder
         cells = encoder.receptive_field.cells(size)
         if cells < 1:
@@ -189,7 +212,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789."))
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789.")
+)
 
 
 def parse_yaml(text: str, where: str) -> Any:

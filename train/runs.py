@@ -63,7 +63,9 @@ def new_run_folder(config: Config) -> Path:
 
 def checkpoint_files(folder: Path) -> list[Path]:
     """The checkpoints of a run that are there, newest first: last.pt, and previous.pt for the day on which last.pt is damaged."""
-    return [path for path in (folder / "checkpoints" / "last.pt", folder / "checkpoints" / "previous.pt") if path.is_file()]
+    return [
+        path for path in (folder / "checkpoints" / "last.pt", folder / "checkpoints" / "previous.pt") if path.is_file()
+    ]
 
 
 def save_checkpoint(folder: Path, state: dict) -> None:
@@ -130,13 +132,17 @@ def find_run(name: str | None, version: int | None) -> Place:
         raise UserError(f"no trained run below {RUNS_DIR}; train one with: python train/train_patronus.py")
     chosen = [run for run in runs if name in (None, run.name)]
     if not chosen:
-        raise UserError(f"--dataset {name}: no trained run of that name; there are {listed(sorted({run.name for run in runs}))}")
+        raise UserError(
+            f"--dataset {name}: no trained run of that name; there are {listed(sorted({run.name for run in runs}))}"
+        )
     newest = chosen[-1]
     if version is None:
         return newest
     same = {run.version: run for run in chosen if run.name == newest.name}
     if version not in same:
-        raise UserError(f"--version_num {version}: {newest.name} has no such trained version; there are {listed(sorted(same), 30)}")
+        raise UserError(
+            f"--version_num {version}: {newest.name} has no such trained version; there are {listed(sorted(same), 30)}"
+        )
     return same[version]
 
 
@@ -152,11 +158,15 @@ def load_run(name: str | None = None, version: int | None = None, device: torch.
         weights, step, averaged = state.get("ema") or state["model"], state["step"], state.get("ema") is not None
     wrong = [name for name, values in weights.items() if not values.isfinite().all()]
     if wrong:
-        raise UserError(f"{place.folder}: weights hold what is no number ({listed(wrong, 3)}); the training diverged or the file is damaged")
+        raise UserError(
+            f"{place.folder}: weights hold what is no number ({listed(wrong, 3)}); the training diverged or the file is damaged"
+        )
     model = build_model(config)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise UserError(f"{place.folder}: the weights do not fit the config: {str(error).splitlines()[-1].strip()}") from None
+        raise UserError(
+            f"{place.folder}: the weights do not fit the config: {str(error).splitlines()[-1].strip()}"
+        ) from None
     model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
     return Run(place.folder, place.name, place.version, config, model, step, averaged)

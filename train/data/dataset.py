@@ -38,7 +38,9 @@ class ImageSet:
     def subset(self, rows: np.ndarray) -> "ImageSet":
         """The images of those rows, in that order."""
         labels = None if self.labels is None else self.labels[rows]
-        return ImageSet(self.pixels[rows], [self.ids[i] for i in rows], self.attributes.iloc[rows].reset_index(drop=True), labels)
+        return ImageSet(
+            self.pixels[rows], [self.ids[i] for i in rows], self.attributes.iloc[rows].reset_index(drop=True), labels
+        )
 
 
 def list_source(config: DataConfig) -> Listing:
@@ -82,7 +84,9 @@ class _Decoder:
             image = self.load(index)
             if self.size and image.size != self.size:
                 width, height = image.size
-                raise UserError(f"{name} is {width}x{height}, {self.ids[0]} {self.size[0]}x{self.size[1]}; the format wants one size")
+                raise UserError(
+                    f"{name} is {width}x{height}, {self.ids[0]} {self.size[0]}x{self.size[1]}; the format wants one size"
+                )
             return to_pixels(image, self.config.image_size, self.config.channels)
 
 
@@ -94,7 +98,10 @@ def _pool(processes: bool) -> Executor:
 def _decode_all(listing: Listing, chosen: np.ndarray, config: DataConfig, file: Path, title: str) -> None:
     shape = (len(chosen), config.image_size, config.image_size, config.channels)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    with open(file, "wb") as cache, _pool(listing.processes) as pool:  # row by row: a memory map on a full disk would end in a bus error
+    with (
+        open(file, "wb") as cache,
+        _pool(listing.processes) as pool,
+    ):  # row by row: a memory map on a full disk would end in a bus error
         np.lib.format.write_array_header_1_0(cache, header)
         try:
             done = pool.map(_Decoder(listing, config), chosen.tolist(), chunksize=64)
@@ -124,7 +131,9 @@ def load_split(config: DataConfig, split: str) -> ImageSet:
     chosen = np.flatnonzero(listing.splits == split)[: config.limit]
     if not len(chosen):
         counts = ", ".join(f"{name} {(listing.splits == name).sum()}" for name in SPLITS)
-        raise UserError(f"data set {config.source}: its {split} split is empty (images: {counts}); it needs more images, or splits named by a table")
+        raise UserError(
+            f"data set {config.source}: its {split} split is empty (images: {counts}); it needs more images, or splits named by a table"
+        )
     return _load(config, listing, chosen, split)
 
 

@@ -107,7 +107,9 @@ def render(options: dict, size: int) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
-def counterfactual(options: dict, attribute: str, size: int, threshold: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def counterfactual(
+    options: dict, attribute: str, size: int, threshold: int = 8
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The face without and with the attribute, uint8 (size, size, 3) each, and the region it rules, bool (size, size).
 
     The region holds the pixels of which some channel differs by more than `threshold` of 255.
@@ -119,4 +121,7 @@ def counterfactual(options: dict, attribute: str, size: int, threshold: int = 8)
 def counterfactual_pairs(size: int, seed: int, count: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Each attribute's counterfactuals of the first `count` faces of a seed: attribute -> absent, present (n, size, size, 3) and regions."""
     options = [draw_options(seed, i) for i in range(count)]
-    return {name: tuple(np.stack(part) for part in zip(*(counterfactual(o, name, size) for o in options))) for name in ATTRIBUTES}
+    return {
+        name: tuple(np.stack(part) for part in zip(*(counterfactual(o, name, size) for o in options)))
+        for name in ATTRIBUTES
+    }

@@ -27,7 +27,10 @@ def _root(config) -> Path:
     root = Path(config.path) if config.path else DATA_DIR / config.source.split("_")[0]
     if not root.exists():
         origin = WHERE_FROM.get(config.source.split("_")[0])
-        raise UserError(f"data set {config.source}: {root} does not exist; set data.path" + (f" or get it from {origin}" if origin else ""))
+        raise UserError(
+            f"data set {config.source}: {root} does not exist; set data.path"
+            + (f" or get it from {origin}" if origin else "")
+        )
     return root
 
 
@@ -49,12 +52,23 @@ def _listing(root: Path, names: list[str], splits, attributes: pd.DataFrame, lab
         except OSError:
             raise UserError(f"{path}: named in the table, but there is no such file") from None
         digest.update(f"{name}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
-    return Listing(names, np.asarray(splits, dtype="<U5"), partial(_open, paths), digest.hexdigest(), attributes.reset_index(drop=True), labels)
+    return Listing(
+        names,
+        np.asarray(splits, dtype="<U5"),
+        partial(_open, paths),
+        digest.hexdigest(),
+        attributes.reset_index(drop=True),
+        labels,
+    )
 
 
 def _walk(root: Path) -> list[str]:
     """Images below root at any depth, sorted by relative path."""
-    return sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+    return sorted(
+        p.relative_to(root).as_posix()
+        for p in root.rglob("*")
+        if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".")
+    )
 
 
 def _numbered_splits(column: pd.Series, path: Path) -> np.ndarray:
@@ -63,7 +77,9 @@ def _numbered_splits(column: pd.Series, path: Path) -> np.ndarray:
     texts = column.astype(str).str.removesuffix(".0").str.lower()
     unknown = set(texts) - set(names)
     if unknown:
-        raise UserError(f"{path}: column split holds {listed(sorted(unknown))}; allowed are 0, 1, 2 or train, val, test")
+        raise UserError(
+            f"{path}: column split holds {listed(sorted(unknown))}; allowed are 0, 1, 2 or train, val, test"
+        )
     return texts.map(names).to_numpy()
 
 
@@ -95,7 +111,9 @@ def celeba(config) -> Listing:
         for column in ("img_filename", "split"):
             if column not in table:
                 raise UserError(f"{metadata}: no column '{column}'; there are {listed(table.columns)}")
-        columns = [c for c in table.columns if c not in ("img_filename", "split", "img_id") and not c.startswith("Unnamed")]
+        columns = [
+            c for c in table.columns if c not in ("img_filename", "split", "img_id") and not c.startswith("Unnamed")
+        ]
         names, splits = table["img_filename"].astype(str).tolist(), _numbered_splits(table["split"], metadata)
     else:
         if config.metadata:
@@ -120,7 +138,9 @@ def ffhq(config) -> Listing:
         return _with_table(root, _walk(root), metadata, config)
     names = _walk(root)
     _some(names, root)
-    return _listing(root, names, np.where(np.arange(len(names)) < 60000, "train", "test"), pd.DataFrame(index=range(len(names))))
+    return _listing(
+        root, names, np.where(np.arange(len(names)) < 60000, "train", "test"), pd.DataFrame(index=range(len(names)))
+    )
 
 
 def _some(names: list, root: Path) -> None:
@@ -136,7 +156,9 @@ def _with_table(root: Path, found: list[str], metadata: Path, config) -> Listing
     table = _table(metadata)
     column = next((c for c in ("img_filename", "filename", "file", "path", "Path", "image") if c in table), None)
     if column is None:
-        raise UserError(f"{metadata}: no column of file names (img_filename, filename, file, path or image); there are {listed(table.columns)}")
+        raise UserError(
+            f"{metadata}: no column of file names (img_filename, filename, file, path or image); there are {listed(table.columns)}"
+        )
     by_name = {Path(name).name: name for name in found} | {name: name for name in found}
     names = []
     for row, name in enumerate(table[column].astype(str)):
@@ -187,9 +209,15 @@ def chexpert(config) -> Listing:
     Attributes are the 14 findings (spaces as _) and Male; -1 and empty are unknown unless data.uncertain / data.missing map them.
     """
     root = _root(config)
-    tables = [Path(config.metadata)] if config.metadata else [p for p in (root / "train.csv", root / "valid.csv") if p.is_file()]
+    tables = (
+        [Path(config.metadata)]
+        if config.metadata
+        else [p for p in (root / "train.csv", root / "valid.csv") if p.is_file()]
+    )
     if not tables or not tables[0].is_file():
-        raise UserError(f"chexpert: {tables[0] if tables else root / 'train.csv'} does not exist; data from {WHERE_FROM['chexpert']}")
+        raise UserError(
+            f"chexpert: {tables[0] if tables else root / 'train.csv'} does not exist; data from {WHERE_FROM['chexpert']}"
+        )
     table = pd.concat([_table(path) for path in tables], ignore_index=True)
     if "Path" not in table:
         raise UserError(f"{tables[0]}: no column 'Path'; there are {listed(table.columns)}")
@@ -202,7 +230,9 @@ def chexpert(config) -> Listing:
     else:
         patients = pd.Series(names).str.extract(r"(patient\d+)")[0]
         if patients.isna().any():
-            raise UserError(f"{tables[0]}: Path '{names[int(patients.isna().to_numpy().argmax())]}' names no patient, by which the set is split")
+            raise UserError(
+                f"{tables[0]}: Path '{names[int(patients.isna().to_numpy().argmax())]}' names no patient, by which the set is split"
+            )
         splits = _patient_splits(patients, config.seed)
     codes = {"unknown": np.nan, "positive": 1.0, "negative": 0.0}
     attributes = {}
@@ -230,7 +260,9 @@ def edm(config) -> Listing:
             document = (root / "dataset.json").read_text("utf-8") if (root / "dataset.json").is_file() else None
     else:
         with reading(f"{root}: not a readable zip archive"):
-            archive = zipfile.ZipFile(root)  # stays open: reading its directory again for every image would be quadratic
+            archive = zipfile.ZipFile(
+                root
+            )  # stays open: reading its directory again for every image would be quadratic
             infos = {info.filename: info for info in archive.infolist()}
         with reading(f"{root}: dataset.json"):
             document = archive.read("dataset.json").decode() if "dataset.json" in infos else None
@@ -266,4 +298,6 @@ def _edm_labels(document: str | None, names: list[str], root: Path) -> np.ndarra
         unnamed = [name for name in names if name not in by_name]
         if unnamed:
             raise UserError(f"{root}: dataset.json has no label for '{unnamed[0]}'")
-        return np.array([int(np.argmax(by_name[n])) if isinstance(by_name[n], list) else int(by_name[n]) for n in names])
+        return np.array(
+            [int(np.argmax(by_name[n])) if isinstance(by_name[n], list) else int(by_name[n]) for n in names]
+        )

@@ -47,10 +47,14 @@ def read_idx(path: Path, dimensions: int) -> np.ndarray:
             promised = math.prod(shape)
             if not 0 < promised <= MOST_BYTES:
                 raise UserError(f"{path}: its header promises {' x '.join(map(str, shape))} bytes, which cannot be")
-            content = file.read(promised + 1)  # one more than there may be: to reach the end is to have the checksum of gzip verified
+            content = file.read(
+                promised + 1
+            )  # one more than there may be: to reach the end is to have the checksum of gzip verified
     if len(content) != promised:
         more = "more" if len(content) > promised else f"{len(content)}"
-        raise UserError(f"{path}: its header promises {' x '.join(map(str, shape))} bytes, but there are {more}; get it anew")
+        raise UserError(
+            f"{path}: its header promises {' x '.join(map(str, shape))} bytes, but there are {more}; get it anew"
+        )
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
@@ -89,12 +93,18 @@ def _read_part(folder: Path, part: str, counts: dict[int, list[int]]) -> tuple[n
             raise UserError(f"{folder}: {name}[.gz] is missing beside the others")
     images, labels = read_idx(paths[0], 3), read_idx(paths[1], 1)
     if len(images) != len(labels):
-        raise UserError(f"{paths[1]}: holds {len(labels)} labels, but {paths[0].name} {len(images)} images; it belongs to another set")
+        raise UserError(
+            f"{paths[1]}: holds {len(labels)} labels, but {paths[0].name} {len(images)} images; it belongs to another set"
+        )
     if labels.max() >= LABELS:
-        raise UserError(f"{paths[1]}: holds the label {labels.max()}; the classes are 0 to {LABELS - 1}, so it belongs to another set")
+        raise UserError(
+            f"{paths[1]}: holds the label {labels.max()}; the classes are 0 to {LABELS - 1}, so it belongs to another set"
+        )
     found = np.bincount(labels, minlength=LABELS).tolist()
     if found != counts.get(len(labels), found):
-        raise UserError(f"{paths[1]}: has {listed(found)} images a class; the published file has {listed(counts[len(labels)])}")
+        raise UserError(
+            f"{paths[1]}: has {listed(found)} images a class; the published file has {listed(counts[len(labels)])}"
+        )
     return images, labels
 
 

@@ -43,7 +43,14 @@ def random_splits(count: int, seed: int, val: float = 0.1, test: float = 0.2) ->
     return splits
 
 
-_COMPARE = {ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt, ast.GtE: operator.ge}
+_COMPARE = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
 
 
 def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
@@ -57,7 +64,9 @@ def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
         match node:
             case ast.Name(id=name):
                 if name not in attributes:
-                    raise UserError(f"where '{expression}': no attribute '{name}'; there are {listed(attributes.columns, 50)}")
+                    raise UserError(
+                        f"where '{expression}': no attribute '{name}'; there are {listed(attributes.columns, 50)}"
+                    )
                 column = attributes[name].to_numpy(float)
                 unknown[np.isnan(column)] = True
                 return np.nan_to_num(column)
@@ -72,7 +81,9 @@ def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
                 return value(left) + value(right)
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
                 return _COMPARE[type(op)](value(left), value(right)).astype(float)
-        raise UserError(f"where '{expression}': only attribute names, numbers, and, or, not, + and one comparison at a time are allowed")
+        raise UserError(
+            f"where '{expression}': only attribute names, numbers, and, or, not, + and one comparison at a time are allowed"
+        )
 
     with reading(f"where '{expression:.200}': not an expression"):  # a RecursionError where it is nested too deep
         tree = ast.parse(expression, mode="eval")

@@ -63,7 +63,9 @@ def elpv(config) -> Listing:
     except ImportError:
         raise _missing("elpv-dataset", "elpv") from None
     images, probability, types = load_dataset()
-    attributes = pd.DataFrame({"Defect": (probability >= 0.5).astype(int), "Poly": (np.asarray(types) == "poly").astype(int)})
+    attributes = pd.DataFrame(
+        {"Defect": (probability >= 0.5).astype(int), "Poly": (np.asarray(types) == "poly").astype(int)}
+    )
     return Listing(
         ids=[f"cell_{i + 1:04d}" for i in range(len(images))],
         splits=random_splits(len(images), config.seed),

@@ -56,12 +56,20 @@ SOURCES = {
     "cifar10": Source(
         "train.data.sources:cifar10", ("path",), "CIFAR-10 by torchvision", classes=CIFAR, exclusive=CIFAR
     ),
-    "celeba": Source("train.data.files:celeba", ("path", "metadata"), "CelebA in torchvision's or the release's layout"),
+    "celeba": Source(
+        "train.data.files:celeba", ("path", "metadata"), "CelebA in torchvision's or the release's layout"
+    ),
     "celeba_hair_smile": Source(
-        "train.data.files:celeba", ("path", "metadata"), "CelebA with hair colour tied to smiling", HAIR_SMILE, unrestricted="celeba"
+        "train.data.files:celeba",
+        ("path", "metadata"),
+        "CelebA with hair colour tied to smiling",
+        HAIR_SMILE,
+        unrestricted="celeba",
     ),
     "ffhq": Source("train.data.files:ffhq", ("path", "metadata"), "a folder of FFHQ PNGs"),
-    "chexpert": Source("train.data.files:chexpert", ("path", "metadata", "uncertain", "missing"), "CheXpert frontal views"),
+    "chexpert": Source(
+        "train.data.files:chexpert", ("path", "metadata", "uncertain", "missing"), "CheXpert frontal views"
+    ),
     "folder": Source("train.data.files:folder", ("path", "metadata"), "any tree of images"),
     "edm": Source("train.data.files:edm", ("path",), "a folder or uncompressed zip in the EDM format"),
 }
