@@ -1,6 +1,7 @@
 """A YAML file -> a validated configuration. What is wrong is said as file, key, value and what is allowed."""
 
 import copy
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,33 +11,44 @@ from pydantic import Field, ValidationError, model_validator
 
 from global_config import REPO_DIR
 from models.receptive_field import ReceptiveField
+from train import recipe
 from train.data.config import DataConfig
 from train.errors import UserError, listed, reading
 from train.schema import Natural, Positive, Section, complaint
 
+Auto = Literal["auto"]  # derived by train/recipe.py
 LENGTHS = ("steps", "epochs", "minutes")  # of a training; one of them is given
+LOWEST_HIGH = -2.5  # of train.noise.high_range
 INIT_IMAGES = 256  # training images whose patches the prototypes are drawn from
 
 
 class EncoderConfig(Section):
+    """The prototype encoder. Layers at auto follow from the image's size."""
+
     prototypes: Positive = 128
-    channels: list[Positive] = [32, 64, 64]
-    kernels: list[Positive] = [3, 3, 3]
-    strides: list[Positive] = [2, 1, 1]
-    paddings: list[Natural] = [1, 0, 0]
+    channels: list[Positive] | Auto = "auto"
+    kernels: list[Positive] | Auto = "auto"
+    strides: list[Positive] | Auto = "auto"
+    paddings: list[Natural] | Auto = "auto"
     similarity: Literal["log", "linear", "competing"] = "competing"  # the first two as published
     temperature: Annotated[float, Field(gt=0)] = 0.1  # competing: the lower, the fewer prototypes share a patch
     init: Literal["data", "random"] = "data"  # random: the published N(0, 0.1) weights and uniform prototypes
-    coordinates: Annotated[float, Field(ge=0)] = 2.0  # scale of the two coordinate channels beside the image; 0 is none
+    # scale of the two coordinate channels beside the image, 0 is none; auto: there are some where images are aligned
+    coordinates: Annotated[float, Field(ge=0)] | Auto = "auto"
     normalise: bool = True  # unit-length patch vectors, so that distances lie in [0, 4]
 
     @model_validator(mode="after")
-    def layers(self):
-        if not len(self.channels) == len(self.kernels) == len(self.strides) == len(self.paddings) > 0:
+    def consistent(self):
+        lengths = {len(values) for values in self.layers.values() if values != "auto"}
+        if lengths == {0} or len(lengths) > 1:
             raise ValueError("channels, kernels, strides and paddings need one entry a layer each")
         if self.similarity == "competing" and not self.normalise:
             raise ValueError("similarity 'competing' needs normalise: true, since it compares directions")
         return self
+
+    @property
+    def layers(self) -> dict[str, list[int] | str]:
+        return {name: getattr(self, name) for name in ("channels", "kernels", "strides", "paddings")}
 
     @property
     def receptive_field(self) -> ReceptiveField:
@@ -48,14 +60,15 @@ class ModelConfig(Section):
     residual: bool = True  # edm: a small decoder estimates the image from s, the U-Net works on what it leaves
     masked: bool = True  # answers for any subset of the scores; the others may be hidden
     reader: bool = True  # masked: hidden scores are read off the noisy image, as far as its noise allows
-    sigma_data: Annotated[float, Field(gt=0)] = (
-        0.2  # edm: deviation of the images, or of what the decoder leaves of them
-    )
+    # edm: deviation of the images, or of what the decoder leaves of them; auto: measured before the U-Net's first step
+    sigma_data: Annotated[float, Field(gt=0)] | Auto = "auto"
     sigma_skip: Annotated[float, Field(gt=0)] = 0.03  # edm: below it the network predicts noise, above it the image
-    sigma_max: Annotated[float, Field(gt=1)] = 20.0  # edm: the highest noise level
+    # edm: the highest noise level; auto: by the image's size
+    sigma_max: Annotated[float, Field(gt=1)] | Auto = "auto"
     timesteps: Annotated[int, Field(ge=21)] = 1000  # of the linear schedule
     base_channels: Positive = 32
-    multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2]
+    # of the channels, one a level; auto: by the image's size
+    multipliers: Annotated[list[Positive], Field(min_length=1)] | Auto = "auto"
     blocks: Positive = 1
     attention: list[bool] | None = None  # one a level; default none (the bottleneck always attends)
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -68,8 +81,8 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def consistent(self):
-        if self.attention is not None and len(self.attention) != len(self.multipliers):
-            raise ValueError(f"attention needs {len(self.multipliers)} entries, one for each of multipliers")
+        if self.attention is not None and (self.multipliers == "auto" or len(self.attention) != len(self.multipliers)):
+            raise ValueError("attention needs one entry for each of multipliers")
         if self.base_channels % 8:
             raise ValueError(f"base_channels {self.base_channels} must divide by the 8 groups of GroupNorm")
         if self.formulation == "eps" and (self.residual or self.masked):
@@ -80,19 +93,17 @@ class ModelConfig(Section):
 
 
 class NoiseConfig(Section):
-    """How ln(sigma) is drawn in the EDM formulation."""
+    """How ln(sigma) is drawn in the EDM formulation. What is left at auto follows from the image's size."""
 
-    mean: float = -2.0
+    mean: float | Auto = "auto"
     deviation: Annotated[float, Field(gt=0)] = 1.2
     high_share: Annotated[float, Field(ge=0, le=1)] = 0.1  # of a batch, drawn uniformly in high_range instead
-    high_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [
-        -2.5,
-        3.0,
-    ]  # of images with hidden scores too
+    # of images with hidden scores too; auto: up to model.sigma_max
+    high_range: Annotated[list[float], Field(min_length=2, max_length=2)] | Auto = "auto"
 
     @model_validator(mode="after")
     def ordered(self):
-        if self.high_range[0] >= self.high_range[1]:
+        if self.high_range != "auto" and self.high_range[0] >= self.high_range[1]:
             raise ValueError("high_range must be [low, high] with low < high")
         return self
 
@@ -100,39 +111,37 @@ class NoiseConfig(Section):
 class MaskConfig(Section):
     """Which scores a masked model learns without. Its images draw ln(sigma) uniformly in train.noise.high_range."""
 
-    share: Annotated[float, Field(ge=0, le=1)] = (
-        0.4  # of a batch; each of its images shows a share of scores drawn uniformly
-    )
+    share: Annotated[float, Field(ge=0, le=1)] = 0.4  # of a batch; each of these images hides a part of its scores
     empty: Annotated[float, Field(ge=0, le=1)] = 0.2  # of those images: no score is shown
     weight: Annotated[float, Field(gt=0)] = 0.15  # of their loss in the denoiser's training
 
 
 class TrainConfig(Section):
+    """How a run is trained: the encoder with a small decoder, then the decoder alone, then the denoiser."""
+
     batch_size: Positive = 32
     accumulate: Positive = 1
     steps: Positive | None = None  # give steps, epochs or minutes
     epochs: Positive | None = None
     minutes: Annotated[float, Field(gt=0)] | None = (
-        None  # a budget: becomes steps once, from steps timed where the training starts
+        None  # a budget: becomes steps once, timed where the training starts
     )
-    encoder_steps: Natural = (
-        3000  # first steps, in which the encoder learns under the small decoder of model.residual, every score shown
-    )
+    # first steps, in which the encoder learns under the small decoder of model.residual, every score shown;
+    # auto, here and of decoder_steps: by the number of images, at most a quarter of the training
+    encoder_steps: Natural | Auto = "auto"
     score_noise: Annotated[float, Field(ge=0)] = (
-        0.1  # deviation of noise on the scores in those steps: what they say must be plain
+        0.1  # deviation of noise on the scores then: what they say must be plain
     )
     spread: Annotated[float, Field(ge=0)] = (
-        0.3  # weight, in those steps, of the loss that keeps scores from being constant or alike
+        0.3  # weight of the loss that keeps scores from being constant or alike then
     )
-    decoder_steps: Natural = (
-        1500  # next steps, in which the encoder rests and the decoder learns from exact scores, some of them hidden
-    )
+    # next steps, in which the encoder rests and the decoder learns from exact scores, some of them hidden
+    decoder_steps: Natural | Auto = "auto"
     encoder_batch_size: Positive | None = 64  # in both kinds of steps; null: batch_size
     encoder_lr: Annotated[float, Field(gt=0)] = 2e-3  # in both kinds of steps
     lr: Annotated[float, Field(gt=0)] = 2e-3
-    muon_lr: Annotated[float, Field(gt=0)] | None = (
-        0.03  # of the U-Net's inner weights, by Muon; null: AdamW at lr for all
-    )
+    # of the U-Net's inner weights, by Muon; null: AdamW at lr for all
+    muon_lr: Annotated[float, Field(gt=0)] | None = 0.03
     encoder_lr_scale: Annotated[float, Field(ge=0)] = 0.0  # of the encoder's rate, after encoder_steps; 0: it rests
     warmup_steps: Natural = 100
     lr_decay: Literal["constant", "cosine"] = "cosine"
@@ -145,9 +154,8 @@ class TrainConfig(Section):
     noise: NoiseConfig = NoiseConfig()
     mask: MaskConfig = MaskConfig()
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    memory_format: Literal["auto", "channels_last", "contiguous"] = (
-        "auto"  # both are timed on a CPU, where the faster depends on the processor
-    )
+    # both are timed on a CPU, where the faster depends on the processor
+    memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     compile: bool = False  # the denoising network by torch.compile
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     checkpoint_every: Positive = 1000
@@ -174,6 +182,27 @@ class Config(Section):
     train: TrainConfig
 
     @model_validator(mode="after")
+    def sizes(self):
+        """Fill in what follows from the size of the images."""
+        size, model, noise = self.data.image_size, self.model, self.train.noise
+        derived = recipe.encoder_layers(size)
+        layers = {name: derived[name] if values == "auto" else values for name, values in model.encoder.layers.items()}
+        if len({len(values) for values in layers.values()}) > 1:
+            lengths = "channels, kernels, strides and paddings of one length"
+            raise ValueError(
+                f"model.encoder: give {lengths}; those left at auto have {len(derived['channels'])} entries"
+            )
+        sigma_max = recipe.highest_sigma(size) if model.sigma_max == "auto" else model.sigma_max
+        levels = recipe.multipliers(size, model.unshuffle) if model.multipliers == "auto" else model.multipliers
+        encoder = model.encoder.model_copy(update=layers)
+        self.model = model.model_copy(update={"encoder": encoder, "sigma_max": sigma_max, "multipliers": levels})
+        mean = recipe.noise_mean(size) if noise.mean == "auto" else noise.mean
+        high = [LOWEST_HIGH, round(math.log(sigma_max), 1)] if noise.high_range == "auto" else noise.high_range
+        noise = noise.model_copy(update={"mean": mean, "high_range": high})
+        self.train = self.train.model_copy(update={"noise": noise})
+        return self
+
+    @model_validator(mode="after")
     def consistent(self):
         size, model = self.data.image_size, self.model
         unit = model.unshuffle * 2 ** (len(model.multipliers) - 1)
@@ -181,19 +210,17 @@ class Config(Section):
             raise ValueError(f"data.image_size {size} must divide by {unit}: model.unshuffle x 2^(levels - 1)")
         if model.residual and size % 4:
             raise ValueError(f"data.image_size {size} must divide by 4, the unit of the decoder of model.residual")
-        if (self.train.encoder_steps or self.train.decoder_steps) and not model.residual:
-            raise ValueError(
-                "train.encoder_steps and decoder_steps need model.residual: true, whose decoder the encoder learns under"
-            )
+        if {self.train.encoder_steps, self.train.decoder_steps} - {0, "auto"} and not model.residual:
+            decoder = "model.residual: true, whose decoder the encoder learns under"
+            raise ValueError(f"train.encoder_steps and decoder_steps need {decoder}")
         encoder = model.encoder
         cells = encoder.receptive_field.cells(size)
         if cells < 1:
             raise ValueError(f"model.encoder: its layers leave no cell of a {size}-pixel image")
-        if encoder.init == "data" and encoder.prototypes > INIT_IMAGES * cells**2:
-            raise ValueError(
-                f"model.encoder.prototypes {encoder.prototypes}: more than the {INIT_IMAGES * cells**2} patches of the {INIT_IMAGES} "
-                "images they are drawn from"
-            )
+        patches = INIT_IMAGES * cells**2
+        if encoder.init == "data" and encoder.prototypes > patches:
+            drawn = f"the {patches} patches of the {INIT_IMAGES} images they are drawn from"
+            raise ValueError(f"model.encoder.prototypes {encoder.prototypes}: more than {drawn}")
         return self
 
     def plain(self) -> dict:
@@ -238,7 +265,8 @@ def validate(values: Any, where: str) -> Config:
         raise UserError(complaint(error.errors()[0], where, Config)) from None
 
 
-FORMER_DEFAULTS = {  # what a key meant that is absent from a run of an earlier version, where today's default is another
+# what a key meant that is absent from a run of an earlier version, where today's default is another
+FORMER_DEFAULTS = {
     "model": {
         "residual": False,
         "masked": False,
@@ -273,7 +301,7 @@ FORMER_DEFAULTS = {  # what a key meant that is absent from a run of an earlier 
         "muon_lr": None,
         "encoder_lr_scale": 1.0,
         "detail": 0.0,
-        "noise": {"mean": -1.2, "deviation": 1.0},
+        "noise": {"mean": -1.2, "deviation": 1.0, "high_range": [-2.5, 3.0]},
         "checkpoint_every": 500,
         "samples_every": 1000,
     },
@@ -317,7 +345,7 @@ def merged(base: dict, values: dict) -> dict:
 
 
 def read_settings(path: Path, children: tuple[Path, ...] = ()) -> dict:
-    """The plain values of a YAML file over those of the file that its `base` names, relative to it. Raises UserError."""
+    """The plain values of a YAML file, over those of its `base`, a path relative to the file. Raises UserError."""
     if path.resolve() in children:
         chain = " -> ".join(child.name for child in (*children, path))
         raise UserError(f"{path}: base: goes round in a circle: {chain}")

@@ -16,6 +16,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+BRANCHES = ("int", "float", "str")  # of a union, which pydantic names beside the key
+
+
 def _allowed_keys(model: type[BaseModel], loc: tuple) -> list[str]:
     for key in loc:
         model = model.model_fields[key].annotation
@@ -24,7 +27,7 @@ def _allowed_keys(model: type[BaseModel], loc: tuple) -> list[str]:
 
 def complaint(error: dict, where: str, model: type[BaseModel]) -> str:
     """One of pydantic's errors about a model as one line: file, key, value and what is allowed."""
-    loc = tuple(key for key in error["loc"] if isinstance(key, str) and not key.startswith("constrained"))
+    loc = tuple(key for key in error["loc"] if isinstance(key, str) and key.isidentifier() and key not in BRANCHES)
     key = ".".join(loc)
     if error["type"] == "extra_forbidden":
         return f"{where}: {key}: unknown key; allowed here: {listed(_allowed_keys(model, loc[:-1]), 40)}"
