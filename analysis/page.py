@@ -284,6 +284,7 @@ def main() -> None:
 
     from analysis.script import open_run
     from train.runs import known_runs
+    from train.versions import version_number
 
     try:
         import gradio as gr
@@ -296,7 +297,7 @@ def main() -> None:
     @lru_cache(DESKS)
     def desk_of(name: str) -> Desk:
         dataset, _, version = name.rpartition("/")
-        run, _ = open_run(argparse.Namespace(dataset=dataset, version_num=int(version), device=args.device))
+        run, _ = open_run(argparse.Namespace(dataset=dataset, version_num=version_number(version), device=args.device))
         return Desk(run, device)
 
     names = [f"{place.name}/{place.version}" for place in reversed(known_runs())]

@@ -112,14 +112,15 @@ def main() -> None:
     from jinja2 import Environment, FileSystemLoader
 
     from analysis.drawing.report import TELLS
+    from train.versions import PRETRAINED, version_number
     from train.whole_files import replace_file
 
     asked = [(args.dataset, args.version_num)]
     if args.compare:
         name, slash, number = args.compare.rpartition("/")
-        if not slash or not number.isdigit():
+        if not slash or not (number.isdigit() or number == PRETRAINED):
             raise UserError(f"--compare {args.compare}: must be DATASET/VERSION, e.g. faces/1")
-        asked.append((name, int(number)))
+        asked.append((name, version_number(number)))
     found = [report_on(*run, args) for run in asked]
     run, reports = found[0][0], [report for _, report in found]
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)

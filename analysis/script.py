@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from train.errors import UserError, listed
+from train.versions import version_number
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
 SIGMA_MIN = 0.5  # of information: through this noise an image's parts are seen; below it scores tell ever more of how exactly a patch looks
@@ -18,7 +19,7 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
     text = "versions of the run" if several else "version of the run"
-    parser.add_argument("--version_num", type=int, nargs="+" if several else None, help=f"{text} (default: the newest)")
+    parser.add_argument("--version_num", type=version_number, nargs="+" if several else None, help=f"{text} (default: the newest)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     if steps:
         parser.add_argument("--steps", type=int, default=steps, help=f"Heun steps to invert and to regenerate (default: {steps})")

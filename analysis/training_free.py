@@ -7,6 +7,7 @@ from pathlib import Path
 
 from analysis.script import require
 from train.errors import UserError, listed
+from train.versions import version_number
 
 NAMES = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex")
 
@@ -27,7 +28,7 @@ def mechanism_parser(doc: str, denoiser: bool = True) -> argparse.ArgumentParser
     parser.add_argument("--heatmaps", metavar="FILE.npy", help="heat maps of pspc_flex, (levels, H, W, H, W)")
     parser.add_argument("--thresholds", metavar="1,0.7,...", help="share a level, or the JSON of fit_schedule.py (default: CIFAR-10's)")
     parser.add_argument("--dataset", help="run of the network (default: the newest)")
-    parser.add_argument("--version_num", type=int, help="version of that run (default: the newest)")
+    parser.add_argument("--version_num", type=version_number, help="version of that run (default: the newest)")
     parser.add_argument("--network_pkl", metavar="FILE", help="an EDM checkpoint instead of a run of ours")
     parser.add_argument("--edm_repo", metavar="FOLDER", help="your clone of the EDM code, which such a pickle needs")
     parser.add_argument("--trust_pickle", action="store_true", help="let that pickle run the code it carries")

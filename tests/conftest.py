@@ -41,6 +41,7 @@ TINY = {
             "paddings": [1, 0],
             "coordinates": 0.5,
             "similarity": "competing",
+            "temperature": 0.1,
         },
     },
     "train": {
@@ -106,6 +107,7 @@ class Bench:
         self.environment = os.environ | {
             "PATRONUS_DATA_DIR": str(home / "data"),
             "PATRONUS_RECORDS_DIR": str(self.records),
+            "PATRONUS_PRETRAINED_DIR": str(home / "pretrained"),
             "OMP_NUM_THREADS": "1",
         }
         self.images = draw_images(home / "images")

@@ -1,5 +1,7 @@
 """The one bridge from a configuration to modules."""
 
+import math
+
 import numpy as np
 import torch
 
@@ -13,6 +15,10 @@ from train.config import INIT_IMAGES, Config
 from train.data.dataset import ImageSet
 from train.errors import UserError
 from train.images import to_tensor
+
+MEASURED_IMAGES = 1024
+LEAST_SIGMA_DATA = 0.01  # where the decoder leaves nothing at all
+UNMEASURED = 0.5  # sigma_data of a model whose U-Net has not begun to learn
 
 
 def build_model(config: Config) -> Patronus:
@@ -48,7 +54,7 @@ def build_model(config: Config) -> Patronus:
             pixel_layers=model.pixel_layers,
         ),
         LinearSchedule(model.timesteps) if model.formulation == "eps" else None,
-        model.sigma_data,
+        UNMEASURED if model.sigma_data == "auto" else model.sigma_data,
         model.sigma_skip,
         model.sigma_max,
         model.standardise_scores,
@@ -56,6 +62,18 @@ def build_model(config: Config) -> Patronus:
         model.masked,
         ScoreReader(config.data.channels, encoder.prototypes) if model.reader else None,
     )
+
+
+@torch.no_grad()
+def measured_sigma_data(model: Patronus, train: ImageSet, device: torch.device) -> float:
+    """Deviation of what the decoder leaves of training images, or of the images where there is none, to two digits."""
+    rows = np.linspace(0, len(train) - 1, min(MEASURED_IMAGES, len(train))).astype(int)
+    squares = []
+    for batch in np.array_split(rows, math.ceil(len(rows) / INIT_IMAGES)):
+        x0 = to_tensor(torch.from_numpy(np.array(train.pixels[batch])).to(device))
+        error = x0 if model.decoder is None else x0 - model.estimate(model.score(x0))
+        squares.append(error.square().flatten(1).mean(1))
+    return max(float(f"{torch.cat(squares).mean().sqrt().item():.2g}"), LEAST_SIGMA_DATA)
 
 
 def initialise(model: Patronus, config: Config, train: ImageSet, device: torch.device) -> None:

@@ -31,7 +31,8 @@ class EncoderConfig(Section):
     strides: list[Positive] | Auto = "auto"
     paddings: list[Natural] | Auto = "auto"
     similarity: Literal["log", "linear", "competing"] = "competing"  # the first two as published
-    temperature: Annotated[float, Field(gt=0)] = 0.1  # competing: the lower, the fewer prototypes share a patch
+    # competing: the lower, the fewer prototypes share a patch; auto: by the number of colour channels
+    temperature: Annotated[float, Field(gt=0)] | Auto = "auto"
     init: Literal["data", "random"] = "data"  # random: the published N(0, 0.1) weights and uniform prototypes
     # scale of the two coordinate channels beside the image, 0 is none; auto: there are some where images are aligned
     coordinates: Annotated[float, Field(ge=0)] | Auto = "auto"
@@ -185,7 +186,7 @@ class Config(Section):
     def sizes(self):
         """Fill in what follows from the size of the images."""
         size, model, noise = self.data.image_size, self.model, self.train.noise
-        derived = recipe.encoder_layers(size)
+        derived = recipe.encoder_layers(size, self.data.channels)
         layers = {name: derived[name] if values == "auto" else values for name, values in model.encoder.layers.items()}
         if len({len(values) for values in layers.values()}) > 1:
             lengths = "channels, kernels, strides and paddings of one length"
@@ -194,7 +195,9 @@ class Config(Section):
             )
         sigma_max = recipe.highest_sigma(size) if model.sigma_max == "auto" else model.sigma_max
         levels = recipe.multipliers(size, model.unshuffle) if model.multipliers == "auto" else model.multipliers
-        encoder = model.encoder.model_copy(update=layers)
+        temperature = model.encoder.temperature
+        temperature = recipe.temperature(self.data.channels) if temperature == "auto" else temperature
+        encoder = model.encoder.model_copy(update=layers | {"temperature": temperature})
         self.model = model.model_copy(update={"encoder": encoder, "sigma_max": sigma_max, "multipliers": levels})
         mean = recipe.noise_mean(size) if noise.mean == "auto" else noise.mean
         high = [LOWEST_HIGH, round(math.log(sigma_max), 1)] if noise.high_range == "auto" else noise.high_range
@@ -287,6 +290,7 @@ FORMER_DEFAULTS = {
             "strides": [2, 1, 1, 1],
             "paddings": [1, 0, 0, 0],
             "similarity": "log",
+            "temperature": 0.1,
             "coordinates": 0.0,
         },
     },

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from global_config import RECORDS_DIR
 from train.errors import UserError, reading
+from train.versions import version_number
 
 SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral"]
 SAMPLES_DIR = RECORDS_DIR / "FID"
@@ -31,7 +32,7 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
     """The options that both sampling scripts share."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
-    parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
+    parser.add_argument("--version_num", type=version_number, help="version of the run (default: the newest)")
     parser.add_argument("--total_gen_num", type=int, default=10000, help="number of images (default: 10000)")
     parser.add_argument(
         "--sampler", choices=SAMPLERS, help="default: ancestral where the run has a decoder, else heun, which calls the network twice a step"

@@ -15,15 +15,25 @@ COORDINATES = 2.0  # scale of the coordinate channels of aligned images
 LOOKED_AT = 512  # images that are looked at
 
 
-def encoder_layers(size: int) -> dict[str, list[int]]:
-    """Convolutions of stride 2 until 16 to 31 cells a side are left, and two more: patches of up to a third of the side."""
+def encoder_layers(size: int, image_channels: int) -> dict[str, list[int]]:
+    """Convolutions of stride 2 until 16 to 31 cells a side are left, and two more.
+
+    Colours are told by small patches, a fifth of the side; the last kernel of colour images is 1. Grey images are told by
+    shapes, which need patches of a third.
+    """
     halvings = max(1, int(math.log2(size / 16)))
+    last = 3 if image_channels == 1 and size >= 16 else 1
     return {
         "channels": [32] + [64] * (halvings + 1),
-        "kernels": [3] * (halvings + 2),
+        "kernels": [3] * (halvings + 1) + [last],
         "strides": [2] * halvings + [1, 1],
         "paddings": [1] * halvings + [0, 0],
     }
+
+
+def temperature(image_channels: int) -> float:
+    """Of the competition of prototypes. Patches of grey images are more alike; a harder competition would lose what tells them apart."""
+    return 0.2 if image_channels == 1 else 0.1
 
 
 def multipliers(size: int, unshuffle: int) -> list[int]:

@@ -3,20 +3,23 @@
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import yaml
 
-from global_config import RECORDS_DIR
+from global_config import PRETRAINED_DIR, RECORDS_DIR
 from models.patronus import Patronus
 from train.build import build_model
 from train.config import Config, validate_stored
 from train.errors import UserError, listed, writing
+from train.pretrained import pretrained_runs, read_pretrained
 from train.released import read_released, released_runs
 from train.safe_files import read_tensors
-from train.whole_files import new_folder, save_tensors
+from train.versions import PRETRAINED
+from train.whole_files import new_folder, replace_file, save_tensors
 
 RUNS_DIR = RECORDS_DIR / "patronus"
 
@@ -26,7 +29,7 @@ class Run(NamedTuple):
 
     folder: Path
     name: str
-    version: int
+    version: int | str
     config: Config
     model: Patronus
     step: int
@@ -51,8 +54,9 @@ def claim_version(parent: Path, write: Callable[[Path], object], taken: Iterable
 
 
 def save_config(folder: Path, values: dict) -> None:
-    """The resolved settings of a run as config.yaml."""
-    (folder / "config.yaml").write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    """The settings of a run as config.yaml."""
+    text = yaml.safe_dump(values, sort_keys=False)
+    replace_file(folder / "config.yaml", lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def new_run_folder(config: Config) -> Path:
@@ -103,55 +107,80 @@ def load_checkpoint(folder: Path) -> dict:
 
 
 class Place(NamedTuple):
-    """Where a trained run lies; released ones are the authors' (train/released.py)."""
+    """Where a trained run lies; released ones are the authors' (train/released.py), pretrained ones are shipped."""
 
     name: str
-    version: int
+    version: int | str
     folder: Path
-    released: bool
+    kind: Literal["trained", "released", "pretrained"]
 
     @property
     def time(self) -> float:
-        return ([self.folder / "ckpt.tar"] if self.released else checkpoint_files(self.folder))[0].stat().st_mtime
+        """When it was trained; a shipped one counts as older than all others."""
+        if self.kind == "pretrained":
+            return 0.0
+        return (
+            ([self.folder / "ckpt.tar"] if self.kind == "released" else checkpoint_files(self.folder))[0]
+            .stat()
+            .st_mtime
+        )
 
 
 def known_runs() -> list[Place]:
-    """Every run with a checkpoint, oldest first; ours go before a published one of the same name and number."""
+    """Every run with weights, oldest first; ours go before a published one of the same name and number."""
     names = [folder.name for folder in RUNS_DIR.glob("*") if folder.is_dir()]
     found = [(name, version, run_folder(name, version)) for name in names for version in versions(RUNS_DIR / name)]
-    places = [Place(*run, False) for run in found if checkpoint_files(run[2])]
+    places = [Place(*run, "trained") for run in found if checkpoint_files(run[2])]
     ours = {place[:2] for place in places}
-    places += [Place(*run, True) for run in released_runs() if run[:2] not in ours]
-    return sorted(places, key=lambda place: (place.time, place.name, place.version))
+    places += [Place(*run, "released") for run in released_runs() if run[:2] not in ours]
+    shipped = [Place(name, PRETRAINED, folder, "pretrained") for name, folder in pretrained_runs()]
+    return shipped + sorted(places, key=lambda place: (place.time, place.name, place.version))
 
 
-def find_run(name: str | None, version: int | None) -> Place:
-    """The run meant by --dataset and --version_num: what is not given is the newest. Raises UserError that names what there is."""
+def find_run(name: str | None, version: int | str | None) -> Place:
+    """The run meant by --dataset and --version_num: what is not given is the newest.
+
+    A shipped run is taken where there is no other, which is said. Raises UserError that names what there is.
+    """
     runs = known_runs()
     if not runs:
         raise UserError(f"no trained run below {RUNS_DIR}; train one with: python train/train_patronus.py")
     chosen = [run for run in runs if name in (None, run.name)]
     if not chosen:
-        raise UserError(
-            f"--dataset {name}: no trained run of that name; there are {listed(sorted({run.name for run in runs}))}"
-        )
+        names = listed(sorted({run.name for run in runs}))
+        raise UserError(f"--dataset {name}: no trained run of that name; there are {names}")
+    if name is None and version == PRETRAINED:  # the newest shipped one, not one of the newest name
+        chosen = [run for run in runs if run.kind == "pretrained"] or chosen
     newest = chosen[-1]
     if version is None:
+        if newest.kind == "pretrained":
+            say_pretrained(newest.name)
         return newest
     same = {run.version: run for run in chosen if run.name == newest.name}
     if version not in same:
-        raise UserError(
-            f"--version_num {version}: {newest.name} has no such trained version; there are {listed(sorted(same), 30)}"
-        )
+        known = listed(sorted(same, key=str), 30)
+        raise UserError(f"--version_num {version}: {newest.name} has no such trained version; there are {known}")
     return same[version]
 
 
-def load_run(name: str | None = None, version: int | None = None, device: torch.device | str = "cpu") -> Run:
-    """Load a run for use, in evaluation mode and without gradients; the authors' published runs too. Raises UserError."""
+@cache
+def say_pretrained(name: str) -> None:
+    """Once a process."""
+    print(
+        f"no run of {name} was trained here yet: taking the one that is shipped, {PRETRAINED_DIR / name}",
+        file=sys.stderr,
+    )
+
+
+def load_run(name: str | None = None, version: int | str | None = None, device: torch.device | str = "cpu") -> Run:
+    """Load a run for use, in evaluation mode and without gradients; published and shipped ones too. Raises UserError."""
     place = find_run(name, version)
-    if place.released:
+    if place.kind == "released":
         config, weights = read_released(place.folder, place.name)
         step, averaged = 0, False
+    elif place.kind == "pretrained":
+        config, weights, origin = read_pretrained(place.folder)
+        step, averaged = origin.step, origin.averaged
     else:
         state = load_checkpoint(place.folder)
         config = validate_stored(state["config"], f"{place.folder}: the checkpoint's config")

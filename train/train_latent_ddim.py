@@ -10,12 +10,13 @@ import signal
 import sys
 
 from train.errors import UserError, listed, run_script
+from train.versions import version_number
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
-    parser.add_argument("--version_num", type=int, help="version of the run (default: the newest)")
+    parser.add_argument("--version_num", type=version_number, help="version of the run (default: the newest)")
     parser.add_argument("--network", default="mlp", choices=["mlp", "unet1d"], help="default: mlp")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, e.g. epochs=100; repeatable")
     parser.add_argument("--resume", type=int, metavar="L", help="go on with that version of the run's latent models")

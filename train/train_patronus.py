@@ -6,6 +6,7 @@ import sys
 
 from global_config import REPO_DIR
 from train.errors import UserError, run_script
+from train.versions import PRETRAINED, version_number
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,9 +28,9 @@ def load_origin(text: str):
     from train.runs import load_run
 
     name, slash, version = text.rpartition("/")
-    if not slash or not version.isdigit():
+    if not slash or not (version.isdigit() or version == PRETRAINED):
         raise UserError(f"--init_from {text}: must be DATASET/VERSION, e.g. CelebA/4")
-    return load_run(name, int(version))
+    return load_run(name, version_number(version))
 
 
 def read_config(args: argparse.Namespace):
@@ -87,7 +88,7 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from train import distributed
+    from train import distributed, recipe
     from train.budget import TRIAL_IMAGES, budget_steps, fastest_formats
     from train.data.dataset import load_split
     from train.precision import pick_precision
@@ -98,6 +99,7 @@ def main() -> None:
     with distributed.processes(device) as (rank, world):
         train = distributed.first_process_first(lambda: load_split(config.data, "train"), rank, world)
         test = load_split(config.data, "test") if rank == 0 else None
+        config = recipe.settle(config, train.pixels)
 
         def make_trainer(config, state=None, images=train) -> Trainer:
             torch.manual_seed(config.train.seed)

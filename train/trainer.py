@@ -16,10 +16,10 @@ from tqdm import tqdm
 
 from models.patronus import Patronus
 from models.samplers import SeededNoise, sample
-from train.build import initialise
+from train.build import initialise, measured_sigma_data
 from train.config import Config
 from train.data.dataset import ImageSet
-from train.distributed import mean_over_processes
+from train.distributed import broadcast, mean_over_processes
 from train.draws import Drawer, Draws, batch_indices
 from train.errors import UserError, enough_memory, listed
 from train.images import grid, save_png, to_tensor, to_uint8
@@ -28,7 +28,7 @@ from train.losses import PhaseLoss
 from train.muon import Muon, inner_weights
 from train.phases import Phase, ema_decay, images_before, learning_rate, phase_at, phases_of, total_steps
 from train.prefetch import Prefetcher
-from train.runs import save_checkpoint
+from train.runs import save_checkpoint, save_config
 from train.signals import interruptible
 
 SAMPLE_COLUMNS = 8
@@ -88,6 +88,7 @@ class Trainer:
         self.dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(config.train.precision)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
         self.step, self.phase, self.scores = 0, None, None
+        self.folder: Path | None = None  # of the run, in the first process
         if state is not None:
             self._restore(state)
         if config.train.compile:
@@ -186,6 +187,19 @@ class Trainer:
         size = len(self.data) * self.config.model.encoder.prototypes * 4
         rests = "encoder" not in phase.learns and size <= LARGEST_CACHE
         self.scores = self._score_all(phase.batch_size) if rests else None
+        if "unet" in phase.learns and self.config.model.sigma_data == "auto":
+            self._measure()
+
+    def _measure(self) -> None:
+        """Set model.sigma_data to what was left for the U-Net to do when it begins to learn."""
+        value = broadcast(measured_sigma_data(self.model, self.data, self.device), self.world)
+        model = self.config.model.model_copy(update={"sigma_data": value})
+        self.config = self.config.model_copy(update={"model": model})
+        for each in (self.model, self.ema):
+            if each is not None:
+                each.sigma_data = value
+        if self.folder is not None:
+            save_config(self.folder, self.config.plain())
 
     @torch.no_grad()
     def _score_all(self, batch: int) -> Tensor:
@@ -291,6 +305,7 @@ class Trainer:
     def run(self, folder: Path, test: ImageSet) -> int | None:
         """Train to the end, or until a signal, whose number is returned. The checkpoint is saved either way."""
         train = self.config.train
+        self.folder = folder if self.rank == 0 else None
         logger = Logger(folder, self.config, self.step) if self.rank == 0 else None
         progress = Progress(self)
         advice = f"give --set train.accumulate={2 * train.accumulate}: half the images at once, the same result"

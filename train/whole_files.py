@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from train.errors import writing
+from train.errors import UserError, writing
 
 HOST = re.sub(r"\W", "-", socket.gethostname())
 LEFTOVER = re.compile(rf"\..+\.{HOST}\.(\d+)\.\w+\.tmp(\..*)?")  # other machines may be writing into a shared folder
@@ -76,6 +76,13 @@ def new_folder(parent: Path, write: Callable[[Path], object], names: Callable[[]
                         raise
         finally:
             shutil.rmtree(making, ignore_errors=True)
+
+
+def unclaimed(folder: Path) -> Path:
+    """That folder, for the names of new_folder. Raises UserError where it is there already."""
+    if folder.exists():
+        raise UserError(f"{folder}: is there already; remove it or give another --folder")
+    return folder
 
 
 def save_tensors(path: Path, state: dict) -> Path:

@@ -63,7 +63,7 @@ def judge_run(args, version: int | None) -> dict:
     print(f"captured attributes, {len(captured)}: {', '.join(captured) or 'none'}")
     if left_out:
         print(f"left out (unknown values or too few of a class): {', '.join(left_out)}")
-    summary = save_json(file.with_suffix(".json"), {key: float(value) for key, value in numbers.items()})
+    summary = save_json(file.with_suffix(".json"), {"version": run.version} | {k: float(v) for k, v in numbers.items() if k != "version"})
     print(f"table: {file}; numbers: {summary}")
     return numbers
 

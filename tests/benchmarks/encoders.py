@@ -2,9 +2,9 @@
 
   python tests/benchmarks/encoders.py --config configs/mnist5k.yaml --config configs/fmnist.yaml --steps 1500
 
-For each config: the encoder's phase for so many steps, then on test images, beside the same encoder untrained: accuracy of classes (else mean AUROC of
-attributes) by a logistic regression on all scores, the AUROC of the best single score of each attribute, chosen on training images, and how often setting
-that score alone brings the attribute about in the small decoder's picture.
+For each config: the encoder's phase for so many steps, then on test images, beside the same encoder untrained: accuracy of classes
+(else mean AUROC of attributes) by a logistic regression on all scores; the AUROC of the best single score of each attribute, chosen
+on training images; and how often setting that score alone brings the attribute about in the small decoder's picture.
 """
 
 import argparse
@@ -18,12 +18,13 @@ from sklearn.metrics import roc_auc_score
 from analysis.measures.auroc import single_auroc
 from analysis.measures.quality import regression, single_aurocs
 from models.patronus import Patronus
+from train import recipe
 from train.build import build_model
 from train.config import Config, load_config
 from train.data.dataset import ImageSet, load_split
 from train.images import to_tensor
-from train.loop import Trainer
 from train.scores import encode
+from train.trainer import Trainer
 
 MOST = 5_000  # images of a split that are looked at
 EDITED = 60  # images an attribute
@@ -32,7 +33,9 @@ EDITED = 60  # images an attribute
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", action="append", required=True, help="YAML file; repeatable")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one entry of all; repeatable")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one entry of all; repeatable"
+    )
     parser.add_argument("--steps", type=int, default=1500, help="of the encoder (default: 1500)")
     return parser.parse_args()
 
@@ -95,13 +98,14 @@ def left(model: Patronus, test: ImageSet) -> float:
 
 def try_encoder(config: Config) -> str:
     images = [load_split(config.data, split) for split in ("train", "test")]
+    config = recipe.settle(config, images[0].pixels)
     torch.manual_seed(config.train.seed)
     trainer = Trainer(config, build_model(config), images[0], torch.device("cpu"))
     judged = [part.subset(np.arange(min(len(part), MOST))) for part in images]
     before, start = judge(trainer.model.eval(), *judged), time.perf_counter()
     trainer.model.train()
     for _ in range(config.train.encoder_steps):
-        trainer._train_step()
+        trainer.train_step()
     seconds = time.perf_counter() - start
     model = (trainer.ema or trainer.model).eval()
     after = judge(model, *judged)

@@ -43,10 +43,9 @@ def photographs() -> dict:
 
 def main() -> None:
     args = parse_args()
-    from train.whole_files import new_folder
+    from train.whole_files import new_folder, unclaimed
 
-    if args.folder.exists():
-        raise UserError(f"{args.folder}: is there already; remove it or give --folder")
+    unclaimed(args.folder)
     if not 8 <= args.size <= 300:
         raise UserError(f"--size {args.size}: must be from 8 to 300")
     count = 0
@@ -63,7 +62,7 @@ def main() -> None:
         (folder / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
         count = len(rows) - 1
 
-    new_folder(args.folder.parent, write, lambda: args.folder)
+    new_folder(args.folder.parent, write, lambda: unclaimed(args.folder))
     print(
         f"{count} tiles of {args.size}x{args.size} pixels of {len(PHOTOGRAPHS) + len(SAMPLES)} photographs: {args.folder}; next:"
     )
