@@ -49,3 +49,18 @@ def distinctness(prototypes: Tensor, margin: float = 0.2) -> Tensor:
     itself = torch.eye(m, dtype=torch.bool, device=prototypes.device)
     nearest = distance.masked_fill(itself, math.inf).amin(1)
     return F.relu(margin - nearest).mean()
+
+
+def mmd(s: Tensor, prior: Tensor) -> Tensor:
+    """Squared maximum mean discrepancy between codes s (B, m) and draws of a prior (B, m), a scalar >= 0 up to chance.
+
+    Gaussian kernel exp(-|a - b|^2 / m), as in InfoVAE (Zhao et al. 2019), unbiased: pairs of a point with itself are left out.
+    """
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return torch.exp(-torch.cdist(a, b).square() / a.shape[1])
+
+    n = len(s)
+    others = 1 - torch.eye(n, device=s.device)
+    within = ((kernel(s, s) + kernel(prior, prior)) * others).sum() / max(1, n * (n - 1))
+    return within - 2 * kernel(s, prior).mean()

@@ -33,13 +33,15 @@ class PrototypeEncoder(nn.Module):
     in_channels: C of the images (B, C, H, W), which lie in [-1, 1].
     channels: output channels of each convolution; the last one is the prototypes' dimension D.
     kernels, strides, paddings: one integer a layer.
-    coordinates: scale of two channels with each pixel's (x, y), appended to the image so that a prototype is a look *at a place*: right
-        for aligned sets such as faces and X-rays; 0 appends none, as published.
-    normalise: patch vectors and prototypes of unit length, so that distances lie in [0, 4] and scores use their whole range.
+    coordinates: scale of two channels with each pixel's (x, y), appended to the image so that a prototype is a look *at
+        a place*: right for aligned sets such as faces and X-rays; 0 appends none, as published.
+    normalise: patch vectors and prototypes of unit length, so that distances lie in [0, 4] and scores use their whole
+        range.
     scaled_init: weights that keep the scale of activations (He et al. 2015) instead of the published N(0, 0.1).
-    similarity: of squared distances d: 'log' is log((d + 1) / (d + eps)) and 'linear' is -d, as published. In 'competing' a cell belongs to few
-        prototypes: softmax over prototypes of -d / temperature, which with unit lengths is the responsibility of a von Mises-Fisher mixture
-        (Banerjee et al. 2005); the last convolution then has no ReLU. Scores lie in [0, `highest`], or are not bounded (None).
+    similarity: of squared distances d: 'log' is log((d + 1) / (d + eps)) and 'linear' is -d, as published. In
+        'competing' a cell belongs to few prototypes: softmax over prototypes of -d / temperature, which with unit
+        lengths is the responsibility of a von Mises-Fisher mixture (Banerjee et al. 2005); the last convolution then
+        has no ReLU. Scores lie in [0, `highest`], or are not bounded (None).
     """
 
     def __init__(
@@ -126,7 +128,7 @@ class PrototypeEncoder(nn.Module):
         return similarity(-comparable) if self.similarity == "log" else comparable
 
     def similarities(self, x: Tensor) -> Tensor:
-        """The similarity of every cell to every prototype, in the unit of the scores: (B, C, H, W) -> (B, m, H', W')."""
+        """The similarity of every cell to every prototype, as scores have it: (B, C, H, W) -> (B, m, H', W')."""
         return self._scores(self._comparable(x)).permute(0, 3, 1, 2)  # (B, m, H', W')
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,7 +147,8 @@ class PrototypeEncoder(nn.Module):
     def whiten(self, x: Tensor) -> None:
         """Turn the last convolution so that the vectors of the images' patches have mean 0 and covariance 1.
 
-        Random features all point the same way; then every prototype would own a little of every patch, and none would compete.
+        Random features all point the same way; then every prototype would own a little of every patch, and none would
+        compete.
         """
         last = self.features[-1 if self.competing else -2]
         z = self.embed(x).permute(0, 2, 3, 1).flatten(0, 2)  # (B * H' * W', D)
@@ -157,7 +160,8 @@ class PrototypeEncoder(nn.Module):
 
     @torch.no_grad()
     def initialise_prototypes(self, x: Tensor, generator: torch.Generator) -> None:
-        """Set the prototypes to the vectors of m random patches of the images x (B, C, H, W), which are whitened first where they compete.
+        """Set the prototypes to the vectors of m random patches of the images x (B, C, H, W), which are whitened first
+        where they compete.
 
         Raises ValueError where the images hold fewer than m patches.
         """

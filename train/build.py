@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from models.dense_encoder import DenseEncoder
 from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
 from models.reconstruction import ScoreDecoder
@@ -21,24 +22,31 @@ LEAST_SIGMA_DATA = 0.01  # where the decoder leaves nothing at all
 UNMEASURED = 0.5  # sigma_data of a model whose U-Net has not begun to learn
 
 
+def build_encoder(config: Config) -> PrototypeEncoder | DenseEncoder:
+    data, encoder = config.data, config.model.encoder
+    if encoder.kind == "dense":
+        return DenseEncoder(data.channels, data.image_size, encoder.prototypes, encoder.channels)
+    return PrototypeEncoder(
+        data.channels,
+        encoder.prototypes,
+        encoder.channels,
+        encoder.kernels,
+        encoder.strides,
+        encoder.paddings,
+        coordinates=encoder.coordinates,
+        normalise=encoder.normalise,
+        scaled_init=encoder.init == "data",
+        similarity=encoder.similarity,
+        temperature=encoder.temperature,
+    )
+
+
 def build_model(config: Config) -> Patronus:
     """A freshly initialised Patronus (weights from torch's global generator)."""
     model, encoder = config.model, config.model.encoder
     condition = encoder.prototypes * (2 if model.masked else 1)
     return Patronus(
-        PrototypeEncoder(
-            config.data.channels,
-            encoder.prototypes,
-            encoder.channels,
-            encoder.kernels,
-            encoder.strides,
-            encoder.paddings,
-            coordinates=encoder.coordinates,
-            normalise=encoder.normalise,
-            scaled_init=encoder.init == "data",
-            similarity=encoder.similarity,
-            temperature=encoder.temperature,
-        ),
+        build_encoder(config),
         UNet(
             config.data.channels * (2 if model.residual else 1),
             condition,
@@ -78,7 +86,7 @@ def measured_sigma_data(model: Patronus, train: ImageSet, device: torch.device) 
 
 def initialise(model: Patronus, config: Config, train: ImageSet, device: torch.device) -> None:
     """Draw the prototypes from patches of training images where the config asks for it. Raises UserError."""
-    if config.model.encoder.init != "data":
+    if config.model.encoder.kind != "prototypes" or config.model.encoder.init != "data":
         return
     chosen = np.sort(np.random.default_rng(config.train.seed).permutation(len(train))[:INIT_IMAGES])
     generator = torch.Generator().manual_seed(config.train.seed)

@@ -23,8 +23,10 @@ INIT_IMAGES = 256  # training images whose patches the prototypes are drawn from
 
 
 class EncoderConfig(Section):
-    """The prototype encoder. Layers at auto follow from the image's size."""
+    """The encoder. Layers at auto follow from the image's size."""
 
+    # dense: that of DiffAE and InfoDiffusion, to compare with; `prototypes` is then the length of its code
+    kind: Literal["prototypes", "dense"] = "prototypes"
     prototypes: Positive = 128
     channels: list[Positive] | Auto = "auto"
     kernels: list[Positive] | Auto = "auto"
@@ -43,6 +45,8 @@ class EncoderConfig(Section):
         lengths = {len(values) for values in self.layers.values() if values != "auto"}
         if lengths == {0} or len(lengths) > 1:
             raise ValueError("channels, kernels, strides and paddings need one entry a layer each")
+        if self.kind == "dense" and any(width % 8 for width in self.channels if self.channels != "auto"):
+            raise ValueError("channels of a dense encoder must divide by the 8 groups of GroupNorm")
         if self.similarity == "competing" and not self.normalise:
             raise ValueError("similarity 'competing' needs normalise: true, since it compares directions")
         return self
@@ -136,6 +140,9 @@ class TrainConfig(Section):
     spread: Annotated[float, Field(ge=0)] = (
         0.3  # weight of the loss that keeps scores from being constant or alike then
     )
+    mmd: Annotated[float, Field(ge=0)] = (
+        0.0  # weight, then, of the discrepancy to a normal distribution (InfoDiffusion)
+    )
     # next steps, in which the encoder rests and the decoder learns from exact scores, some of them hidden
     decoder_steps: Natural | Auto = "auto"
     encoder_batch_size: Positive | None = 64  # in both kinds of steps; null: batch_size
@@ -186,7 +193,8 @@ class Config(Section):
     def sizes(self):
         """Fill in what follows from the size of the images."""
         size, model, noise = self.data.image_size, self.model, self.train.noise
-        derived = recipe.encoder_layers(size, self.data.channels)
+        dense = model.encoder.kind == "dense"
+        derived = recipe.dense_layers(size) if dense else recipe.encoder_layers(size, self.data.channels)
         layers = {name: derived[name] if values == "auto" else values for name, values in model.encoder.layers.items()}
         if len({len(values) for values in layers.values()}) > 1:
             lengths = "channels, kernels, strides and paddings of one length"
@@ -221,7 +229,7 @@ class Config(Section):
         if cells < 1:
             raise ValueError(f"model.encoder: its layers leave no cell of a {size}-pixel image")
         patches = INIT_IMAGES * cells**2
-        if encoder.init == "data" and encoder.prototypes > patches:
+        if encoder.kind == "prototypes" and encoder.init == "data" and encoder.prototypes > patches:
             drawn = f"the {patches} patches of the {INIT_IMAGES} images they are drawn from"
             raise ValueError(f"model.encoder.prototypes {encoder.prototypes}: more than {drawn}")
         return self

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from models.denoiser import expand
-from models.losses import distinctness, spread, squared_error
+from models.losses import distinctness, mmd, spread, squared_error
 from models.patronus import Guess, Patronus
 
 READING = 0.25  # of the decoder's images: hidden scores are read off the noisy image; in the others nothing stands for them
@@ -21,6 +21,9 @@ def encoder_loss(model: Patronus, train, x0: Tensor, s: Tensor | None, draws) ->
     loss = squared_error(model.estimate(noisy, shown=draws.shown) - x0, train.detail).mean()
     if train.spread:
         loss = loss + train.spread * spread(gather(s))
+    if train.mmd:
+        codes = gather(s)
+        loss = loss + train.mmd * mmd(codes, torch.randn_like(codes))
     return loss + apart(model, train)
 
 

@@ -1,6 +1,8 @@
-"""Runs to look at without training: a folder with model.safetensors, config.yaml, run.json and README.md, as Hugging Face lays out a repository.
+"""Runs to look at without training: a folder with model.safetensors, config.yaml, run.json and README.md, as Hugging
+Face lays out a repository.
 
-Weights are the averaged ones alone. Such folders may come from anywhere, so nothing in them is trusted before it fits its own config.
+Weights are the averaged ones alone. Such folders may come from anywhere, so nothing in them is trusted before it fits
+its own config.
 """
 
 import json
@@ -52,7 +54,9 @@ def pretrained_runs() -> list[tuple[str, Path]]:
 
 
 def stored_tensors(state: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
-    """Weights as they are stored: matrices and kernels in the format `storage`, all that scores depend on in float32."""
+    """Weights as they are stored: matrices and kernels in the format `storage`, all that scores depend on in
+    float32.
+    """
     dtype = DTYPES[storage]
     return {
         name: (values.float() if name.startswith(EXACT) or values.dim() < 2 else values.to(dtype)).contiguous().cpu()
@@ -62,7 +66,9 @@ def stored_tensors(state: dict[str, Tensor], storage: str) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def change_by_storage(config: Config, model: Patronus, state: dict[str, Tensor]) -> float:
-    """The largest difference of an estimated pixel between a model and the same with stored weights, at five noise levels."""
+    """The largest difference of an estimated pixel between a model and the same with stored weights, at five noise
+    levels.
+    """
     rounded = build_model(config)
     rounded.load_state_dict({name: values.float() for name, values in state.items()})
     rounded.eval()
@@ -127,7 +133,8 @@ def _text(path: Path) -> str:
 def read_pretrained(folder: Path) -> tuple[Config, dict[str, Tensor], Provenance]:
     """The config, the weights in float32 and the provenance of a shared run.
 
-    Raises UserError for a file that is missing or damaged, and for weights whose names, shapes, formats or sizes are not those of the config.
+    Raises UserError for a file that is missing or damaged, and for weights whose names, shapes, formats or sizes are
+    not those of the config.
     """
     path = folder / "config.yaml"
     config = validate_stored(parse_yaml(_text(path), str(path)), str(path))

@@ -1,7 +1,8 @@
-"""The schema of the authors' config.pickle: every field that we read has a type and a range, everything else is kept as it is.
+"""The schema of the authors' config.pickle: every field that we read has a type and a range, everything else is kept as
+it is.
 
-Sections BaseConfig, ModelConfig and TrainingConfig are dicts, of which any field can be absent (format: the public release of Weng et al. 2026).
-Sequences are tuples there; lists mean the same.
+Sections BaseConfig, ModelConfig and TrainingConfig are dicts, of which any field can be absent (format: the public
+release of Weng et al. 2026). Sequences are tuples there; lists mean the same.
 """
 
 from typing import Annotated, Any

@@ -18,8 +18,8 @@ LOOKED_AT = 512  # images that are looked at
 def encoder_layers(size: int, image_channels: int) -> dict[str, list[int]]:
     """Convolutions of stride 2 until 16 to 31 cells a side are left, and two more.
 
-    Colours are told by small patches, a fifth of the side; the last kernel of colour images is 1. Grey images are told by
-    shapes, which need patches of a third.
+    Colours are told by small patches, a fifth of the side; the last kernel of colour images is 1. Grey images are told
+    by shapes, which need patches of a third.
     """
     halvings = max(1, int(math.log2(size / 16)))
     last = 3 if image_channels == 1 and size >= 16 else 1
@@ -31,8 +31,15 @@ def encoder_layers(size: int, image_channels: int) -> dict[str, list[int]]:
     }
 
 
+def dense_layers(size: int) -> dict[str, list[int]]:
+    """Levels of a dense encoder (models/dense_encoder.py): halved until 4 to 7 pixels a side are left."""
+    levels = max(1, int(math.log2(size / 4)))
+    widths = [32, 64, *[128] * levels]
+    return {"channels": widths[:levels], "kernels": [3] * levels, "strides": [2] * levels, "paddings": [1] * levels}
+
+
 def temperature(image_channels: int) -> float:
-    """Of the competition of prototypes. Patches of grey images are more alike; a harder competition would lose what tells them apart."""
+    """Of the competition of prototypes; grey images keep more of what tells them apart in a softer one."""
     return 0.2 if image_channels == 1 else 0.1
 
 

@@ -251,6 +251,7 @@ def unpublishable(config: Config) -> list[str]:
         "model.formulation": (model.formulation, "eps"),
         "model.unshuffle": (model.unshuffle, 1),
         "model.standardise_scores": (model.standardise_scores, False),
+        "model.encoder.kind": (encoder.kind, "prototypes"),
         "model.encoder.coordinates": (encoder.coordinates, 0.0),
         "model.encoder.normalise": (encoder.normalise, False),
         "model.encoder.similarity": (encoder.similarity, "log"),

@@ -1,4 +1,6 @@
-"""The folder of a run: records/patronus/<name>/version_<n>/ with config.yaml, metrics.jsonl, samples/ and checkpoints/, the last two of them."""
+"""The folder of a run: records/patronus/<name>/version_<n>/ with config.yaml, metrics.jsonl, samples/ and checkpoints/,
+the last two of them.
+"""
 
 import os
 import sys
@@ -47,8 +49,8 @@ def versions(parent: Path) -> list[int]:
 
 
 def claim_version(parent: Path, write: Callable[[Path], object], taken: Iterable[int] = ()) -> Path:
-    """Make the next folder version_<n>, with what write(folder) puts there, beyond the numbers `taken` elsewhere; safe against two trainings at
-    once."""
+    """Make the next folder version_<n>, with what write(folder) puts there, beyond the numbers `taken` elsewhere; safe
+    against two trainings at once."""
     taken = list(taken)
     return new_folder(parent, write, lambda: parent / f"version_{max([*versions(parent), *taken], default=-1) + 1}")
 
@@ -66,7 +68,9 @@ def new_run_folder(config: Config) -> Path:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The checkpoints of a run that are there, newest first: last.pt, and previous.pt for the day on which last.pt is damaged."""
+    """The checkpoints of a run that are there, newest first: last.pt, and previous.pt for the day on which last.pt is
+    damaged.
+    """
     return [
         path for path in (folder / "checkpoints" / "last.pt", folder / "checkpoints" / "previous.pt") if path.is_file()
     ]
@@ -83,7 +87,9 @@ def save_checkpoint(folder: Path, state: dict) -> None:
 
 
 def load_state(path: Path, keys: set[str]) -> dict:
-    """Read a dict of tensors and plain values with those keys, without running any code in the file. Raises UserError."""
+    """Read a dict of tensors and plain values with those keys, without running any code in the file. Raises
+    UserError.
+    """
     state = read_tensors(path)
     missing = keys - set(state)
     if missing:
@@ -173,7 +179,9 @@ def say_pretrained(name: str) -> None:
 
 
 def load_run(name: str | None = None, version: int | str | None = None, device: torch.device | str = "cpu") -> Run:
-    """Load a run for use, in evaluation mode and without gradients; published and shipped ones too. Raises UserError."""
+    """Load a run for use, in evaluation mode and without gradients; published and shipped ones too. Raises
+    UserError.
+    """
     place = find_run(name, version)
     if place.kind == "released":
         config, weights = read_released(place.folder, place.name)

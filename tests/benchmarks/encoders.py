@@ -2,9 +2,10 @@
 
   python tests/benchmarks/encoders.py --config configs/mnist5k.yaml --config configs/fmnist.yaml --steps 1500
 
-For each config: the encoder's phase for so many steps, then on test images, beside the same encoder untrained: accuracy of classes
-(else mean AUROC of attributes) by a logistic regression on all scores; the AUROC of the best single score of each attribute, chosen
-on training images; and how often setting that score alone brings the attribute about in the small decoder's picture.
+For each config: the encoder's phase for so many steps, then on test images, beside the same encoder untrained: accuracy
+of classes (else mean AUROC of attributes) by a logistic regression on all scores; the AUROC of the best single score of
+each attribute, chosen on training images; and how often setting that score alone brings the attribute about in the
+small decoder's picture.
 """
 
 import argparse
@@ -68,9 +69,11 @@ def pixel_readers(train: ImageSet) -> tuple:
 
 @torch.no_grad()
 def appears(model: Patronus, train: ImageSet, test: ImageSet) -> float:
-    """How often an attribute comes about where its best single score is set to its 99 % quantile, or 1 %, and the decoder's change is doubled.
+    """How often an attribute comes about where its best single score is set to its 99 % quantile, or 1 %, and the
+    decoder's change is doubled.
 
-    Mean over attributes, of images in which it is neither there nor seen in the decoder's own estimate; judged on pixels.
+    Mean over attributes, of images in which it is neither there nor seen in the decoder's own estimate; judged on
+    pixels.
     """
     components, readers = pixel_readers(train)
     known, shares = encode(model, train, progress=False), []

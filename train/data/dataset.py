@@ -25,7 +25,9 @@ MOST_CLASSES = 100  # of a labelled set that become attributes
 
 @dataclass
 class ImageSet:
-    """One split: pixels uint8 (N, H, W, C), memory-mapped; ids; attributes (N rows of 1, 0 or NaN); labels (N,) or None."""
+    """One split: pixels uint8 (N, H, W, C), memory-mapped; ids; attributes (N rows of 1, 0 or NaN); labels (N,) or
+    None.
+    """
 
     pixels: np.ndarray
     ids: list[str]
@@ -44,7 +46,8 @@ class ImageSet:
 
 
 def list_source(config: DataConfig) -> Listing:
-    """What the source holds after `where`, before any pixel is read; not to be changed, since it is listed once for all splits.
+    """What the source holds after `where`, before any pixel is read; not to be changed, since it is listed once for all
+    splits.
 
     Raises UserError.
     """

@@ -1,7 +1,8 @@
 """Drawn portraits with exact attributes and true counterfactuals, made on the fly; nothing is downloaded.
 
-The drawings are of the style "ToonHead" by Johan Melin (https://www.johanmelin.com), CC BY 4.0, remixed by DiceBear. Every option is
-drawn by our own generator, one seed an image, independently of the others; a face is a plain dict of DiceBear options.
+The drawings are of the style "ToonHead" by Johan Melin (https://www.johanmelin.com), CC BY 4.0, remixed by DiceBear.
+Every option is drawn by our own generator, one seed an image, independently of the others; a face is a plain dict of
+DiceBear options.
 """
 
 import io
@@ -69,7 +70,8 @@ def attributes(options: dict) -> dict[str, int]:
 
 
 def with_attribute(options: dict, attribute: str, value: bool) -> dict:
-    """The same face with one attribute set and nothing else changed: a counterfactual. Raises KeyError for an unknown attribute.
+    """The same face with one attribute set and nothing else changed: a counterfactual. Raises KeyError for an unknown
+    attribute.
 
     Taking a hair colour away needs another one in its place: black, or brown where black goes.
     """
@@ -119,7 +121,9 @@ def counterfactual(
 
 
 def counterfactual_pairs(size: int, seed: int, count: int) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Each attribute's counterfactuals of the first `count` faces of a seed: attribute -> absent, present (n, size, size, 3) and regions."""
+    """Each attribute's counterfactuals of the first `count` faces of a seed: attribute -> absent, present (n, size,
+    size, 3) and regions.
+    """
     options = [draw_options(seed, i) for i in range(count)]
     return {
         name: tuple(np.stack(part) for part in zip(*(counterfactual(o, name, size) for o in options)))

@@ -102,7 +102,9 @@ def _binary(table: pd.DataFrame, columns: list[str], path: Path) -> pd.DataFrame
 
 
 def celeba(config) -> Listing:
-    """Aligned CelebA: torchvision's flat layout, the release's Img/ Anno/ Eval/, or a metadata.csv of the authors of Patronus."""
+    """Aligned CelebA: torchvision's flat layout, the release's Img/ Anno/ Eval/, or a metadata.csv of the authors of
+    Patronus.
+    """
     root = _root(config)
     images = _find(root, "img_align_celeba", "celeba")
     metadata = Path(config.metadata) if config.metadata else root / "metadata.csv"
@@ -149,8 +151,8 @@ def _some(names: list, root: Path) -> None:
 
 
 def _with_table(root: Path, found: list[str], metadata: Path, config) -> Listing:
-    """A tree of images with a CSV: a column of file names, optionally `split`; binary columns are attributes, text columns become
-    one attribute a value (up to 10 values), others are left out."""
+    """A tree of images with a CSV: a column of file names, optionally `split`; binary columns are attributes, text
+    columns become one attribute a value (up to 10 values), others are left out."""
     if not metadata.is_file():
         raise UserError(f"data.metadata: {metadata} does not exist")
     table = _table(metadata)
@@ -179,7 +181,9 @@ def _with_table(root: Path, found: list[str], metadata: Path, config) -> Listing
 
 
 def folder(config) -> Listing:
-    """Any tree of images. Top folders called train, val and test are the splits, a CSV may name them, else they are drawn at random."""
+    """Any tree of images. Top folders called train, val and test are the splits, a CSV may name them, else they are
+    drawn at random.
+    """
     root = _root(config)
     names = _walk(root)
     _some(names, root)
@@ -206,7 +210,8 @@ def _patient_splits(patients: pd.Series, seed: int) -> np.ndarray:
 def chexpert(config) -> Listing:
     """Frontal views of CheXpert-v1.0 (or -small), split by patient; or a metadata CSV that has its own `split` column.
 
-    Attributes are the 14 findings (spaces as _) and Male; -1 and empty are unknown unless data.uncertain / data.missing map them.
+    Attributes are the 14 findings (spaces as _) and Male; -1 and empty are unknown unless data.uncertain / data.missing
+    map them.
     """
     root = _root(config)
     tables = (

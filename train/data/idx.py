@@ -1,6 +1,7 @@
 """MNIST and FashionMNIST from their IDX files, gzipped or plain, wherever they lie on this machine.
 
-An IDX file is big-endian: two zero bytes, 8 for unsigned bytes, the number of dimensions, one 32-bit size each, and then the bytes.
+An IDX file is big-endian: two zero bytes, 8 for unsigned bytes, the number of dimensions, one 32-bit size each, and
+then the bytes.
 """
 
 import gzip
@@ -29,7 +30,9 @@ FMNIST_COUNTS = {60_000: [6000] * LABELS, 10_000: [1000] * LABELS}
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """The uint8 array of an IDX file with that many dimensions. Raises UserError where the file is not whole or is another one."""
+    """The uint8 array of an IDX file with that many dimensions. Raises UserError where the file is not whole or is
+    another one.
+    """
     with reading(path), open(path, "rb") as plain:
         zipped = plain.read(2) == b"\x1f\x8b"
         plain.seek(0)
@@ -67,8 +70,8 @@ def _names(part: str) -> tuple[str, str]:
 
 
 def find_folder(config, torchvision_name: str, package: str | None) -> Path:
-    """The folder of the files: data.path or torchvision's layout below it where it is given; else torchvision's layout in the data directory, and
-    then what Debian's package installs. Raises UserError that says how to get them."""
+    """The folder of the files: data.path or torchvision's layout below it where it is given; else torchvision's layout
+    in the data directory, and then what Debian's package installs. Raises UserError that says how to get them."""
     home = Path(config.path) if config.path else DATA_DIR
     folders = [home / torchvision_name / "raw", *([home] if config.path else [home / config.source])]
     if package and not config.path:

@@ -16,11 +16,13 @@ SPLITS = ("train", "val", "test")
 
 @dataclass
 class Listing:
-    """N images: ids and splits (one of SPLITS each) of length N, attributes (N rows; 1, 0 or NaN for unknown; may have no columns),
-    labels (N,) integers or None, and load(i) -> the image at any size and mode, or uint8 (H, W[, 3]).
+    """N images: ids and splits (one of SPLITS each) of length N, attributes (N rows; 1, 0 or NaN for unknown; may have
+    no columns), labels (N,) integers or None, and load(i) -> the image at any size and mode, or uint8 (H, W[, 3]).
 
-    fingerprint: changes whenever the pixels could. processes: load in several processes (pure Python, picklable) rather than threads.
-    licence: a text to lie beside the cached pixels. size: (width, height) that every image must have, checked when it is decoded.
+    fingerprint: changes whenever the pixels could.
+    processes: load in several processes (pure Python, picklable) rather than threads.
+    licence: a text to lie beside the cached pixels.
+    size: (width, height) that every image must have, checked when it is decoded.
     """
 
     ids: list[str]
@@ -54,9 +56,11 @@ _COMPARE = {
 
 
 def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
-    """Which rows satisfy an expression over attribute names: and, or, not, + and comparisons, e.g. "Smiling == (A or B)".
+    """Which rows satisfy an expression over attribute names: and, or, not, + and comparisons, e.g. "Smiling == (A or
+    B)".
 
-    Rows in which a named attribute is unknown do not satisfy it. Raises UserError for other syntax or unknown names. -> bool (N,)
+    Rows in which a named attribute is unknown do not satisfy it. Raises UserError for other syntax or unknown names. ->
+    bool (N,)
     """
     unknown = np.zeros(len(attributes), dtype=bool)
 

@@ -1,8 +1,10 @@
-"""Write a folder of colour photographs to try `configs/folder.yaml` on: tiles of pictures that scikit-image and scikit-learn ship.
+"""Write a folder of colour photographs to try `configs/folder.yaml` on: tiles of pictures that scikit-image and
+scikit-learn ship.
 
   python train/data/photographs.py
 
-Tiles of one photograph do not overlap, so that none of the test images is half of a training image. metadata.csv names the photograph of each.
+Tiles of one photograph do not overlap, so that none of the test images is half of a training image. metadata.csv names
+the photograph of each.
 """
 
 import argparse
