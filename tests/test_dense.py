@@ -42,20 +42,20 @@ def test_every_pixel_reaches_every_coordinate():
 
 def test_mmd_against_its_closed_form():
     """Of two normal distributions N(0, I) and N(mu, I) the squared discrepancy under exp(-|a - b|^2 / m) is known."""
-    m, mean, n = 4, torch.tensor([1.0, 0.5, 0.0, -0.5]), 4000
+    m, mean, n = 4, torch.tensor([2.0, 1.0, 0.0, -1.0]), 4000
     generator = torch.Generator().manual_seed(0)
     first, second = (torch.randn(n, m, generator=generator) for _ in range(2))
     base = (1 + 4 / m) ** (-m / 2)  # E exp(-|d|^2 / m) of d ~ N(0, 2 I)
     shifted = base * math.exp(-mean.square().sum().item() / (m + 4))
-    assert mmd(first + mean, second).item() == pytest.approx(2 * base - 2 * shifted, abs=0.006)
+    assert mmd(first + mean, second).item() == pytest.approx(2 * base - 2 * shifted, abs=0.012)
     assert mmd(first, second).item() == pytest.approx(0, abs=0.003)
 
 
 def test_mmd_pulls_codes_towards_the_prior():
     generator = torch.Generator().manual_seed(0)
-    codes = (torch.randn(64, 3, generator=generator) * 0.3 + 1.5).requires_grad_()
+    codes = (torch.randn(64, 3, generator=generator) * 0.3 + 0.8).requires_grad_()
     optimizer = torch.optim.Adam([codes], lr=0.05)
-    for _ in range(200):
+    for _ in range(300):
         optimizer.zero_grad()
         mmd(codes, torch.randn(64, 3, generator=generator)).backward()
         optimizer.step()
