@@ -136,5 +136,5 @@ def test_dci_of_scores_that_are_the_attributes():
     attributes = rng.integers(0, 2, (600, 3))
     scores = attributes + rng.normal(0, 0.05, (600, 3))
     assert all(value > 0.95 for value in dci(scores, attributes).values())
-    turned = scores @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    assert max(dci(turned, attributes).values()) < 0.7
+    mixed = scores @ np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]])  # every score speaks of two attributes
+    assert max(dci(mixed, attributes).values()) < 0.6
