@@ -126,3 +126,11 @@ def test_the_schema_alone_is_our_formulation():
 
 def test_the_planted_shortcut_is_the_paper_s_on_drawn_faces():
     assert load_config(CONFIGS / "faces_hair_smile.yaml").data.where == HAIR_SMILE
+
+
+@pytest.mark.parametrize("name", ["faces", "faces64", "mnist5k", "elpv", "fmnist"])
+def test_a_folder_of_the_same_images_is_trained_in_the_same_way(name):
+    own = load_config(CONFIGS / f"{name}.yaml")
+    sizes = [f"data.image_size={own.data.image_size}", f"data.channels={own.data.channels}"]
+    folder = load_config(CONFIGS / "folder.yaml", [*sizes, f"train.minutes={own.train.minutes}"])
+    assert folder.model == own.model and folder.train == own.train

@@ -1,6 +1,8 @@
 """Disentanglement, completeness and informativeness (Eastwood and Williams 2018) of scores, as the package disent
 computes them."""
 
+import warnings
+
 import numpy as np
 
 from train.errors import UserError
@@ -15,7 +17,9 @@ def dci(scores: np.ndarray, attributes: np.ndarray, seed: int = 0) -> dict[str, 
     Raises UserError where the package is missing.
     """
     try:
-        from disent.metrics._dci import _compute_dci
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it would rather have numba, for what is not used here
+            from disent.metrics._dci import _compute_dci
     except ImportError:
         raise UserError("DCI needs the package disent; pip install -e .[peers]") from None
     order = np.random.default_rng(seed).permutation(len(scores))
