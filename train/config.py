@@ -139,6 +139,7 @@ class TrainConfig(Section):
     steps: Positive | None = None  # give steps, epochs or minutes
     epochs: Positive | None = None
     minutes: Annotated[float, Field(gt=0)] | None = None  # a budget: becomes steps once, from steps timed where the training starts
+    reference_steps: Positive | None = None  # of the denoiser, behind the numbers published for the config
     encoder_steps: Natural = 0  # first steps, in which the encoder learns under the small decoder of model.residual, every score shown
     score_noise: Annotated[float, Field(ge=0)] = 0.0  # deviation of noise on the scores in those steps: what they say must be plain
     spread: Annotated[float, Field(ge=0)] = 0.0  # weight, in those steps, of the loss that keeps scores from being constant or alike

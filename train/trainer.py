@@ -1,4 +1,4 @@
-"""The training loop. Everything random is a function of (seed, step), so resuming has nothing to restore but tensors."""
+"""The training loop. What is random is a function of (seed, step), so resuming has nothing to restore but tensors."""
 
 import copy
 import math
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Of one step: this process's mean loss and the gradient's norm, left on the device so that nothing waits for it."""
+    """Of one step: this process's mean loss and the gradient's norm, left on the device so that nothing waits."""
 
     step: int
     loss: Tensor
@@ -60,7 +60,7 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 class Trainer:
     """State of a training and its steps. Every process holds one; the first alone writes.
 
-    state: a checkpoint to go on from, or None for a new start; fresh: the model is untrained, so its prototypes are to be drawn.
+    state: a checkpoint to go on from, or None for a new start; fresh: the model is untrained, its prototypes are drawn.
     """
 
     def __init__(
@@ -103,17 +103,19 @@ class Trainer:
         train = self.config.train
         if any(phase.batch_size % (self.world * phase.accumulate) for phase in self.phases):
             raise UserError(
-                f"train.batch_size {train.batch_size} and encoder_batch_size {self.phases[0].batch_size} must divide by "
-                f"{self.world} processes, and the first by these x train.accumulate {train.accumulate}"
+                f"train.batch_size {train.batch_size} and encoder_batch_size {self.phases[0].batch_size} must divide "
+                f"by {self.world} processes, and the first by these x train.accumulate {train.accumulate}"
             )
         if not self.phases[-1].steps > 0:
             first = f"train.encoder_steps {train.encoder_steps} and decoder_steps {train.decoder_steps}"
             raise UserError(f"{first}: must be fewer together than the {self.steps} steps of the training")
         if state is not None and "decoder" in state:
-            raise UserError("this run was begun by an earlier version of Patronus; it can be used, and trained on with --init_from")
+            raise UserError(
+                "this run was begun by an earlier version of Patronus; it can be used, and trained on with --init_from"
+            )
 
     def _make_optimizers(self) -> None:
-        """AdamW of two groups, encoder with decoder and U-Net with reader; Muon of the U-Net's inner weights where it has a rate."""
+        """AdamW of two groups, encoder with decoder and U-Net with reader; Muon of the U-Net's inner weights."""
         train = self.config.train
         inner = inner_weights(self.model.unet) if train.muon_lr else []
         taken = set(inner)
@@ -133,7 +135,8 @@ class Trainer:
     def _restore(self, state: dict) -> None:
         if (state.get("muon") is None) != (self.muon is None):
             raise UserError(
-                "train.muon_lr: with --resume it can be changed, but neither given nor taken away; start a new run with --init_from"
+                "train.muon_lr: with --resume it can be changed, but neither given nor taken away; "
+                "start a new run with --init_from"
             )
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
@@ -141,7 +144,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.muon is not None:
             self.muon.load_state_dict(state["muon"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # none where the run trained in another precision until now
+            self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
 
     def state(self) -> dict:
@@ -235,7 +239,9 @@ class Trainer:
 
     def _descend(self) -> Tensor:
         """Step every optimizer that has gradients; their norm before clipping."""
-        working = [optimizer for optimizer in self.optimizers() if any(p.grad is not None for p in parameters_of(optimizer))]
+        working = [
+            optimizer for optimizer in self.optimizers() if any(p.grad is not None for p in parameters_of(optimizer))
+        ]
         for optimizer in working:
             self.scaler.unscale_(optimizer)
         trained = [p for optimizer in working for p in parameters_of(optimizer) if p.grad is not None]
@@ -256,7 +262,7 @@ class Trainer:
             mine.copy_(theirs)
 
     def _read(self, results: list[Result]) -> tuple[float, float]:
-        """The mean loss and the last norm of steps that nobody has looked at yet. Raises UserError where one is not finite."""
+        """The mean loss and the last norm of some steps. Raises UserError where one is not finite."""
         _, losses, norms = zip(*results)
         losses, norms = torch.stack([torch.stack(losses).float(), torch.stack(norms).float()]).cpu()
         wrong = ~losses.isfinite() | (~norms.isfinite() & (not self.scaler.is_enabled()))
@@ -267,13 +273,14 @@ class Trainer:
             indices = batch_indices(self.config.train.seed, step, batch, len(self.data))
             ids = listed((self.data.ids[i] for i in indices), 200)
             raise UserError(
-                f"step {step}: the loss ({loss}) or its gradient ({norm}) is not finite; the last checkpoint is kept. Batch: {ids}"
+                f"step {step}: the loss ({loss}) or its gradient ({norm}) is not finite; the last checkpoint is kept. "
+                f"Batch: {ids}"
             )
         return losses.mean().item(), norms[-1].item()
 
     @torch.no_grad()
     def save_samples(self, folder: Path, test: ImageSet) -> Path:
-        """Test images drawn at random above what the model makes of their scores and fixed noise; also as samples.png."""
+        """Random test images above what the model makes of their scores and fixed noise; also as samples.png."""
         model = (self.ema or self.model).eval()
         # sets may stand in order of class
         rows = np.sort(np.random.default_rng(self.config.train.seed).permutation(len(test))[:SAMPLE_COLUMNS])
@@ -320,7 +327,7 @@ class Trainer:
         return self.step == self.steps or (denoising and self.step % self.config.train.samples_every == 0)
 
     def _agreed(self, received: bool) -> bool:
-        """Whether any process has received a signal, asked every few steps since an answer makes them wait for each other."""
+        """Whether any process has received a signal; asked every few steps, since all wait for the answer."""
         if self.world == 1:
             return received
         if self.step % SIGNALS_EVERY and self.step != self.steps:
@@ -329,7 +336,7 @@ class Trainer:
 
 
 class Progress:
-    """The progress bar, and the results since the last line of the log. Results stay on the device until they are looked at."""
+    """The progress bar, and the results since the last line of the log, on the device until they are looked at."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
