@@ -1,5 +1,7 @@
 """Devices that are not there, memory that does not suffice, and what a budget buys: each is one line."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fake_gpu import IMAGES, config_of
@@ -11,6 +13,7 @@ from train.build import build_model
 from train.errors import UserError, run_script
 from train.generation import Sampling, generate
 from train.runs import load_state
+from train.train_patronus import say_budget
 from train.trainer import Trainer
 
 
@@ -69,9 +72,8 @@ def test_only_a_lost_process_is_called_lost(monkeypatch, message, lost):
             raise RuntimeError(message)
 
 
-def test_float32_is_float32(gpus, monkeypatch):
-    for owner in (torch.backends.cudnn, torch.backends.cuda.matmul):
-        monkeypatch.setattr(owner, "allow_tf32", True)
+def test_float32_is_float32(gpus):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     distributed.pick_device("auto")
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
 
@@ -177,6 +179,11 @@ def test_minutes_for_is_the_budget_the_other_way_round():
     assert budget.minutes_for(300) == pytest.approx((30 + 30) / 0.95 / 60)  # preparation takes half at most
 
 
-def test_training_says_what_share_of_the_reference_a_budget_buys(bench):
-    done = bench.train("--set", "train.minutes=0.01", "--set", "train.reference_steps=1000000")
-    assert "% of the 1000000 denoiser steps behind the README's numbers; --set train.minutes=" in done.stdout
+def test_training_says_what_share_of_the_reference_a_budget_buys(capsys):
+    budget = Budget(10, 10, 480, preparation=60.0, step_seconds=0.1)
+    say_budget(SimpleNamespace(minutes=2, reference_steps=1840), budget)
+    bought, share = capsys.readouterr().out.splitlines()
+    assert bought == "2 minutes allow here: encoder_steps 10, decoder_steps 10, steps 480"
+    assert share.startswith("that is 25% of the 1840 denoiser steps") and "train.minutes=4.3 would buy" in share
+    say_budget(SimpleNamespace(minutes=2, reference_steps=None), budget)
+    assert len(capsys.readouterr().out.splitlines()) == 1

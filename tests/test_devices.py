@@ -1,5 +1,7 @@
 """Every path that touches tensors, on a GPU that need not be there (tests/fake_gpu.py)."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from fake_gpu import CUDA, IMAGES, KINDS, config_of, gpu  # noqa: F401
@@ -7,6 +9,7 @@ from fake_gpu import CUDA, IMAGES, KINDS, config_of, gpu  # noqa: F401
 import models.patronus
 from analysis.edits import Gesture, edit, encode_and_invert, regenerate, says
 from analysis.measures import features, information, readers
+from analysis.measures.emergence import trace_scores
 from analysis.measures.faithfulness import sensitivity_maps
 from analysis.measures.health import effect
 from analysis.mechanism.heatmaps import sensitivity
@@ -22,7 +25,7 @@ from train.latents import ScoreSplits, build_latent, latent_config
 from train.scores import encode
 from train.trainer import Trainer
 
-pytestmark = pytest.mark.usefixtures("gpu")
+pytestmark = [pytest.mark.usefixtures("gpu"), pytest.mark.filterwarnings("ignore:Accessing the data pointer")]
 
 
 def model_of(kind: str, device=CUDA):
@@ -62,15 +65,10 @@ def test_every_sampler(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batches_of_both_sampling_scripts(kind):
-    config, model = config_of(kind), model_of(kind)
-
-    class Run:
-        pass
-
-    Run.config, Run.model = config, model
-    sampling = Sampling(4, *model.best_sampling)
+    model = model_of(kind)
+    run, sampling = SimpleNamespace(model=model), Sampling(4, *model.best_sampling)
     latent = build_latent(latent_config({}, ""), 6, 1.0).to(CUDA)
-    for scores_of in (conditional_scores(Run, IMAGES, CUDA), unconditional_scores(latent, sampling, CUDA)):
+    for scores_of in (conditional_scores(run, IMAGES, CUDA), unconditional_scores(latent, sampling, CUDA)):
         s = scores_of([0, 5, 21])
         assert on_gpu(s) and s.shape == (3, 6)
     assert encode(model, IMAGES, device=CUDA).device.type == "cpu"
@@ -89,7 +87,7 @@ def test_latent_models(network, formulation):
     assert on_gpu(model.scores(sample("heun", model.denoise, noise(), grid, noise)))
 
 
-@pytest.mark.parametrize("kind, others", [("ours", "release"), ("published", "joint")])
+@pytest.mark.parametrize("kind, others", [("ours", "keep"), ("ours", "release"), ("published", "joint")])
 def test_edits(kind, others):
     model, (x0, _, _) = model_of(kind), noisy()
     encoding = encode_and_invert(model, x0, 2)
@@ -97,15 +95,18 @@ def test_edits(kind, others):
     edited = gesture.set(encoding.scores, [0, 2], torch.tensor([0.5, 0.6]))
     assert on_gpu(edited, edit(model, encoding, torch.cat([edited, edited]), gesture))
     assert on_gpu(regenerate(model, encoding.noise, encoding.scores, 2))
+    _, scores, estimates, last = trace_scores(SimpleNamespace(model=model), encoding, edited, gesture, 0)
+    assert scores.device.type == "cpu" and on_gpu(estimates, last)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_scores_say_and_carry(kind):
-    model, (x0, sigma, s) = model_of(kind), noisy()
+    model, (x0, _, s) = model_of(kind), noisy()
     known = torch.rand(300, 6)
     assert on_gpu(says(model, [1, 3], torch.rand(2, 2, device=CUDA), known, (3, 16, 16)))
-    answers = information._densities(model, x0, s, sigma, torch.randn_like(x0), [0, 1], known)
-    assert on_gpu(*(part for answer in answers for part in answer))
+    for alone in (True, False) if model.masked else (False,):
+        assert information.image_maps(model, x0, s, 1, known, alone, [0.5, 5.0]).shape == (2, 4, 16, 16)
+    assert on_gpu(information.expected(s, known))
     assert on_gpu(effect(model, x0, s, torch.ones(6, device=CUDA)))
     assert on_gpu(sensitivity_maps(model, x0, 1), *model.encoder.match(x0))
 

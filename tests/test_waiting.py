@@ -14,6 +14,7 @@ from train.latents import ScoreSplits, build_latent, latent_config
 from train.phases import phase_at, phases_of
 from train.trainer import Trainer
 
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer")  # by torch's own deepcopy
 aten = torch.ops.aten
 ASKING = {aten._local_scalar_dense.default, aten.nonzero.default, aten.masked_select.default, aten.equal.default}
 
