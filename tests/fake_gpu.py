@@ -33,6 +33,7 @@ OURS = {
     "model.pixel_layers": 1,
     "model.unshuffle": 2,
     "model.multipliers": [1],
+    "train.batch_size": len(IMAGES),  # an epoch a step
     "train.encoder_steps": 1,
     "train.decoder_steps": 1,
     "train.steps": 3,

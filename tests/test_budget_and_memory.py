@@ -6,12 +6,14 @@ import pytest
 import torch
 from fake_gpu import IMAGES, config_of
 
+from models.losses import distinctness, spread
 from models.patronus import Patronus
+from models.samplers import SeededNoise
 from train import distributed
 from train.budget import Budget
 from train.build import build_model
 from train.errors import UserError, run_script
-from train.generation import Sampling, generate
+from train.generation import LATENT_SEEDS, Sampling, generate
 from train.runs import load_state
 from train.train_patronus import say_budget
 from train.trainer import Trainer
@@ -76,6 +78,31 @@ def test_float32_is_float32(gpus):
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     distributed.pick_device("auto")
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_losses_of_scores_are_float32_under_autocast():
+    torch.manual_seed(0)
+    s, prototypes = torch.rand(64, 12), torch.rand(12, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        under = spread(s), distinctness(prototypes)
+    assert torch.equal(under[0], spread(s)) and torch.equal(under[1], distinctness(prototypes))
+
+
+def test_distinctness_is_that_of_the_nearest_other_prototype():
+    """Three directions in a plane, by hand: cosines 1 (of itself), cos 45 and 0."""
+    prototypes = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 2.0]])
+    nearest = 1 - 0.5**0.5  # of all three
+    assert distinctness(prototypes, margin=0.5).item() == pytest.approx(0.5 - nearest)
+
+
+def test_seeds_that_torch_cannot_tell_apart_are_refused():
+    assert config_of("ours", train__seed=2**31 - 1)
+    with pytest.raises(UserError, match="train.seed"):
+        config_of("ours", train__seed=2**31)
+
+
+def test_the_noise_of_scores_is_not_that_of_the_pixels():
+    assert not torch.equal(SeededNoise([5], (16,))(), SeededNoise([LATENT_SEEDS + 5], (16,))())
 
 
 @pytest.mark.parametrize(

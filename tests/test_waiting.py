@@ -170,6 +170,11 @@ def test_scores_are_cached_where_the_encoder_rests_and_are_the_same():
     with torch.no_grad():
         scores = trainer.model.score(trainer._images(batch.pixels))
     torch.testing.assert_close(trainer.scores[batch.rows], scores, atol=1e-6, rtol=1e-6)
+    short = config_of("ours", train__precision="float32", train__batch_size=4)
+    trainer = Trainer(short, build_model(short), IMAGES, torch.device("cpu"))
+    trainer.step = 1
+    trainer.train_step()
+    assert trainer.scores is None  # all images would be scored for the sake of four
 
 
 def test_a_diverged_encoder_is_not_taken_for_hidden_scores():

@@ -180,22 +180,22 @@ class Trainer:
         return to_tensor(pixels).contiguous(memory_format=self.memory_format)
 
     def _enter(self, phase: Phase) -> None:
-        """Set what learns from here on. Where the encoder rests, its scores of all images are taken once."""
+        """Set what learns from here on. Where the encoder rests for an epoch or more, all images are scored once."""
         if phase is self.phase:
             return
         self.phase = phase
         for name in MODULES:
             if getattr(self.model, name) is not None:
                 getattr(self.model, name).requires_grad_(name in phase.learns)
-        size = len(self.data) * self.config.model.encoder.prototypes * 4
-        rests = "encoder" not in phase.learns and size <= LARGEST_CACHE
-        self.scores = self._score_all(phase.batch_size) if rests else None
+        fits = len(self.data) * self.config.model.encoder.prototypes * 4 <= LARGEST_CACHE
+        pays = phase.steps * phase.batch_size >= len(self.data)
+        self.scores = self._score_all(phase.batch_size) if "encoder" not in phase.learns and fits and pays else None
 
     @torch.no_grad()
     def _score_all(self, batch: int) -> Tensor:
         """Scores of all training images, on the device: (N, m)."""
-        parts = []
-        for start in range(0, len(self.data), batch):
+        parts, starts = [], range(0, len(self.data), batch)
+        for start in tqdm(starts, desc="scoring all images", unit="batch", leave=False, disable=self.rank != 0):
             pixels = torch.from_numpy(np.array(self.data.pixels[start : start + batch])).to(self.device)
             with self._autocast():
                 parts.append(self.model.score(self._images(pixels)))
