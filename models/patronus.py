@@ -101,8 +101,9 @@ class Patronus(nn.Module):
     def condition(self, s: Tensor, guess: Guess | None = None, shown: Tensor | None = None) -> Tensor:
         """What the networks see of scores s (B, m): standardised, with a second half that says which are shown: (B, m) or (B, 2 m).
 
-        In the place of hidden ones stands the guess, with its trust in the second half; without one 0 and 0. shown (B, m) bool: which are not hidden;
-        by default those that are not HIDDEN. Training gives it, so that the NaN of an encoder that diverged is not taken for a hidden score.
+        In the place of hidden ones stands the guess, with its trust in the second half; without one 0 and 0.
+        shown (B, m) bool: which are not hidden; by default those that are not HIDDEN. Training gives it, so that the NaN of an
+        encoder that diverged is not taken for a hidden score.
         """
         if not self.masked:
             return self.standardised(s)

@@ -27,7 +27,10 @@ class LinearSchedule(nn.Module):
         return len(self.log_sigmas)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise level of timesteps t in [0, T - 1], fractional ones too (log-linear between neighbours); on the schedule's device."""
+        """Noise level of timesteps t in [0, T - 1], fractional ones too (log-linear between neighbours).
+
+        On the schedule's device, wherever t is.
+        """
         t = t.to(self.log_sigmas.device).double().clamp(0, self.timesteps - 1)
         low = t.floor().long().clamp(max=self.timesteps - 2)
         a, b = self.log_sigmas[low], self.log_sigmas[low + 1]

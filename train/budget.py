@@ -1,7 +1,8 @@
-"""What this machine allows, from a few timed steps of the very training: number and memory formats, and the steps in a budget of minutes."""
+"""What this machine allows, from a few timed steps of the training: formats, and the steps in a budget of minutes."""
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,7 +24,10 @@ def with_training(config: Config, **changes) -> Config:
 
 
 def step_seconds(trainer: Trainer, step: int) -> float:
-    """Median time of a few training steps from that step on; the minimum would be optimistic. Use a throw-away trainer: it learns."""
+    """Median time of a few training steps from that step on, in seconds; the minimum would be optimistic.
+
+    The trainer learns meanwhile: use one to throw away.
+    """
 
     def timed() -> float:
         start = time.perf_counter()
@@ -49,8 +53,33 @@ def fastest_formats(config: Config, make_trainer: MakeTrainer) -> dict[str, str]
     return choices[int(np.argmin(seconds))]
 
 
-def budget_steps(config: Config, make_trainer: MakeTrainer) -> dict[str, int]:
-    """encoder_steps, decoder_steps and steps that train.minutes allow: the first two shrink in proportion where they would take too much."""
+class Budget(NamedTuple):
+    """What train.minutes buy on a machine."""
+
+    encoder_steps: int
+    decoder_steps: int
+    steps: int  # of all phases together
+    preparation: float  # seconds that encoder and decoder would take in full
+    step_seconds: float  # of the denoiser
+
+    @property
+    def fitted(self) -> dict[str, int]:
+        """The settings of train that they become."""
+        return {name: getattr(self, name) for name in ("encoder_steps", "decoder_steps", "steps")}
+
+    @property
+    def denoiser_steps(self) -> int:
+        return self.steps - self.encoder_steps - self.decoder_steps
+
+    def minutes_for(self, denoiser_steps: int) -> float:
+        """The budget that would buy so many steps of the denoiser here: `budget_steps` the other way round."""
+        denoising = denoiser_steps * self.step_seconds
+        share = PREPARATION / (1 - PREPARATION)  # of the denoiser's time, at most
+        return (denoising + min(self.preparation, share * denoising)) / (1 - RESERVE) / 60
+
+
+def budget_steps(config: Config, make_trainer: MakeTrainer) -> Budget:
+    """What train.minutes buy: the steps of encoder and decoder shrink in proportion where they would take too much."""
     train = config.train
     trial = make_trainer(with_training(config, minutes=None, steps=ENDLESS))
     first = {"encoder_steps": train.encoder_steps, "decoder_steps": train.decoder_steps}
@@ -59,5 +88,6 @@ def budget_steps(config: Config, make_trainer: MakeTrainer) -> dict[str, int]:
     needed = sum(count * step_seconds(trial, begins[name]) for name, count in first.items() if count)
     shrink = min(1.0, PREPARATION * budget / max(needed, 1e-9))
     fitted = {name: max(1, int(shrink * count)) if count else 0 for name, count in first.items()}
-    denoising = (budget - shrink * needed) / step_seconds(trial, sum(first.values()))
-    return fitted | {"steps": sum(fitted.values()) + max(1, int(denoising))}
+    seconds = step_seconds(trial, sum(first.values()))
+    steps = sum(fitted.values()) + max(1, int((budget - shrink * needed) / seconds))
+    return Budget(**fitted, steps=steps, preparation=needed, step_seconds=seconds)

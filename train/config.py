@@ -128,21 +128,16 @@ class TrainConfig(Section):
     accumulate: Positive = 1
     steps: Positive | None = None  # give steps, epochs or minutes
     epochs: Positive | None = None
-    minutes: Annotated[float, Field(gt=0)] | None = (
-        None  # a budget: becomes steps once, timed where the training starts
-    )
+    # a budget: becomes steps once, timed where the training starts
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    reference_steps: Positive | None = None  # of the denoiser, behind the numbers published for the config
     # first steps, in which the encoder learns under the small decoder of model.residual, every score shown;
     # auto, here and of decoder_steps: by the number of images, at most a quarter of the training
     encoder_steps: Natural | Auto = "auto"
-    score_noise: Annotated[float, Field(ge=0)] = (
-        0.1  # deviation of noise on the scores then: what they say must be plain
-    )
-    spread: Annotated[float, Field(ge=0)] = (
-        0.3  # weight of the loss that keeps scores from being constant or alike then
-    )
-    mmd: Annotated[float, Field(ge=0)] = (
-        0.0  # weight, then, of the discrepancy to a normal distribution (InfoDiffusion)
-    )
+    # in those steps: deviation of noise on the scores, so that what they say must be plain
+    score_noise: Annotated[float, Field(ge=0)] = 0.1
+    spread: Annotated[float, Field(ge=0)] = 0.3  # weight of the loss that keeps scores from being constant or alike
+    mmd: Annotated[float, Field(ge=0)] = 0.0  # weight of the discrepancy to a normal distribution (InfoDiffusion)
     # next steps, in which the encoder rests and the decoder learns from exact scores, some of them hidden
     decoder_steps: Natural | Auto = "auto"
     encoder_batch_size: Positive | None = 64  # in both kinds of steps; null: batch_size

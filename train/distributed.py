@@ -20,7 +20,8 @@ LOST = "[Cc]onnection (closed|reset|refused)|[Bb]roken pipe|remote process (exit
 def pick_device(name: str) -> torch.device:
     """The device of this process, made the current one: 'auto' is its GPU where there is one, else the CPU.
 
-    float32 then is float32: TensorFloat-32, which scores of near matches do not survive, is off. Raises UserError for a device that is not there.
+    float32 then is float32: TensorFloat-32, which scores of near matches do not survive, is off. Raises UserError for a
+    device that is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -41,12 +42,16 @@ def pick_device(name: str) -> torch.device:
 def _own_gpu(device: torch.device, name: str) -> torch.device:
     """The GPU of this process, one for each process of the machine. Raises UserError."""
     if not torch.cuda.is_available():
-        raise UserError(f"--device {name}: torch finds no usable GPU here; take auto or cpu, or install a CUDA build of torch")
+        raise UserError(
+            f"--device {name}: torch finds no usable GPU here; take auto or cpu, or install a CUDA build of torch"
+        )
     count, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if processes > 1 and device.index is not None:
         raise UserError(f"--device {name}: {processes} processes cannot share one GPU; leave it at auto")
     if processes > count:
-        raise UserError(f"{processes} processes, but {count} GPUs on this machine; start torchrun with --nproc_per_node {count}")
+        raise UserError(
+            f"{processes} processes, but {count} GPUs on this machine; start torchrun with --nproc_per_node {count}"
+        )
     index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
     if index >= count:
         raise UserError(f"--device {name}: no such GPU; there are cuda:0 to cuda:{count - 1}")
@@ -56,8 +61,8 @@ def _own_gpu(device: torch.device, name: str) -> torch.device:
 def images_a_call(device: torch.device, largest_map: int) -> int:
     """How many images a network takes at once where nobody says, given the values of an image's largest feature map.
 
-    On a CPU few, whose maps its caches hold: 32 of the default network at 32x32, 1.5 times faster than 250. On a GPU 250 of the published network at
-    32x32, which fill it, and as much memory at any other size.
+    On a CPU few, whose maps its caches hold: 32 of the default network at 32x32, 1.5 times faster than 250. On a GPU
+    250 of the published network at 32x32, and as much memory at any other size.
     """
     values, least = (32 * 32 * 32**2, 4) if device.type == "cpu" else (250 * 64 * 32**2, 1)
     return max(least, values // largest_map)
@@ -82,8 +87,9 @@ def processes(device: torch.device):
         if not isinstance(error, (dist.DistNetworkError, dist.DistStoreError)) and not re.search(LOST, str(error)):
             raise
         raise UserError(
-            f"process {dist.get_rank()} of {world} lost contact with another one, which has probably died (its own output says why); "
-            "checkpoints and images written so far are whole: go on with --resume (training) or --run (sampling), on any number of processes"
+            f"process {dist.get_rank()} of {world} lost contact with another one, which has probably died (its own "
+            "output says why); checkpoints and images written so far are whole: go on with --resume (training) or --run "
+            "(sampling), on any number of processes"
         ) from None
     finally:
         dist.destroy_process_group()

@@ -1,7 +1,7 @@
 """What is random in a step: which images it takes, and noise, drawn for each image from a seed of its own.
 
-Both are functions of (seed, step) and of the image's place in the step's global batch. So resuming has nothing to restore, and each of several
-processes draws for its own images only.
+Both are functions of (seed, step) and of the image's place in the step's global batch. So resuming has nothing to
+restore, and each of several processes draws for its own images only.
 """
 
 from collections.abc import Sequence
@@ -61,8 +61,9 @@ def seeded(seeds: np.ndarray, uniforms: int, shape: Sequence[int]) -> tuple[Tens
 def draw_shown(phase: Phase, empty: float, uniform: Tensor, choice: Tensor) -> Tensor:
     """Which scores each image shows: bool (B, m), of uniform numbers (B, 4) and (B, m).
 
-    Of an image that hides some, a share drawn log-uniformly from 1 / m to 1 is either all that it shows or all that it hides, since what is asked
-    later is mostly about one score alone or about all but a few. A share `empty` of them shows none.
+    Of an image that hides some, a share drawn log-uniformly from 1 / m to 1 is either all that it shows or all that it
+    hides, since what is asked later is mostly about one score alone or about all but a few. A share `empty` of them
+    shows none.
     """
     hides, exponent, inverted, none = uniform[:, :, None].unbind(1)  # (B, 1) each
     chosen = choice < choice.shape[1] ** -exponent
@@ -72,7 +73,8 @@ def draw_shown(phase: Phase, empty: float, uniform: Tensor, choice: Tensor) -> T
 def draw_sigmas(config: Config, schedule: LinearSchedule | None, uniform: Tensor, wide: Tensor) -> Tensor:
     """Noise levels (B,) of uniform numbers (B,).
 
-    On a schedule t is uniform (Ho et al. 2020). Else ln sigma is uniform in train.noise.high_range where `wide` (B,) says so, and normal elsewhere.
+    On a schedule t is uniform (Ho et al. 2020). Else ln sigma is uniform in train.noise.high_range where `wide` (B,)
+    says so, and normal elsewhere.
     """
     if schedule is not None:
         return schedule.sigma((uniform * schedule.timesteps).long())

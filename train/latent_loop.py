@@ -63,12 +63,13 @@ class LatentTrainer:
         self.config, self.run_step, self.device = config, run_step, device
         self.steps = math.ceil(config.epochs * len(scores.train) / config.batch_size)
         self.epoch = max(1, math.ceil(len(scores.train) / config.batch_size))  # steps
-        self.schedule = copy.deepcopy(model.schedule)  # on the CPU, where noise is drawn
+        # on the CPU, where noise is drawn
+        self.schedule = LinearSchedule(config.timesteps) if config.formulation == "eps" else None
         if state is None:
             model.fit(scores.train)
         self.model = model.to(device).train()
         self.averaged = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.lr, fused=True)
         self.step, self.best = 0, math.inf
         if state is not None:
             self.model.load_state_dict(state["model"])
@@ -78,14 +79,18 @@ class LatentTrainer:
         self.train = self.model.standardise(scores.train.to(device))
         held = self.model.standardise(scores.held_out.to(device))
         generator = torch.Generator().manual_seed(config.seed)
-        self.held = held.repeat(math.ceil(LEVELS * 16 / len(held)), 1)  # enough trials for a steady mean on small sets too
+        self.held = held.repeat(
+            math.ceil(LEVELS * 16 / len(held)), 1
+        )  # enough trials for a steady mean on small sets too
         self.held_levels = draw_levels(self.schedule, len(self.held), generator).to(device)
         self.held_noise = torch.randn(self.held.shape, generator=generator).to(device)
         self.load = Prefetcher(self._inputs, device, self.steps)
 
     def _rate(self) -> float:
         rate = self.config.lr * min(1.0, (self.step + 1) / WARMUP)
-        return rate * 0.5 * (1 + math.cos(math.pi * self.step / self.steps)) if self.config.lr_decay == "cosine" else rate
+        return (
+            rate * 0.5 * (1 + math.cos(math.pi * self.step / self.steps)) if self.config.lr_decay == "cosine" else rate
+        )
 
     def _seed(self, step: int) -> int:
         return int(np.random.SeedSequence([self.config.seed, step]).generate_state(1)[0])
@@ -125,7 +130,11 @@ class LatentTrainer:
         save_tensors(folder / "best.pt", self._plain() | {"model": self.averaged.state_dict(), "held_out": self.best})
 
     def save_last(self, folder: Path) -> None:
-        state = self._plain() | {"model": self.model.state_dict(), "averaged": self.averaged.state_dict(), "best": self.best}
+        state = self._plain() | {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "best": self.best,
+        }
         save_tensors(folder / "last.pt", state | {"optimizer": self.optimizer.state_dict()})
 
     def run(self, folder: Path) -> int | None:
@@ -147,7 +156,9 @@ class LatentTrainer:
                         self.save_best(folder)
                     loss, losses = torch.stack(losses).mean().item(), []
                     if not math.isfinite(loss):
-                        raise UserError(f"step {self.step}: the loss is {loss}; what was saved before is kept. Lower lr")
+                        raise UserError(
+                            f"step {self.step}: the loss is {loss}; what was saved before is kept. Lower lr"
+                        )
                     append_metrics(metrics, {"step": self.step, "loss": loss, "held_out": held_out})
                     bar.set_postfix(refresh=False, loss=f"{loss:.4f}", held_out=f"{held_out:.4f}")
                 if last or received or self.step % (CHECKPOINT_EPOCHS * self.epoch) == 0:

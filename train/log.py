@@ -12,7 +12,7 @@ from train.whole_files import replace_file
 
 
 def peak_memory(device: torch.device) -> float | None:
-    """The most that this process has held so far, in GB: of the GPU's memory where it trains there, else of the machine's. None on Windows."""
+    """The most memory that this process has held so far, in GB: the GPU's where it trains there. None on Windows."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     try:
@@ -48,9 +48,13 @@ class Logger:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
-                raise UserError("train.tensorboard: package tensorboard is not installed; pip install tensorboard") from None
+                raise UserError(
+                    "train.tensorboard: package tensorboard is not installed; pip install tensorboard"
+                ) from None
             board = SummaryWriter(folder / "tensorboard", purge_step=step)
-            self.writers.append(lambda row: [board.add_scalar(k, v, row["step"]) for k, v in row.items() if k != "step"])
+            self.writers.append(
+                lambda row: [board.add_scalar(k, v, row["step"]) for k, v in row.items() if k != "step"]
+            )
         if config.train.wandb:
             try:
                 import wandb

@@ -1,6 +1,6 @@
-"""The loss of each phase of training. Every one takes (model, TrainConfig, x0 (B, C, H, W), scores or None, Draws) and returns a scalar.
+"""The loss of each phase of training: (model, TrainConfig, images x0 (B, C, H, W), scores (B, m), Draws) -> scalar.
 
-Scores come as an argument where they are known already because the encoder rests.
+Scores are None where the encoder moves, and known already where it rests.
 """
 
 import torch
@@ -10,7 +10,9 @@ from models.denoiser import expand
 from models.losses import distinctness, mmd, spread, squared_error
 from models.patronus import Guess, Patronus
 
-READING = 0.25  # of the decoder's images: hidden scores are read off the noisy image; in the others nothing stands for them
+READING = (
+    0.25  # of the decoder's images: hidden scores are read off the noisy image; in the others nothing stands for them
+)
 
 
 def encoder_loss(model: Patronus, train, x0: Tensor, s: Tensor | None, draws) -> Tensor:

@@ -41,7 +41,12 @@ def phases_of(config: Config, steps: int) -> list[Phase]:
     hides = float(config.model.masked)
     first, second = train.encoder_steps, train.encoder_steps + train.decoder_steps
     # how far scores spread is a matter of the whole batch, so the small batches of the first phases are not accumulated
-    early = {"batch_size": train.encoder_batch_size or train.batch_size, "accumulate": 1, "lr": train.encoder_lr, "scale": 1.0}
+    early = {
+        "batch_size": train.encoder_batch_size or train.batch_size,
+        "accumulate": 1,
+        "lr": train.encoder_lr,
+        "scale": 1.0,
+    }
     late = {"batch_size": train.batch_size, "accumulate": train.accumulate, "lr": train.lr, "scale": scale}
     denoising = {"unet", "reader"} | ({"encoder", "decoder"} if scale > 0 else set())
     phases = [
@@ -51,7 +56,8 @@ def phases_of(config: Config, steps: int) -> list[Phase]:
         ),
         Phase(
             "decoder", first, second, **early,
-            learns=frozenset({"decoder", "reader"}), noisy=True, hides=hides, reads=READING, wide=1.0, loss=decoder_loss,
+            learns=frozenset({"decoder", "reader"}), noisy=True, hides=hides, reads=READING, wide=1.0,
+            loss=decoder_loss,
         ),
         Phase(
             "denoiser", second, steps, **late,

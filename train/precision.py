@@ -4,9 +4,9 @@ import torch
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """'auto' becomes bfloat16 on GPUs that have it and float16 on older ones, and stays on a CPU, where train/budget.py times it.
+    """'auto' becomes bfloat16 on GPUs that have it and float16 on older ones.
 
-    float16 becomes float32 off the GPU, where nothing has it.
+    It stays on a CPU, where train/budget.py times both; float16 becomes float32 there.
     """
     if name == "auto" and device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"

@@ -24,7 +24,10 @@ def pinned(values, device: torch.device):
 
 
 class Prefetcher:
-    """load(step) -> nested tensors on the CPU, called one step ahead in a thread; handed out on the device, without waiting for it."""
+    """load(step) -> nested tensors on the CPU, called one step ahead in a thread.
+
+    They are handed out on the device, which is not waited for. end: the step after the last.
+    """
 
     def __init__(self, load: Callable, device: torch.device, end: int):
         self.load, self.device, self.end = load, device, end

@@ -113,10 +113,10 @@ def main() -> None:
         formats = distributed.broadcast(fastest_formats(config, make_trial), world)
         config.train = config.train.model_copy(update=formats)
         if config.train.minutes:
-            fitted = distributed.broadcast(budget_steps(config, make_trial), world)
+            budget = distributed.broadcast(budget_steps(config, make_trial), world)
             if rank == 0:
-                print(f"{config.train.minutes:g} minutes allow here: {', '.join(f'{name} {count}' for name, count in fitted.items())}")
-            config.train = config.train.model_copy(update=fitted | {"minutes": None})
+                say_budget(config.train, budget)
+            config.train = config.train.model_copy(update=budget.fitted | {"minutes": None})
         trainer = make_trainer(config, state)
         if folder is None:
             folder = distributed.broadcast(new_run_folder(config) if rank == 0 else None, world)
@@ -130,6 +130,17 @@ def main() -> None:
         report(args, config, folder, version, trainer.step, stopped_by)
     if stopped_by:
         sys.exit(128 + stopped_by)
+
+
+def say_budget(train, budget) -> None:
+    """How many steps the minutes buy, beside those behind the published numbers of the config."""
+    print(f"{train.minutes:g} minutes allow here: {', '.join(f'{name} {count}' for name, count in budget.fitted.items())}")
+    if train.reference_steps:
+        share, minutes = budget.denoiser_steps / train.reference_steps, budget.minutes_for(train.reference_steps)
+        print(
+            f"that is {share:.0%} of the {train.reference_steps} denoiser steps behind the README's numbers; "
+            f"--set train.minutes={max(0.1, round(minutes, 1)):g} would buy as many on this machine"
+        )
 
 
 def report(args, config, folder, version: str, step: int, stopped_by: int | None) -> None:

@@ -1,4 +1,4 @@
-"""The training loop. Everything random is a function of (seed, step), so resuming has nothing to restore but tensors."""
+"""The training loop. What is random is a function of (seed, step), so resuming has nothing to restore but tensors."""
 
 import copy
 import math
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Of one step: this process's mean loss and the gradient's norm, left on the device so that nothing waits for it."""
+    """Of one step: this process's mean loss and the gradient's norm, left on the device so that nothing waits."""
 
     step: int
     loss: Tensor
@@ -60,7 +60,7 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
 class Trainer:
     """State of a training and its steps. Every process holds one; the first alone writes.
 
-    state: a checkpoint to go on from, or None for a new start; fresh: the model is untrained, so its prototypes are to be drawn.
+    state: a checkpoint to go on from, or None for a new start; fresh: the model is untrained, its prototypes are drawn.
     """
 
     def __init__(
@@ -104,17 +104,19 @@ class Trainer:
         train = self.config.train
         if any(phase.batch_size % (self.world * phase.accumulate) for phase in self.phases):
             raise UserError(
-                f"train.batch_size {train.batch_size} and encoder_batch_size {self.phases[0].batch_size} must divide by "
-                f"{self.world} processes, and the first by these x train.accumulate {train.accumulate}"
+                f"train.batch_size {train.batch_size} and encoder_batch_size {self.phases[0].batch_size} must divide "
+                f"by {self.world} processes, and the first by these x train.accumulate {train.accumulate}"
             )
         if not self.phases[-1].steps > 0:
             first = f"train.encoder_steps {train.encoder_steps} and decoder_steps {train.decoder_steps}"
             raise UserError(f"{first}: must be fewer together than the {self.steps} steps of the training")
         if state is not None and "decoder" in state:
-            raise UserError("this run was begun by an earlier version of Patronus; it can be used, and trained on with --init_from")
+            raise UserError(
+                "this run was begun by an earlier version of Patronus; it can be used, and trained on with --init_from"
+            )
 
     def _make_optimizers(self) -> None:
-        """AdamW of two groups, encoder with decoder and U-Net with reader; Muon of the U-Net's inner weights where it has a rate."""
+        """AdamW of two groups, encoder with decoder and U-Net with reader; Muon of the U-Net's inner weights."""
         train = self.config.train
         inner = inner_weights(self.model.unet) if train.muon_lr else []
         taken = set(inner)
@@ -134,7 +136,8 @@ class Trainer:
     def _restore(self, state: dict) -> None:
         if (state.get("muon") is None) != (self.muon is None):
             raise UserError(
-                "train.muon_lr: with --resume it can be changed, but neither given nor taken away; start a new run with --init_from"
+                "train.muon_lr: with --resume it can be changed, but neither given nor taken away; "
+                "start a new run with --init_from"
             )
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
@@ -142,7 +145,8 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.muon is not None:
             self.muon.load_state_dict(state["muon"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # none where the run trained in another precision until now
+            self.scaler.load_state_dict(state["scaler"])
         self.step = state["step"]
 
     def state(self) -> dict:
@@ -177,16 +181,16 @@ class Trainer:
         return to_tensor(pixels).contiguous(memory_format=self.memory_format)
 
     def _enter(self, phase: Phase) -> None:
-        """Set what learns from here on. Where the encoder rests, its scores of all images are taken once."""
+        """Set what learns from here on. Where the encoder rests for an epoch or more, all images are scored once."""
         if phase is self.phase:
             return
         self.phase = phase
         for name in MODULES:
             if getattr(self.model, name) is not None:
                 getattr(self.model, name).requires_grad_(name in phase.learns)
-        size = len(self.data) * self.config.model.encoder.prototypes * 4
-        rests = "encoder" not in phase.learns and size <= LARGEST_CACHE
-        self.scores = self._score_all(phase.batch_size) if rests else None
+        fits = len(self.data) * self.config.model.encoder.prototypes * 4 <= LARGEST_CACHE
+        pays = phase.steps * phase.batch_size >= len(self.data)
+        self.scores = self._score_all(phase.batch_size) if "encoder" not in phase.learns and fits and pays else None
         if "unet" in phase.learns and self.config.model.sigma_data == "auto":
             self._measure()
 
@@ -204,8 +208,8 @@ class Trainer:
     @torch.no_grad()
     def _score_all(self, batch: int) -> Tensor:
         """Scores of all training images, on the device: (N, m)."""
-        parts = []
-        for start in range(0, len(self.data), batch):
+        parts, starts = [], range(0, len(self.data), batch)
+        for start in tqdm(starts, desc="scoring all images", unit="batch", leave=False, disable=self.rank != 0):
             pixels = torch.from_numpy(np.array(self.data.pixels[start : start + batch])).to(self.device)
             with self._autocast():
                 parts.append(self.model.score(self._images(pixels)))
@@ -249,7 +253,9 @@ class Trainer:
 
     def _descend(self) -> Tensor:
         """Step every optimizer that has gradients; their norm before clipping."""
-        working = [optimizer for optimizer in self.optimizers() if any(p.grad is not None for p in parameters_of(optimizer))]
+        working = [
+            optimizer for optimizer in self.optimizers() if any(p.grad is not None for p in parameters_of(optimizer))
+        ]
         for optimizer in working:
             self.scaler.unscale_(optimizer)
         trained = [p for optimizer in working for p in parameters_of(optimizer) if p.grad is not None]
@@ -270,7 +276,7 @@ class Trainer:
             mine.copy_(theirs)
 
     def _read(self, results: list[Result]) -> tuple[float, float]:
-        """The mean loss and the last norm of steps that nobody has looked at yet. Raises UserError where one is not finite."""
+        """The mean loss and the last norm of some steps. Raises UserError where one is not finite."""
         _, losses, norms = zip(*results)
         losses, norms = torch.stack([torch.stack(losses).float(), torch.stack(norms).float()]).cpu()
         wrong = ~losses.isfinite() | (~norms.isfinite() & (not self.scaler.is_enabled()))
@@ -281,13 +287,14 @@ class Trainer:
             indices = batch_indices(self.config.train.seed, step, batch, len(self.data))
             ids = listed((self.data.ids[i] for i in indices), 200)
             raise UserError(
-                f"step {step}: the loss ({loss}) or its gradient ({norm}) is not finite; the last checkpoint is kept. Batch: {ids}"
+                f"step {step}: the loss ({loss}) or its gradient ({norm}) is not finite; the last checkpoint is kept. "
+                f"Batch: {ids}"
             )
         return losses.mean().item(), norms[-1].item()
 
     @torch.no_grad()
     def save_samples(self, folder: Path, test: ImageSet) -> Path:
-        """Test images drawn at random above what the model makes of their scores and fixed noise; also as samples.png."""
+        """Random test images above what the model makes of their scores and fixed noise; also as samples.png."""
         model = (self.ema or self.model).eval()
         # sets may stand in order of class
         rows = np.sort(np.random.default_rng(self.config.train.seed).permutation(len(test))[:SAMPLE_COLUMNS])
@@ -335,7 +342,7 @@ class Trainer:
         return self.step == self.steps or (denoising and self.step % self.config.train.samples_every == 0)
 
     def _agreed(self, received: bool) -> bool:
-        """Whether any process has received a signal, asked every few steps since an answer makes them wait for each other."""
+        """Whether any process has received a signal; asked every few steps, since all wait for the answer."""
         if self.world == 1:
             return received
         if self.step % SIGNALS_EVERY and self.step != self.steps:
@@ -344,7 +351,7 @@ class Trainer:
 
 
 class Progress:
-    """The progress bar, and the results since the last line of the log. Results stay on the device until they are looked at."""
+    """The progress bar, and the results since the last line of the log, on the device until they are looked at."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer

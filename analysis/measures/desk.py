@@ -57,7 +57,9 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
     """Bytes of an image that somebody brought -> uint8 (size, size, channels). Raises UserError."""
     if len(data) > MOST_BYTES:
         raise UserError(f"the file has {len(data) / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are taken")
-    too_large = UserError(f"the image claims to have more than the {MOST_PIXELS // 1_000_000} million pixels that are taken")
+    too_large = UserError(
+        f"the image claims to have more than the {MOST_PIXELS // 1_000_000} million pixels that are taken"
+    )
     with reading("the file is no image that can be read"):
         try:
             image = Image.open(io.BytesIO(data))
@@ -99,7 +101,9 @@ class Desk:
     def take(self, pixels: np.ndarray, option: str) -> Taken:
         """Encode an image and invert it, with full and with few steps."""
         x0 = to_tensor(torch.from_numpy(pixels[None]).to(self.device))
-        return Taken(pixels, option, self.model.encoder.match(x0), {n: encode_and_invert(self.model, x0, n) for n in (FULL, FEW)})
+        return Taken(
+            pixels, option, self.model.encoder.match(x0), {n: encode_and_invert(self.model, x0, n) for n in (FULL, FEW)}
+        )
 
     def test_image(self, row: int) -> Taken:
         return self.take(np.array(self.test.pixels[row]), f"--images {shlex.quote(self.test.ids[row])}")
@@ -122,7 +126,9 @@ class Desk:
             values = torch.tensor([list(settings.values())], device=self.device)
             made = edit(self.model, encoding, gesture.set(encoding.scores, list(settings), values), gesture)
         before, after = to_uint8(plain)[0], to_uint8(made)[0]
-        return Edited(before, after, np.abs(after.astype(float) - before).mean(-1), self.model.encoder.match(made.clamp(-1, 1)))
+        return Edited(
+            before, after, np.abs(after.astype(float) - before).mean(-1), self.model.encoder.match(made.clamp(-1, 1))
+        )
 
     def scores_for(self, kind: str, taken: Taken, settings: dict[int, float], seed: int) -> torch.Tensor:
         """Scores (1, m) to generate from: 'image' (of the image on the desk, with what is set), 'nothing' (the latent model) or 'alone' (what is set,
@@ -155,6 +161,10 @@ class Desk:
 
     def command(self, taken: Taken, settings: dict[int, float], guidance: float, others: str) -> str:
         """The command line of the same edit."""
-        parts = ["python analysis/manipulation/manipulate.py", f"--dataset {self.run.name} --version_num {self.run.version}", taken.option]
+        parts = [
+            "python analysis/manipulation/manipulate.py",
+            f"--dataset {self.run.name} --version_num {self.run.version}",
+            taken.option,
+        ]
         parts += [f"--set {k}={value:.4g}" for k, value in settings.items()]
         return " ".join([*parts, f"--guidance {guidance:g} --others {others}"])

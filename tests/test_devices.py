@@ -1,0 +1,157 @@
+"""Every path that touches tensors, on a GPU that need not be there (tests/fake_gpu.py)."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from fake_gpu import CUDA, IMAGES, KINDS, config_of, gpu  # noqa: F401
+
+import models.patronus
+from analysis.edits import Gesture, edit, encode_and_invert, regenerate, says
+from analysis.measures import features, information, readers
+from analysis.measures.emergence import trace_scores
+from analysis.measures.faithfulness import sensitivity_maps
+from analysis.measures.health import effect
+from analysis.mechanism.heatmaps import sensitivity
+from models.patronus import HIDDEN
+from models.pspc import PSPCFlex, PSPCSquare
+from models.samplers import SAMPLERS, SeededNoise, invert, sample
+from models.schedule import karras_sigmas
+from models.training_free import EmpiricalDenoiser, GaussianDenoiser, PixelMajor
+from train.build import build_model
+from train.generation import Sampling, conditional_scores, unconditional_scores
+from train.latent_loop import LatentTrainer
+from train.latents import ScoreSplits, build_latent, latent_config
+from train.scores import encode
+from train.trainer import Trainer
+
+pytestmark = [pytest.mark.usefixtures("gpu"), pytest.mark.filterwarnings("ignore:Accessing the data pointer")]
+
+
+def model_of(kind: str, device=CUDA):
+    return build_model(config_of(kind)).to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+
+def noisy(count: int = 4):
+    return torch.randn(count, 3, 16, 16, device=CUDA), torch.ones(count, device=CUDA), torch.rand(count, 6, device=CUDA)
+
+
+def on_gpu(*tensors) -> bool:
+    return all(tensor.device.type == "cuda" for tensor in tensors)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_phase_of_training(kind):
+    config = config_of(kind, train__precision="bfloat16")
+    trainer = Trainer(config, build_model(config), IMAGES, CUDA)
+    results = [trainer.train_step() for _ in range(config.train.steps)]
+    assert trainer.phase.name == "denoiser" and trainer.step == config.train.steps
+    assert on_gpu(*[result.loss for result in results], *[result.norm for result in results], *trainer.ema.parameters())
+    assert all(result.loss.dtype == torch.float32 for result in results)
+    assert (trainer.scores is not None) == (kind == "ours")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_sampler(kind):
+    model, (z, sigma, s) = model_of(kind), noisy()
+    grid, denoiser = model.sigmas(3), model.denoiser(s)
+    assert grid.device.type == "cpu"
+    estimate = denoiser(z, sigma)
+    assert on_gpu(estimate, invert(lambda z, sigma: estimate, z, grid))
+    for sampler in SAMPLERS:
+        noise = SeededNoise(range(4), (3, 16, 16), CUDA)
+        assert on_gpu(sample(sampler, lambda z, sigma: estimate, z, grid, noise))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batches_of_both_sampling_scripts(kind):
+    model = model_of(kind)
+    run, sampling = SimpleNamespace(model=model), Sampling(4, *model.best_sampling)
+    latent = build_latent(latent_config({}, ""), 6, 1.0).to(CUDA)
+    for scores_of in (conditional_scores(run, IMAGES, CUDA), unconditional_scores(latent, sampling, CUDA)):
+        s = scores_of([0, 5, 21])
+        assert on_gpu(s) and s.shape == (3, 6)
+    assert encode(model, IMAGES, device=CUDA).device.type == "cpu"
+
+
+@pytest.mark.parametrize("network", ["mlp", "unet1d"])
+@pytest.mark.parametrize("formulation", ["edm", "eps"])
+def test_latent_models(network, formulation):
+    config = latent_config({"network": network, "formulation": formulation, "width": 8, "layers": 2, "blocks": 1}, "")
+    model = build_latent(config, 6, 1.0)
+    trainer = LatentTrainer(config, model, ScoreSplits(torch.rand(300, 6), torch.rand(30, 6)), 0, CUDA)
+    assert on_gpu(trainer.train_step(), trainer.train_step(), *trainer.averaged.parameters())
+    grid = model.sigmas(18)
+    assert grid.device.type == "cpu"
+    noise = SeededNoise(range(4), (6,), CUDA)
+    assert on_gpu(model.scores(sample("heun", model.denoise, noise(), grid, noise)))
+
+
+@pytest.mark.parametrize("kind, others", [("ours", "keep"), ("ours", "release"), ("published", "joint")])
+def test_edits(kind, others):
+    model, (x0, _, _) = model_of(kind), noisy()
+    encoding = encode_and_invert(model, x0, 2)
+    gesture = Gesture(torch.rand(300, 6), 3, 1.0, others)
+    edited = gesture.set(encoding.scores, [0, 2], torch.tensor([0.5, 0.6]))
+    assert on_gpu(edited, edit(model, encoding, torch.cat([edited, edited]), gesture))
+    assert on_gpu(regenerate(model, encoding.noise, encoding.scores, 2))
+    _, scores, estimates, last = trace_scores(SimpleNamespace(model=model), encoding, edited, gesture, 0)
+    assert scores.device.type == "cpu" and on_gpu(estimates, last)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_scores_say_and_carry(kind):
+    model, (x0, _, s) = model_of(kind), noisy()
+    known = torch.rand(300, 6)
+    assert on_gpu(says(model, [1, 3], torch.rand(2, 2, device=CUDA), known, (3, 16, 16)))
+    for alone in (True, False) if model.masked else (False,):
+        assert information.image_maps(model, x0, s, 1, known, alone, [0.5, 5.0]).shape == (2, 4, 16, 16)
+    assert on_gpu(information.expected(s, known))
+    assert on_gpu(effect(model, x0, s, torch.ones(6, device=CUDA)))
+    assert on_gpu(sensitivity_maps(model, x0, 1), *model.encoder.match(x0))
+
+
+def test_hidden_scores_are_read_at_every_level(monkeypatch):
+    monkeypatch.setattr(models.patronus, "any_hidden", lambda s: True)
+    model, (z, _, s) = model_of("ours"), noisy()
+    s[:, 1] = HIDDEN
+    assert on_gpu(sample("ancestral", model.denoiser(s), z, model.sigmas(3), SeededNoise(range(4), (3, 16, 16), CUDA)))
+
+
+def test_prototypes_are_drawn_from_patches():
+    config = config_of("ours", model__encoder__init="data")
+    trainer = Trainer(config, build_model(config), IMAGES, CUDA)
+    assert on_gpu(trainer.model.encoder.prototypes)
+
+
+def test_training_free_denoisers():
+    pixels, (z, sigma, _) = torch.zeros(20, 16, 16, 3, dtype=torch.uint8), noisy()
+    data = PixelMajor(pixels, xflip=True).to(CUDA)
+    levels = karras_sigmas(2)[:-1]
+    square = PSPCSquare(data, [16, 5], levels)
+    flex = PSPCFlex.__new__(PSPCFlex)
+    torch.nn.Module.__init__(flex)
+    flex.data = data
+    for made in (
+        EmpiricalDenoiser(data)(z, sigma),
+        square._composite(z, sigma, 5),
+        square._composite(z, sigma, 11),
+        flex._composite(z, sigma, torch.ones(256, 256, device=CUDA)),
+    ):
+        assert on_gpu(made) and made.shape == z.shape
+    many = PixelMajor(torch.zeros(60, 4, 4, 3, dtype=torch.uint8)).to(CUDA)  # more images than values in one
+    assert on_gpu(GaussianDenoiser(many, rank=8)(z[..., :4, :4], sigma))
+
+
+def test_heat_maps():
+    model, (z, sigma, s) = model_of("published"), noisy()
+    assert on_gpu(sensitivity(model.denoiser(s), z, sigma[:1], stride=15))
+
+
+def test_readers_and_features():
+    labels = IMAGES.attributes.to_numpy(float)
+    reader = readers.classifier_reader(IMAGES, labels, CUDA)
+    assert reader is not None
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3)).to(CUDA)
+    network.extract_features = network.forward
+    assert features.efficientnet_features(network, IMAGES.pixels, CUDA).shape == (20, 8)

@@ -1,0 +1,77 @@
+"""Which samples a report shows, and what it has made anew: those of the present training step, with their distance."""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from analysis import report
+from analysis.drawing import report as gathering
+
+
+class Run(NamedTuple):
+    name: str = "tiny"
+    version: int = 0
+    step: int = 6
+
+
+@pytest.fixture
+def records(tmp_path, monkeypatch):
+    monkeypatch.setattr(gathering, "SAMPLES_DIR", tmp_path / "FID")
+    monkeypatch.setattr(gathering, "RECORDS_DIR", tmp_path)
+    monkeypatch.setattr(gathering, "present", lambda run, name: True)
+    monkeypatch.setattr(report, "latent_of_step", lambda run: False)
+    return tmp_path
+
+
+def sampled(records, kind: str, number: int, step: int):
+    folder = records / "FID" / f"{kind}_tiny_0" / f"run_{number}"
+    folder.mkdir(parents=True)
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "000000.png")
+    folder.with_name(f"run_{number}.json").write_text(json.dumps({"training_step": step}))
+    return folder
+
+
+def judged(records, folder):
+    file = records / "fid_scores" / "tiny_v0" / f"{folder.parent.name}_{folder.name}_test_1280_efficientnet.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("{}")
+
+
+def work():
+    return [(script.rsplit("/", 1)[1], options) for _, script, options in report.missing_work(Run(), True)]
+
+
+def test_without_samples_they_are_made_and_judged(records):
+    scripts = [script for script, _ in work()]
+    assert scripts == [
+        "conditional_sampling.py",
+        "fid.py",
+        "train_latent_ddim.py",
+        "unconditional_sampling.py",
+        "fid.py",
+    ]
+
+
+def test_samples_that_are_there_are_judged_and_not_made_again(records):
+    folders = [sampled(records, kind, 0, step=6) for kind in ("cond", "uncond")]
+    assert [script for script, _ in work()] == ["fid.py", "fid.py"]
+    assert [options[options.index("--images") + 1] for _, options in work()] == [str(folder) for folder in folders]
+    for folder in folders:
+        judged(records, folder)
+    assert work() == []
+
+
+def test_samples_of_an_earlier_step_are_made_again(records):
+    for kind in ("cond", "uncond"):
+        judged(records, sampled(records, kind, 0, step=3))
+    assert gathering.newest_samples(Run(), "cond") is None
+    assert [script for script, _ in work()].count("fid.py") == 2 and "conditional_sampling.py" in dict(work())
+
+
+def test_stale_samples_do_not_hide_those_of_the_present_step(records):
+    present = sampled(records, "cond", 0, step=6)
+    sampled(records, "cond", 1, step=3)  # newer, of another step
+    assert gathering.newest_samples(Run(), "cond") == present
