@@ -1,4 +1,6 @@
-"""Runs as folders to share: what is stored is what was trained, every script finds it, and foreign ones are checked before use."""
+"""Runs as folders to share: what is stored is what was trained, every script finds it, and foreign ones are checked
+before use.
+"""
 
 import json
 import shutil

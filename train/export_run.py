@@ -1,10 +1,12 @@
-"""Share a run as a folder of weights, config, provenance and model card (a Hugging Face repository's layout), or take one over.
+"""Share a run as a folder of weights, config, provenance and model card (a Hugging Face repository's layout), or take
+one over.
 
-  python train/export_run.py --dataset faces --version_num 0 --folder pretrained/faces [--numbers records/.../quality.json]
-  python train/export_run.py --import FOLDER
+  python train/export_run.py --dataset faces --version_num 0 --folder pretrained/faces [--numbers
+  records/.../quality.json] python train/export_run.py --import FOLDER
 
-A shared run below pretrained/ is found by every script as --version_num pretrained, and taken where there is no other. An imported one becomes
-a version of its own below records/patronus/. Folders from elsewhere are checked before anything in them is used, and nothing in them is run.
+A shared run below pretrained/ is found by every script as --version_num pretrained, and taken where there is no other.
+An imported one becomes a version of its own below records/patronus/. Folders from elsewhere are checked before anything
+in them is used, and nothing in them is run.
 """
 
 import argparse
@@ -79,7 +81,8 @@ def export(args: argparse.Namespace) -> None:
     )
     size = (folder / "model.safetensors").stat().st_size / 1e6
     print(
-        f"exported {run.name}/{run.version} to {folder}: {size:.1f} MB, scores exact, estimated pixels within {provenance.change:.1e}"
+        f"exported {run.name}/{run.version} to {folder}: {size:.1f} MB, scores exact, "
+        f"estimated pixels within {provenance.change:.1e}"
     )
 
 

@@ -69,7 +69,8 @@ class PublishedTraining(_Section):
             raise ValueError(f"IMG_SHAPE = {tuple(self.IMG_SHAPE)}: must be (channels, side, side)")
         if len(self.loss_lambda) not in (1, len(self.loss_fn)):
             raise ValueError(
-                f"loss_lambda = {tuple(self.loss_lambda)}: must hold one weight for each loss of loss_fn {tuple(self.loss_fn)}"
+                f"loss_lambda = {tuple(self.loss_lambda)}: must hold one weight for each loss of loss_fn "
+                f"{tuple(self.loss_fn)}"
             )
         return self
 

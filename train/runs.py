@@ -196,7 +196,8 @@ def load_run(name: str | None = None, version: int | str | None = None, device: 
     wrong = [name for name, values in weights.items() if not values.isfinite().all()]
     if wrong:
         raise UserError(
-            f"{place.folder}: weights hold what is no number ({listed(wrong, 3)}); the training diverged or the file is damaged"
+            f"{place.folder}: weights hold what is no number ({listed(wrong, 3)}); "
+            "the training diverged or the file is damaged"
         )
     model = build_model(config)
     try:

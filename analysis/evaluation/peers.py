@@ -286,7 +286,8 @@ def main() -> None:
     for name, table in (("mean", means), ("deviation", deviations)):
         save_table(folder / f"{name}.csv", table)
     print(
-        f"{config.name}: {len(args.seeds)} seed{'s' * (len(args.seeds) > 1)}, mean +- deviation; * best of those that are trained"
+        f"{config.name}: {len(args.seeds)} seed{'s' * (len(args.seeds) > 1)}, mean +- deviation; "
+        "* best of those that are trained"
     )
     print(as_text(means, deviations))
     print(f"tables: {folder}")

@@ -88,7 +88,8 @@ class _Decoder:
             if self.size and image.size != self.size:
                 width, height = image.size
                 raise UserError(
-                    f"{name} is {width}x{height}, {self.ids[0]} {self.size[0]}x{self.size[1]}; the format wants one size"
+                    f"{name} is {width}x{height}, {self.ids[0]} {self.size[0]}x{self.size[1]}; "
+                    "the format wants one size"
                 )
             return to_pixels(image, self.config.image_size, self.config.channels)
 
@@ -135,7 +136,8 @@ def load_split(config: DataConfig, split: str) -> ImageSet:
     if not len(chosen):
         counts = ", ".join(f"{name} {(listing.splits == name).sum()}" for name in SPLITS)
         raise UserError(
-            f"data set {config.source}: its {split} split is empty (images: {counts}); it needs more images, or splits named by a table"
+            f"data set {config.source}: its {split} split is empty (images: {counts}); "
+            "it needs more images, or splits named by a table"
         )
     return _load(config, listing, chosen, split)
 

@@ -159,7 +159,8 @@ def _with_table(root: Path, found: list[str], metadata: Path, config) -> Listing
     column = next((c for c in ("img_filename", "filename", "file", "path", "Path", "image") if c in table), None)
     if column is None:
         raise UserError(
-            f"{metadata}: no column of file names (img_filename, filename, file, path or image); there are {listed(table.columns)}"
+            f"{metadata}: no column of file names (img_filename, filename, file, path or image); "
+            f"there are {listed(table.columns)}"
         )
     by_name = {Path(name).name: name for name in found} | {name: name for name in found}
     names = []
@@ -195,8 +196,8 @@ def folder(config) -> Listing:
 
 
 FINDINGS = (
-    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation", "Pneumonia",
-    "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
+    "No Finding", "Enlarged Cardiomediastinum", "Cardiomegaly", "Lung Opacity", "Lung Lesion", "Edema", "Consolidation",
+    "Pneumonia", "Atelectasis", "Pneumothorax", "Pleural Effusion", "Pleural Other", "Fracture", "Support Devices",
 )  # fmt: skip
 
 
@@ -221,7 +222,8 @@ def chexpert(config) -> Listing:
     )
     if not tables or not tables[0].is_file():
         raise UserError(
-            f"chexpert: {tables[0] if tables else root / 'train.csv'} does not exist; data from {WHERE_FROM['chexpert']}"
+            f"chexpert: {tables[0] if tables else root / 'train.csv'} does not exist; "
+            f"data from {WHERE_FROM['chexpert']}"
         )
     table = pd.concat([_table(path) for path in tables], ignore_index=True)
     if "Path" not in table:
@@ -236,7 +238,8 @@ def chexpert(config) -> Listing:
         patients = pd.Series(names).str.extract(r"(patient\d+)")[0]
         if patients.isna().any():
             raise UserError(
-                f"{tables[0]}: Path '{names[int(patients.isna().to_numpy().argmax())]}' names no patient, by which the set is split"
+                f"{tables[0]}: Path '{names[int(patients.isna().to_numpy().argmax())]}' names no patient, "
+                "by which the set is split"
             )
         splits = _patient_splits(patients, config.seed)
     codes = {"unknown": np.nan, "positive": 1.0, "negative": 0.0}

@@ -82,8 +82,8 @@ def find_folder(config, torchvision_name: str, package: str | None) -> Path:
             return folder
     debian = f"apt-get install {package} (Debian and Ubuntu), or " if package else ""
     raise UserError(
-        f"data set {config.source}: {first}[.gz] is in none of {listed(folders)}; {debian}on a machine with a network run "
-        f"python -c \"from torchvision.datasets import {torchvision_name}; {torchvision_name}('.', download=True)\" "
+        f"data set {config.source}: {first}[.gz] is in none of {listed(folders)}; {debian}on a machine "
+        f"with a network run python -c \"from torchvision.datasets import {torchvision_name}; {torchvision_name}('.', download=True)\" "
         f"and copy the folder {torchvision_name} to {home}"
     )
 
@@ -97,11 +97,13 @@ def _read_part(folder: Path, part: str, counts: dict[int, list[int]]) -> tuple[n
     images, labels = read_idx(paths[0], 3), read_idx(paths[1], 1)
     if len(images) != len(labels):
         raise UserError(
-            f"{paths[1]}: holds {len(labels)} labels, but {paths[0].name} {len(images)} images; it belongs to another set"
+            f"{paths[1]}: holds {len(labels)} labels, but {paths[0].name} {len(images)} images; "
+            "it belongs to another set"
         )
     if labels.max() >= LABELS:
         raise UserError(
-            f"{paths[1]}: holds the label {labels.max()}; the classes are 0 to {LABELS - 1}, so it belongs to another set"
+            f"{paths[1]}: holds the label {labels.max()}; the classes are 0 to {LABELS - 1}, "
+            "so it belongs to another set"
         )
     found = np.bincount(labels, minlength=LABELS).tolist()
     if found != counts.get(len(labels), found):

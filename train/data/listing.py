@@ -86,7 +86,8 @@ def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
             case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
                 return _COMPARE[type(op)](value(left), value(right)).astype(float)
         raise UserError(
-            f"where '{expression}': only attribute names, numbers, and, or, not, + and one comparison at a time are allowed"
+            f"where '{expression}': only attribute names, numbers, and, or, not, + "
+            "and one comparison at a time are allowed"
         )
 
     with reading(f"where '{expression:.200}': not an expression"):  # a RecursionError where it is nested too deep

@@ -66,7 +66,8 @@ def main() -> None:
 
     new_folder(args.folder.parent, write, lambda: unclaimed(args.folder))
     print(
-        f"{count} tiles of {args.size}x{args.size} pixels of {len(PHOTOGRAPHS) + len(SAMPLES)} photographs: {args.folder}; next:"
+        f"{count} tiles of {args.size}x{args.size} pixels of {len(PHOTOGRAPHS) + len(SAMPLES)} photographs: "
+        f"{args.folder}; next:"
     )
     settings = (
         f"data.path={args.folder}",
