@@ -115,7 +115,7 @@ def main() -> None:
 
     from analysis.drawing.information import draw
     from analysis.drawing.results import save_arrays, save_json, save_table
-    from analysis.measures.information import survey
+    from analysis.measures.information import measure_information
     from train.data.dataset import load_split
     from train.scores import encode
 
@@ -127,7 +127,7 @@ def main() -> None:
     prototypes = parse_prototypes(args.prototypes, scores.shape[1]) if args.prototypes else list(range(scores.shape[1]))
     if not run.model.masked:
         print("this run cannot hide scores: beyond the others alone, each score set to its most probable value given them")
-    found = survey(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
+    found = measure_information(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
     table = bits_table(found, prototypes, test, scores)
 
     folder, lines = results_folder("information", run), summary_of(found, table)
