@@ -27,6 +27,7 @@ from train.images import to_tensor
 BINS = 12  # of ln sigma
 PILOT = 0.2  # of the draws: at levels spread evenly, to find where the others are best spent
 QUESTIONS = 16  # that a draw asks the network on average, beside the two about all scores and none
+CALLS = 8  # of the network whose answers are held at a time
 ALIKE = 0.2  # of the probability to ask, the same for every question, so that nothing is divided by next to nothing
 CONTROL = 0.75  # gap of the network / gap of the decoder, until the pilot has measured it at each noise level
 
@@ -204,9 +205,10 @@ def _answers(draws: _Draws, factor: dict[str, np.ndarray], rng, bar) -> tuple[di
     network, decoder = ({kind: np.zeros(BINS + 1) for kind in draws.kinds} for _ in range(2))
     if draws.model.masked:
         tallies["total"] = _Tally(n, 1, size)
-    batch = images_a_call(draws.device)
-    for start in range(0, n, batch):
-        part = slice(start, min(start + batch, n))
+    each = 2 + sum(p.sum() for p in chance.values()) / n  # questions a draw
+    together = max(1, int(CALLS * images_a_call(draws.device) / each))
+    for start in range(0, n, together):
+        part = slice(start, min(start + together, n))
         x0, z, sigma, guess = draws.noisy(part)
         questions = {kind: chosen[part].nonzero(as_tuple=True) for kind, chosen in asked.items()}
         rows, every = draws.rows[part], np.arange(part.start, part.stop)
