@@ -288,7 +288,10 @@ def test_faithfulness_of_drawn_faces(bench):
     config = yaml.safe_load(bench.config.read_text())
     del config["data"]["path"], config["data"]["metadata"]
     bench.config.write_text(yaml.safe_dump(config))
-    bench.prelude = "from train.data import sources; sources.FACES = {'train': 80, 'val': 1, 'test': 80}"  # of 9,000
+    fewer = ["from train.data import dataset, sources", "from concurrent.futures import ThreadPoolExecutor"]
+    fewer += ["sources.FACES = {'train': 80, 'val': 1, 'test': 80}"]  # of 9,000
+    fewer += ["dataset._pool = lambda processes: ThreadPoolExecutor(1)"]  # fresh processes take seconds to start
+    bench.prelude = "; ".join(fewer)
     bench.train()
     bench.run(FAITHFULNESS, "--steps", 3, "--num_samples", 4)
     numbers = json.loads((bench.records / "faithfulness" / "tiny_v0" / "faithfulness.json").read_text())
