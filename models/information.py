@@ -99,8 +99,8 @@ class Bits(NamedTuple):
 def integrate(levels: Levels, bins: np.ndarray, values: np.ndarray, weights: np.ndarray | None = None) -> Bits:
     """Densities `values` (n, Q) of n independent draws, in their bins (n,) of `levels` -> bits.
 
-    weights (n,): those of `levels` where they are not given. The standard error takes draws as independent, which is on the safe side of their
-    stratification.
+    weights (n,): those of `levels` where they are not given. The standard error takes draws as independent, which is on
+    the safe side of their stratification.
     """
     weighted = (levels.weights(bins) if weights is None else weights)[:, None] * values  # (n, Q)
     n, k = len(weighted), len(levels.shares)

@@ -50,8 +50,8 @@ def labelled_images(bench: Bench) -> tuple[torch.Tensor, pd.DataFrame]:
 
 @torch.no_grad()
 def measure(home: Path) -> dict:
-    """Train below a folder -> {"losses": ten, "auroc": of the best prototype, mean over attributes, "frechet": distance of
-    generated and test images on pooled pixels, "edit": share of a commanded rise that the images of it show}."""
+    """Train below a folder -> {"losses": ten, "auroc": of the best prototype, mean over attributes, "frechet": distance
+    of generated and test images on pooled pixels, "edit": share of a commanded rise that the images of it show}."""
     from train import runs
 
     bench = Bench(home)

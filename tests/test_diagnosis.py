@@ -112,8 +112,9 @@ def test_readers_read():
     with_gap[:5, 0] = np.nan
     model = type("Model", (), {"score": staticmethod(lambda x: torch.stack([x[:, :, :8].mean((1, 2, 3)), x[:, :, 8:].mean((1, 2, 3))], 1))})()
     scores = model.score(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy()
-    for reader in (classifier_reader(images, with_gap, torch.device(DEVICE)), prototype_reader(model, scores, with_gap)):
-        evidence = read_set(reader, images, torch.device(DEVICE))
+    device = torch.device(DEVICE)
+    for reader in (classifier_reader(images, with_gap, device), prototype_reader(model, scores, with_gap)):
+        evidence = read_set(reader, images, device)
         assert reliability(evidence, labels).min() > 0.95 and class_gaps(evidence, labels).min() > 0
 
 

@@ -37,7 +37,8 @@ def test_a_known_mixture_comes_back(tmp_path):
     torch.manual_seed(0)
     scores = mixture(3000)
     config = latent_config({"width": 96, "layers": 3, "epochs": 60, "lr": 2e-3}, "test")
-    trainer = LatentTrainer(config, build_latent(config, 4, MAX_SCORE), ScoreSplits(scores[300:], scores[:300]), 0, torch.device(DEVICE))
+    splits, device = ScoreSplits(scores[300:], scores[:300]), torch.device(DEVICE)
+    trainer = LatentTrainer(config, build_latent(config, 4, MAX_SCORE), splits, 0, device)
     trainer.run(tmp_path)
     model = trainer.averaged
     sigmas = model.sigmas(18)

@@ -61,7 +61,7 @@ def run(
 
 
 class Fork:
-    """A script that runs in a fork, in a session of its own, with what subprocess.Popen offers as far as tests need it."""
+    """A script that runs in a fork, in a session of its own, with those methods of subprocess.Popen that tests need."""
 
     def __init__(
         self,

@@ -23,7 +23,8 @@ MAP_NOISES = 2
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=None)
     parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: all)")
-    parser.add_argument("--num_samples", type=int, default=1250, help="draws of (test image, noise level, noise) (default: 1250)")
+    text = "draws of (test image, noise level, noise) (default: 1250)"
+    parser.add_argument("--num_samples", type=int, default=1250, help=text)
     parser.add_argument("--sigma_min", type=float, default=SIGMA_MIN, help=f"noise through which the image is seen (default: {SIGMA_MIN})")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     args = parser.parse_args()

@@ -1,4 +1,5 @@
-"""The information of every prototype: alone (against nothing known), beyond the others (all against all but it), and all.
+"""The information of every prototype: alone (against nothing known), beyond the others (all against all but it),
+and all together.
 
 Models that cannot hide scores are asked beyond the others only, with the score set to its most probable value given the
 others instead of hidden.
@@ -41,7 +42,7 @@ class InformationEstimate(NamedTuple):
 
     @property
     def timing(self) -> np.ndarray:
-        """Densities by <x0 - D, D_c - D>, the mean of both estimates: an error of D_c cancels to first order (Q, K + 1)."""
+        """Densities by <x0 - D, D_c - D>, the mean of both: an error of D_c cancels to first order (Q, K + 1)."""
         return (self.bits.density + self.check.density) / 2
 
 
@@ -55,7 +56,7 @@ class PrototypeInformation(NamedTuple):
 
 
 def expected(s: Tensor, known: Tensor) -> Tensor:
-    """The most probable value of each score given the others, by linear regression over known (N, m): s (B, m) -> (B, m)."""
+    """The most probable score given the others, by linear regression over known (N, m): s (B, m) -> (B, m)."""
     known, centred = known.to(s).double(), s.double() - known.to(s).double().mean(0)
     covariance = torch.cov(known.T)
     ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), device=s.device)
@@ -64,8 +65,8 @@ def expected(s: Tensor, known: Tensor) -> Tensor:
 
 
 def without(model: Patronus, s: Tensor, prototypes: list[int], known: Tensor) -> Tensor:
-    """Scores (B, m) that leave each of Q prototypes out: hidden, or, where the model cannot hide it, at its most probable
-    value: (Q, B, m)."""
+    """Scores (B, m) that leave each of Q prototypes out: hidden, or, where the model cannot hide it, at its most
+    probable value: (Q, B, m)."""
     left = s.repeat(len(prototypes), 1, 1)
     instead = torch.full_like(s, HIDDEN) if model.masked else expected(s, known)
     for line, k in zip(left, prototypes):
@@ -81,20 +82,20 @@ def only(s: Tensor, prototype: int) -> Tensor:
 
 
 def asking_probabilities(size: np.ndarray, mean: float) -> np.ndarray:
-    """Expected sizes (n, Q) of answers -> the probability to ask each question, of about that mean, every column alike."""
+    """Expected sizes (n, Q) of answers -> the probability to ask each, of about that mean in every column."""
     relative = size / np.maximum(size.mean(0), 1e-30)
     return np.minimum(mean * (ALIKE + (1 - ALIKE) * relative), 1)
 
 
 class _Conditions(NamedTuple):
-    """Scores to ask with, of N images: their own (N, m), and those put in place of a prototype that is left out (N, m)."""
+    """Scores to ask with, of N images: their own (N, m), and those put in place of one that is left out (N, m)."""
 
     prototypes: Tensor
     scores: Tensor
     instead: Tensor
 
     def of(self, kind: str, images: Tensor, columns: Tensor) -> Tensor:
-        """For prototypes in those columns (P,) and images (P,): all but it ("beyond"), or it alone ("alone"): (P, m)."""
+        """For prototypes of columns (P,) and images (P,): all but it ("beyond"), or it alone ("alone"): (P, m)."""
         own, k, each = self.scores[images], self.prototypes[columns], torch.arange(len(images))
         if kind == "beyond":
             scores, value = own.clone(), self.instead[images][each, k]
@@ -124,7 +125,7 @@ class _Draws:
         return x0, z, sigma, self.model.read(z, sigma)
 
     def gaps(self, estimate: Callable, x0: Tensor, sigma: Tensor, rows: Tensor, asked: dict) -> dict:
-        """By kind of question (lines (P,), columns (P,)), the gap of two estimates (P, C, H, W); "total" for every line.
+        """By kind of question (lines (P,), columns (P,)), the gap of two estimates (P, C, H, W); "total" of all lines.
 
         estimate(lines, scores) -> estimates of x0.
         """
@@ -163,7 +164,7 @@ class _Tally:
         self.squared, self.errors, self.where = np.zeros((n, q)), np.zeros((n, q)), np.zeros((q, *size))
 
     def add(self, draws: np.ndarray, columns: np.ndarray, gaps: Gap, scale: np.ndarray, weights: np.ndarray) -> None:
-        """Gaps (P, C, H, W) of draws (P,) and columns (P,), times scale (P,), and in the maps times weights (P,) too."""
+        """Gaps (P, C, H, W) of draws (P,) and columns (P,), times scale (P,), in maps times weights (P,) too."""
         squared, errors = (part.sum(1).cpu().numpy() for part in gaps)
         np.add.at(self.squared, (draws, columns), scale * squared.sum((1, 2)))
         np.add.at(self.errors, (draws, columns), scale * errors.sum((1, 2)))
@@ -190,8 +191,8 @@ def _control(draws: _Draws, factor: dict[str, np.ndarray], tallies: dict[str, _T
 
 @torch.no_grad()
 def _answers(draws: _Draws, factor: dict[str, np.ndarray], rng, bar) -> tuple[dict[str, _Tally], dict[str, np.ndarray]]:
-    """Ask about every draw -> tallies by kind of question, "total" among them, and the measured ratio of the network's gaps
-    to the decoder's by kind and bin, for the next part (nan where nothing was asked)."""
+    """Ask about every draw -> tallies by kind of question, "total" among them, and the measured ratio of the network's
+    gaps to the decoder's by kind and bin, for the next part (nan where nothing was asked)."""
     n, q, size = len(draws.rows), len(draws.conditions.prototypes), draws.images.pixels.shape[1:3]
     tallies = {kind: _Tally(n, q, size) for kind in draws.kinds}
     controlled = draws.model.decoder is not None
@@ -234,10 +235,10 @@ def _answers(draws: _Draws, factor: dict[str, np.ndarray], rng, bar) -> tuple[di
 def measure_information(
     model: Patronus, images: ImageSet, known: Tensor, prototypes: list[int], count: int, sigma_min: float, seed: int = 0
 ) -> PrototypeInformation:
-    """`count` draws of (image, noise level, noise), seen through noise of at least sigma_min; known (N, m): their scores.
+    """`count` draws of (image, noise level, noise), seen through noise sigma_min or more; known (N, m): their scores.
 
-    Noise levels are drawn evenly in ln sigma first, and then where the densities were large. Each part is weighted by its
-    own shares, since weights that depend on the values they weigh would bias the mean.
+    Noise levels are drawn evenly in ln sigma first, and then where the densities were large. Each part is weighted by
+    its own shares, since weights that depend on the values they weigh would bias the mean.
     """
     rng, asking = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     even = Levels.uniform(sigma_min, model.sigma_max, BINS)

@@ -45,8 +45,8 @@ def fresh(line: list[str]) -> list[str]:
 def begin(bench: Bench, line: list[str], **options) -> subprocess.Popen | Fork:
     if line[0].endswith(".py"):
         return bench.begin(*line, **options)
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "start_new_session": True} | options
-    return subprocess.Popen(line, env=bench.environment, cwd=bench.home, **options)
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "start_new_session": True} | options
+    return subprocess.Popen(line, env=bench.environment, cwd=bench.home, text=True, **options)
 
 
 def finish(process: subprocess.Popen | Fork, seconds: float = 300) -> str:
@@ -173,7 +173,8 @@ def sampling(bench: Bench, kills: int, rng) -> int:
 
 
 def heat_maps(bench: Bench, kills: int, rng) -> int:
-    line = command("analysis/mechanism/heatmaps.py", "--dataset", "tiny", "--version_num", 0, "--n_samples", 1, "--outdir")
+    options = ["--dataset", "tiny", "--version_num", 0, "--n_samples", 1, "--outdir"]
+    line = command("analysis/mechanism/heatmaps.py", *options)
 
     def file(number: int) -> Path:
         return bench.home / f"maps_{number}" / "heatmaps_network.npy"
@@ -310,7 +311,7 @@ def half_a_machine(bench: Bench, port: int = 29671) -> float:
     """One of two processes is killed; the other ends with a line, and one alone goes on to the same weights. -> seconds until all had ended."""
     import torch
 
-    # small steps: float error, which differs with the number of processes, grows with the size of Muon's over 120 of them
+    # small steps: float error differs with the number of processes and grows with the size of Muon's over 120 of them
     changes = SETTINGS | {"model.dropout": 0.0, "train.steps": 120, "train.muon_lr": 1e-4}
     train = ["train/train_patronus.py", "--config", str(bench.write_config(changes, "half.yaml"))]
     before = len(list(bench.version(0).parent.glob("version_*")))
