@@ -48,7 +48,7 @@ def run(
     sys.argv = [script, *args]
     code = 1
     try:
-        exec(prelude)
+        exec(prelude, {})
         runpy.run_path(script, run_name="__main__")
         code = 0
     except SystemExit as stop:
