@@ -96,14 +96,15 @@ class Bits(NamedTuple):
     density: np.ndarray
 
 
-def integrate(levels: Levels, bins: np.ndarray, values: np.ndarray) -> Bits:
-    """Densities `values` (n, Q) of n independent draws from `levels`, in their bins (n,) -> bits.
+def integrate(levels: Levels, bins: np.ndarray, values: np.ndarray, weights: np.ndarray | None = None) -> Bits:
+    """Densities `values` (n, Q) of n independent draws, in their bins (n,) of `levels` -> bits.
 
-    The standard error takes draws as independent, which is on the safe side of their stratification.
+    weights (n,): those of `levels` where they are not given. The standard error takes draws as independent, which is on
+    the safe side of their stratification.
     """
-    weighted = levels.weights(bins)[:, None] * values  # (n, Q)
-    n = len(weighted)
-    density = np.stack([weighted[bins == b].sum(0) for b in range(len(levels.shares))], axis=1) / (n * levels.widths)  # (Q, K + 1)
+    weighted = (levels.weights(bins) if weights is None else weights)[:, None] * values  # (n, Q)
+    n, k = len(weighted), len(levels.shares)
+    density = np.stack([weighted[bins == b].sum(0) for b in range(k)], axis=1) / (n * levels.widths)  # (Q, K + 1)
     return Bits(weighted.mean(0), weighted.std(0, ddof=1) / math.sqrt(n), density)
 
 

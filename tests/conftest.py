@@ -1,20 +1,22 @@
 """Tiny data and runs that tests share. Everything is written below a temporary folder."""
 
-import atexit
-import json
+import itertools
 import os
-import select
 import subprocess
-import sys
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from zygote import Fork
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # of every process that tests start
+torch.set_num_threads(1)  # one process of pytest a core
+DEVICE = os.environ.get("PATRONUS_TEST_DEVICE", "cpu")  # of every script, trainer and trained run here
+# closed forms of pure functions are compared on the CPU, the only device sure to have float64 and the seeded generators
+DEVICELESS = {"train/convert_released.py", "analysis/diagnosis/plant_bias.py"}  # scripts that compute nothing
 REPO = Path(__file__).resolve().parent.parent
 
 TINY = {
@@ -81,29 +83,12 @@ def draw_images(folder: Path, count: int = 40, size: int = 20, channels: int = 3
     return folder
 
 
-@cache
-def zygote() -> subprocess.Popen:
-    command = [sys.executable, str(REPO / "tests" / "zygote.py")]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    atexit.register(process.kill)
-    return process
-
-
-def ask_zygote(request: dict, seconds: int = 300) -> int:
-    """Exit status of a script run in a fork of the zygote."""
-    process = zygote()
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    if not select.select([process.stdout], [], [], seconds)[0]:
-        raise TimeoutError(f"{request['script']} took more than {seconds} s")
-    return int(process.stdout.readline())
-
-
 class Bench:
     """A temporary home for data and records, in which scripts run as a user runs them."""
 
     def __init__(self, home: Path):
-        self.home, self.records = home, home / "records"
+        self.home, self.records, self.numbers = home, home / "records", itertools.count()
+        self.prelude = ""  # code that runs before a script
         self.environment = os.environ | {
             "PATRONUS_DATA_DIR": str(home / "data"),
             "PATRONUS_RECORDS_DIR": str(self.records),
@@ -127,21 +112,42 @@ class Bench:
         file.write_text(yaml.safe_dump(values))
         return file
 
-    def run(self, script: str, *args, check: bool = True, launcher: list[str] | None = None) -> subprocess.CompletedProcess:
-        """Run a script to its end; without a launcher in a fork of a process that has torch loaded already."""
-        args = [str(REPO / script), *map(str, args)]
+    def begin(self, script: str, *args, file_limit: int | None = None) -> Fork:
+        """Start a script in a fork of a process that has torch loaded already; on DEVICE, where it computes."""
+        args = self.with_device(script, args)
+        return Fork(
+            str(REPO / script),
+            args,
+            self.environment,
+            self.home,
+            self.home / f".output_{next(self.numbers)}",
+            self.prelude,
+            file_limit,
+        )
+
+    @staticmethod
+    def with_device(script: str, args) -> list[str]:
+        args = [str(part) for part in args]
+        return args if "--device" in args or script in DEVICELESS else [*args, "--device", DEVICE]
+
+    def run(
+        self, script: str, *args, check: bool = True, launcher: list[str] | None = None
+    ) -> subprocess.CompletedProcess:
+        """Run a script to its end; with a launcher (a command line) in fresh processes."""
         if launcher:
-            done = subprocess.run([*launcher, *args], env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=300)
+            command = [*launcher, str(REPO / script), *self.with_device(script, args)]
+            done = subprocess.run(
+                command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=300
+            )
         else:
-            outputs = {name: str(self.home / f".{name}") for name in ("stdout", "stderr")}
-            request = {"script": args[0], "args": args[1:], "cwd": str(self.home), "environment": self.environment}
-            code = ask_zygote(request | outputs)
-            done = subprocess.CompletedProcess(args, code, *(Path(file).read_text() for file in outputs.values()))
+            fork = self.begin(script, *args)
+            output, errors = fork.communicate(300)
+            done = subprocess.CompletedProcess([script, *args], fork.returncode, output, errors)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
     def train(self, *args, **options) -> subprocess.CompletedProcess:
-        return self.run("train/train_patronus.py", "--config", self.config, "--device", "cpu", *args, **options)
+        return self.run("train/train_patronus.py", "--config", self.config, *args, **options)
 
     def version(self, number: int) -> Path:
         return self.records / "patronus" / "tiny" / f"version_{number}"
@@ -150,6 +156,16 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path) -> Bench:
     return Bench(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory) -> Bench:
+    """A bench with one finished run on images enough for statistics of attributes, shared and not to be changed."""
+    bench = Bench(tmp_path_factory.mktemp("many"))
+    bench.images = draw_images(bench.home / "many", 160, 16)
+    bench.config = bench.write_config({})
+    bench.train()
+    return bench
 
 
 @pytest.fixture(scope="session")

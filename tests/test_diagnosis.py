@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Bench, draw_images
+from conftest import DEVICE, Bench, draw_images
 from sklearn.metrics import mutual_info_score
 
 from analysis.measures.quality import mutual_bits
@@ -112,8 +112,9 @@ def test_readers_read():
     with_gap[:5, 0] = np.nan
     model = type("Model", (), {"score": staticmethod(lambda x: torch.stack([x[:, :, :8].mean((1, 2, 3)), x[:, :, 8:].mean((1, 2, 3))], 1))})()
     scores = model.score(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy()
-    for reader in (classifier_reader(images, with_gap, torch.device("cpu")), prototype_reader(model, scores, with_gap)):
-        evidence = read_set(reader, images, torch.device("cpu"))
+    device = torch.device(DEVICE)
+    for reader in (classifier_reader(images, with_gap, device), prototype_reader(model, scores, with_gap)):
+        evidence = read_set(reader, images, device)
         assert reliability(evidence, labels).min() > 0.95 and class_gaps(evidence, labels).min() > 0
 
 
@@ -122,7 +123,7 @@ def test_diagnose_script(tmp_path):
     bench.images = draw_images(tmp_path / "many", 400, 16)
     bench.config = bench.write_config({"data.where": "Bright == Left"})
     bench.train()
-    options = ["--num_samples", 8, "--generated", 60, "--nulls", 10, "--steps", 2, "--device", "cpu"]
+    options = ["--num_samples", 8, "--generated", 60, "--nulls", 10, "--steps", 2]
     done = bench.run("analysis/diagnosis/diagnose.py", *options)
     assert "100 labelled test images" in done.stdout  # the run's own where keeps only half of them
     folder = bench.records / "diagnose" / "tiny_v0"

@@ -25,9 +25,8 @@ SCRIPTS = {
     "analysis/evaluation/faithfulness.py": ["--steps", 3, "--num_samples", 4],
     "analysis/diagnosis/diagnose.py": ["--steps", 3],
 }
-
-
-LOOKING = ("train/conditional_sampling.py", "analysis/interpretability/visualize_prototype.py", "analysis/interpretability/information.py")
+LOOKING = ("train/conditional_sampling.py", "analysis/interpretability/visualize_prototype.py")
+INFORMATION = "analysis/interpretability/information.py"
 
 
 def use(bench, scripts=SCRIPTS) -> dict[str, str]:
@@ -35,7 +34,7 @@ def use(bench, scripts=SCRIPTS) -> dict[str, str]:
     said = {}
     for script in scripts:
         options = SCRIPTS[script]
-        done = bench.run(script, "--device", "cpu", *options, check=False)
+        done = bench.run(script, *options, check=False)
         errors = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
         assert "Traceback" not in done.stderr and (done.returncode, len(errors)) in ((0, 0), (2, 1)), f"{script}: {done.stderr}"
         said[script] = "".join(errors)
@@ -70,10 +69,9 @@ def test_attributes_that_every_image_has(bench):
     rows = [line.split(",") for line in table.read_text().splitlines()]
     table.write_text("\n".join(",".join([*row[:2], "Bright" if i == 0 else "1"]) for i, row in enumerate(rows)) + "\n")
     bench.train()
-    said = use(
-        bench, [*LOOKING, *(f"analysis/{name}.py" for name in ("evaluation/faithfulness", "evaluation/prototype_quality", "diagnosis/diagnose"))]
-    )
-    assert not said["analysis/interpretability/information.py"] and "two attributes" in said["analysis/diagnosis/diagnose.py"]
+    labelled = ("evaluation/faithfulness", "evaluation/prototype_quality", "diagnosis/diagnose")
+    said = use(bench, [*LOOKING, INFORMATION, *(f"analysis/{name}.py" for name in labelled)])
+    assert not said[INFORMATION] and "two attributes" in said["analysis/diagnosis/diagnose.py"]
 
 
 def test_images_smaller_than_a_patch_and_batches_larger_than_the_data(bench):
@@ -94,7 +92,8 @@ def test_a_prototype_that_nothing_matches(bench):
         weights["encoder.features.2.bias"][0], weights["encoder.features.2.weight"][0] = 0, 0
         weights["encoder.prototypes"][1] = torch.eye(8)[0] * -1  # a direction in which no patch points
     torch.save(state, path)
-    assert not any(use(bench, [*LOOKING, "analysis/interpretability/ownership.py", "analysis/manipulation/manipulate.py"]).values())
+    scripts = [*LOOKING, INFORMATION, "analysis/interpretability/ownership.py", "analysis/manipulation/manipulate.py"]
+    assert not any(use(bench, scripts).values())
 
 
 def test_weights_that_are_no_numbers(bench):

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 
-from conftest import REPO, draw_images
+from conftest import DEVICE, REPO, draw_images
 
 
 def test_an_installed_copy_trains_from_its_own_configs(tmp_path):
@@ -23,7 +23,8 @@ def test_an_installed_copy_trains_from_its_own_configs(tmp_path):
     settings |= {"train.encoder_steps": 0, "train.decoder_steps": 0, "model.encoder.prototypes": 5}
     arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PATRONUS_")} | {"PYTHONPATH": str(site)}
-    call = [sys.executable, "-m", "train.train_patronus", "--config", "configs/folder.yaml", "--device", "cpu", *arguments]
+    arguments += ["--config", "configs/folder.yaml", "--device", DEVICE]
+    call = [sys.executable, "-m", "train.train_patronus", *arguments]
     done = subprocess.run(call, cwd=work, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert list((work / "records" / "patronus").glob("*/version_0/checkpoints/last.pt")), done.stdout

@@ -26,7 +26,7 @@ def test_killed_work_goes_on_to_the_same_bits(bench):
 
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_word(bench):
-    bench.run("train/train_patronus.py", "--config", bench.write_config(interruptions.SETTINGS), "--device", "cpu")
+    bench.run("train/train_patronus.py", "--config", bench.write_config(interruptions.SETTINGS))
     assert interruptions.damaged_checkpoint(bench, [0.5]) == 2
 
 

@@ -9,7 +9,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, draw_images
+from conftest import DEVICE, REPO, draw_images
 from PIL import Image
 from pytorch_fid import inception
 
@@ -37,11 +37,12 @@ def test_a_known_mixture_comes_back(tmp_path):
     torch.manual_seed(0)
     scores = mixture(3000)
     config = latent_config({"width": 96, "layers": 3, "epochs": 60, "lr": 2e-3}, "test")
-    trainer = LatentTrainer(config, build_latent(config, 4, MAX_SCORE), ScoreSplits(scores[300:], scores[:300]), 0, torch.device("cpu"))
+    splits, device = ScoreSplits(scores[300:], scores[:300]), torch.device(DEVICE)
+    trainer = LatentTrainer(config, build_latent(config, 4, MAX_SCORE), splits, 0, device)
     trainer.run(tmp_path)
     model = trainer.averaged
     sigmas = model.sigmas(18)
-    drawn = model.scores(heun(model.denoise, sigmas[0].float() * SeededNoise(range(4000), (4,))(), sigmas))
+    drawn = model.scores(heun(model.denoise, float(sigmas[0]) * SeededNoise(range(4000), (4,), DEVICE)(), sigmas)).cpu()
     torch.testing.assert_close(drawn.mean(0), scores.mean(0), atol=0.06, rtol=0)
     torch.testing.assert_close(drawn.std(0), scores.std(0), atol=0.06, rtol=0)
     torch.testing.assert_close(torch.corrcoef(drawn.T), torch.corrcoef(scores.T), atol=0.08, rtol=0)
@@ -55,7 +56,7 @@ def test_resuming_changes_nothing(tmp_path):
     def trainer(state=None):
         torch.manual_seed(0)
         config = latent_config({"network": "unet1d", "formulation": "eps", "multipliers": [1, 2], "blocks": 1, "epochs": 4, "batch_size": 64}, "test")
-        return LatentTrainer(config, build_latent(config, 4, MAX_SCORE), scores, 0, torch.device("cpu"), state)
+        return LatentTrainer(config, build_latent(config, 4, MAX_SCORE), scores, 0, torch.device(DEVICE), state)
 
     straight, first = trainer(), trainer()
     for _ in range(6):
@@ -96,7 +97,7 @@ def test_scores_stay_in_their_range():
 @pytest.fixture(scope="module")
 def with_latent(trained):
     small = ["--set", "width=32", "--set", "layers=2", "--set", "epochs=4"]
-    done = trained.run("train/train_latent_ddim.py", "--device", "cpu", *small)
+    done = trained.run("train/train_latent_ddim.py", *small)
     assert "unconditional_sampling.py" in done.stdout
     return trained
 
@@ -106,7 +107,7 @@ def images(folder):
 
 
 def test_unconditional_images_do_not_depend_on_batches(with_latent):
-    options = ["--device", "cpu", "--steps", 3, "--total_gen_num", 7]
+    options = ["--steps", 3, "--total_gen_num", 7]
     parent = with_latent.records / "FID" / "uncond_tiny_0"
     with_latent.run("train/unconditional_sampling.py", *options, "--batch", 7)
     with_latent.run("train/unconditional_sampling.py", *options, "--batch", 2)
@@ -164,14 +165,14 @@ def inception_home(tmp_path_factory):
 
 def test_fid_is_that_of_pytorch_fid_by_hand(with_latent, inception_home, tmp_path):
     with_latent.environment["TORCH_HOME"] = str(tmp_path)  # the weights are given as a file, as on a machine without a network
-    with_latent.run("train/conditional_sampling.py", "--device", "cpu", "--steps", 3, "--total_gen_num", 12, "--seed", 5)
+    with_latent.run("train/conditional_sampling.py", "--steps", 3, "--total_gen_num", 12, "--seed", 5)
     folder = sorted((with_latent.records / "FID" / "cond_tiny_0").glob("run_*/"))[-1]
     weights = inception_home / "hub" / "checkpoints" / WEIGHTS
-    done = with_latent.run("analysis/evaluation/fid.py", "--images", folder, "--dims", 64, "--device", "cpu", "--inception-weights", weights)
+    done = with_latent.run("analysis/evaluation/fid.py", "--images", folder, "--dims", 64, "--inception-weights", weights)
     report = json.loads(next((with_latent.records / "fid_scores" / "tiny_v0").glob("*.json")).read_text())
     assert report["images_a_side"] == 10 and report["images_a_side_of_floor"] == 5 and report["sampling"]["seed"] == 5
     pair = [report["folders"]["generated"], report["folders"]["real"]]
-    command = [sys.executable, "-m", "pytorch_fid", *pair, "--dims", "64", "--device", "cpu", "--num-workers", "0"]
+    command = [sys.executable, "-m", "pytorch_fid", *pair, "--dims", "64", "--device", DEVICE, "--num-workers", "0"]
     by_hand = subprocess.run(command, env=with_latent.environment | {"TORCH_HOME": str(inception_home)}, capture_output=True, text=True, check=True)
     value = float(by_hand.stdout.split("FID:")[1])
     assert report["fid"] == pytest.approx(value, rel=1e-6, abs=1e-9) and value > 1e-3
@@ -180,11 +181,11 @@ def test_fid_is_that_of_pytorch_fid_by_hand(with_latent, inception_home, tmp_pat
 
 def test_samples_that_are_their_sources_keep_every_attribute(bench, inception_home):
     bench.environment["TORCH_HOME"] = str(inception_home)
-    judge = ["analysis/evaluation/fid.py", "--dims", 64, "--device", "cpu", "--attributes"]
+    judge = ["analysis/evaluation/fid.py", "--dims", 64, "--attributes"]
     bench.train()
     done = bench.run(*judge, check=False)
     assert done.returncode == 2 and "no attribute that at least 10 test images have" in done.stderr
-    bench.images = draw_images(bench.home / "many", 160)
+    bench.images = draw_images(bench.home / "many", 120)
     bench.config = bench.write_config({"name": "many"})
     bench.train()
     assert "attributes of the source kept: " in bench.run(*judge).stdout

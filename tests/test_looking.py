@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import REPO
+from conftest import DEVICE, REPO
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -44,7 +44,7 @@ def folder_of(done) -> Path:
 
 
 def sample(bench, *args, **options):
-    return bench.run("train/conditional_sampling.py", "--device", "cpu", "--steps", 3, *args, **options)
+    return bench.run("train/conditional_sampling.py", "--steps", 3, *args, **options)
 
 
 def test_sampling_is_exact_resumable_and_independent_of_batches_and_processes(trained):
@@ -55,7 +55,7 @@ def test_sampling_is_exact_resumable_and_independent_of_batches_and_processes(tr
     (first / "000009.png").unlink()
     assert "2 of them new" in sample(trained, "--total_gen_num", 13, "--batch", 1, "--run", number).stdout
     again = samples(first)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     second = folder_of(sample(trained, "--total_gen_num", 13, "--batch", 3, launcher=launcher))
     shared = samples(second)
     for name in whole:
@@ -103,7 +103,7 @@ def test_a_foreign_checkpoint_is_refused_and_runs_nothing(bench):
 
 
 def test_visualisation(trained):
-    done = trained.run(SCRIPTS[2], "--steps", 3, "--device", "cpu", "--prototypes", "5,0")
+    done = trained.run(SCRIPTS[2], "--steps", 3, "--prototypes", "5,0")
     folder = trained.records / "vis_prototype" / "tiny_v0"
     assert {path.name for path in folder.iterdir()} == {"prototypes.png", "prototypes.pdf", "prototypes.npz", "health.csv", "about.json"}
     cards = np.load(folder / "prototypes.npz")
@@ -112,7 +112,7 @@ def test_visualisation(trained):
     assert np.abs(difference - cards["where"]).max() <= 1 and cards["where"].max() > 0  # the map is what the two pictures differ by
     assert all(len(set(line)) == 5 for line in cards["patch_ids"].tolist())  # five images a prototype
 
-    trained.run(SCRIPTS[2], "--paper", "--num_samples", 4, "--steps", 3, "--device", "cpu", "--prototypes", "5,0")
+    trained.run(SCRIPTS[2], "--paper", "--num_samples", 4, "--steps", 3, "--prototypes", "5,0")
     drawn = np.load(folder / "paper.npz")
     assert drawn["prototypes"].tolist() == [5, 0] and drawn["regenerated"].shape == (2, 16, 16, 3)
     for i in range(2):  # the patch is what the box cuts out, and its score is the map's maximum
@@ -151,10 +151,10 @@ def test_encoding_in_batches_equals_one_by_one():
 
 
 def test_one_step_is_what_the_scores_say(trained, monkeypatch):
-    folder = folder_of(trained.run("train/conditional_sampling.py", "--device", "cpu", "--steps", 1, "--total_gen_num", 2))
+    folder = folder_of(trained.run("train/conditional_sampling.py", "--steps", 1, "--total_gen_num", 2))
     monkeypatch.setattr(runs, "RUNS_DIR", trained.records / "patronus")
-    model = runs.load_run("tiny", 0).model
-    s = model.score(to_tensor(load_split(runs.load_run("tiny", 0).config.data, "test").pixels[:2]))
-    z = model.sigma_max * samplers.SeededNoise(range(2), (3, 16, 16))()
-    expected = to_uint8(model.denoise(z, torch.full((2,), model.sigma_max), s))
+    model = runs.load_run("tiny", 0, DEVICE).model
+    s = model.score(to_tensor(load_split(runs.load_run("tiny", 0).config.data, "test").pixels[:2]).to(DEVICE))
+    z = model.sigma_max * samplers.SeededNoise(range(2), (3, 16, 16), DEVICE)()
+    expected = to_uint8(model.denoise(z, torch.full((2,), model.sigma_max, device=DEVICE), s))
     assert np.abs(np.stack(list(samples(folder).values())).astype(int) - expected).max() <= 1

@@ -63,4 +63,5 @@ def test_the_first_and_last_layers_of_a_network_are_not_inner():
     inner = {id(p) for p in inner_weights(unet)}
     outer = {name for name, p in unet.named_parameters() if p.dim() > 1 and id(p) not in inner}
     assert outer == {"first.weight", "last.weight", "pixels.first.weight", "pixels.last.weight"}
-    assert all(p.dim() > 1 for p in inner_weights(unet))
+    flat = {name for name, p in unet.named_parameters() if p.dim() < 2 and id(p) in inner}
+    assert not flat and len(inner) > 10

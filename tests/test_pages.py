@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from conftest import REPO, Bench
+from conftest import DEVICE, REPO, Bench
 from PIL import Image
 from test_hostile import bomb
 
@@ -23,6 +23,7 @@ from analysis.measures.desk import decode
 from train.errors import UserError
 from train.runs import load_run
 
+pytestmark = pytest.mark.xdist_group("pages")  # one worker, since a long fixture is shared
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
 TINY_WORK = {
@@ -65,9 +66,9 @@ def reported(tmp_path_factory) -> Bench:
     bench.config = bench.write_config({"train.steps": 150, "train.encoder_steps": 60, "train.decoder_steps": 60})  # long enough for edits to show
     bench.train()
     for script, options in TINY_WORK.items():
-        bench.run(script, "--device", "cpu", *options)
+        bench.run(script, *options)
     bench.train("--set", "train.seed=1")
-    bench.run("analysis/report.py", "--version_num", 0, "--fast", "--device", "cpu")
+    bench.run("analysis/report.py", "--version_num", 0, "--fast")
     return bench
 
 
@@ -83,14 +84,14 @@ def test_a_report_stands_alone_and_says_what_is_missing(reported):
         "bits alone",
         "random prototypes",
         "sampler ancestral",
-        "python analysis/evaluation/faithfulness.py --device cpu --steps 3",
+        f"python analysis/evaluation/faithfulness.py --steps 3 --num_samples 4 --device {DEVICE}",
     ):
         assert present_section in text, present_section
     assert text.count("Not here:") == 4  # emergence, diagnosis, training-free comparison, samples from nothing
 
 
 def test_a_report_of_two_runs_and_of_results_that_are_out_of_date(reported):
-    done = reported.run("analysis/report.py", "--version_num", 0, "--compare", "tiny/1", "--fast", "--device", "cpu")
+    done = reported.run("analysis/report.py", "--version_num", 0, "--compare", "tiny/1", "--fast")
     text = (report_file(reported).parent / "report_beside_tiny_v1.html").read_text()
     assert "tiny v0" in text and "tiny v1" in text and text.count('class="card" data-number') == 12
     assert "tiny v1: left out: edits" in done.stdout
@@ -109,8 +110,8 @@ def test_what_is_missing_is_made_and_what_cannot_be_is_said(trained, monkeypatch
     shutil.rmtree(trained.records / "ownership", ignore_errors=True)
     scripts = [script for _, script, _ in report.missing_work(run, labelled=False)]
     assert "analysis/interpretability/ownership.py" in scripts and "analysis/diagnosis/diagnose.py" not in scripts
-    assert report.call("analysis/interpretability/ownership.py", [], run, "cpu") == "" and present(run, "ownership")
-    assert "no such file" in report.call("analysis/evaluation/fid.py", ["--inception-weights", "/nowhere"], run, "cpu")
+    assert report.call("analysis/interpretability/ownership.py", [], run, DEVICE) == "" and present(run, "ownership")
+    assert "no such file" in report.call("analysis/evaluation/fid.py", ["--inception-weights", "/nowhere"], run, DEVICE)
 
 
 def test_a_report_can_be_sorted_and_searched(reported):
@@ -139,7 +140,7 @@ def served(bench, *options):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, str(REPO / "analysis/page.py"), "--port", str(port), "--device", "cpu", *options]
+    command = [sys.executable, str(REPO / "analysis/page.py"), "--port", str(port), "--device", DEVICE, *options]
     process = subprocess.Popen(command, env=bench.environment, cwd=bench.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         for _ in range(600):

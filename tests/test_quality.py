@@ -35,14 +35,14 @@ def test_latent_auroc_finds_what_is_there_and_only_that():
 
 def test_quality_script(trained):
     for extra in ([], ["--untrained"]):
-        done = trained.run("analysis/evaluation/prototype_quality.py", "--device", "cpu", *extra)
+        done = trained.run("analysis/evaluation/prototype_quality.py", *extra)
         assert "40 images" in done.stdout
     folder = trained.records / "prototype_quality" / "tiny_v0"
     assert set(pd.read_csv(folder / "quality.csv")["attribute"]) <= {"Bright", "Left"} and (folder / "untrained.csv").is_file()
 
 
 def test_reconstruction_script(trained):
-    trained.run("analysis/evaluation/reconstruct.py", "--device", "cpu", "--num_samples", 5, "--steps", 8)
+    trained.run("analysis/evaluation/reconstruct.py", "--num_samples", 5, "--steps", 8)
     folder = trained.records / "reconstruct" / "tiny_v0"
     numbers = json.loads((folder / "reconstruct.json").read_text())
     arrays = np.load(folder / "reconstruct.npz")
@@ -75,9 +75,9 @@ def test_grain_of_known_images(tmp_path):
 
 def test_frechet_distance_without_inception(trained):
     pytest.importorskip("efficientnet_lite_pytorch", reason="optional extra [features]")
-    made = trained.run("train/conditional_sampling.py", "--device", "cpu", "--steps", 2, "--total_gen_num", 8).stdout
+    made = trained.run("train/conditional_sampling.py", "--steps", 2, "--total_gen_num", 8).stdout
     folder = made.split(" images in ")[1].split(" (")[0]
-    done = trained.run("analysis/evaluation/fid.py", "--features", "efficientnet-lite0", "--images", folder, "--device", "cpu")
+    done = trained.run("analysis/evaluation/fid.py", "--features", "efficientnet-lite0", "--images", folder)
     assert "Frechet distance (EfficientNet-lite0)" in done.stdout and "FID" not in done.stdout.split("images a side")[0].replace("/FID/", "")
     numbers = json.loads(Path(done.stdout.split("protocol: ")[1].strip()).read_text())
     assert numbers["frechet_distance"] > 0 and numbers["dims"] == 1280 and 0 <= numbers["precision"] <= 1

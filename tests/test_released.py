@@ -448,7 +448,7 @@ def with_release(tmp_path_factory) -> Bench:
     return bench
 
 
-RUN = ["--dataset", "FMNIST_clean", "--version_num", 4, "--device", "cpu"]
+RUN = ["--dataset", "FMNIST_clean", "--version_num", 4]
 
 
 def test_a_published_run_works_in_place(with_release):
@@ -474,7 +474,7 @@ def test_conversion_and_training_from_it(with_release):
     refused = with_release.run("train/train_patronus.py", "--config", "configs/none.yaml", "--resume", 5, check=False)
     assert refused.returncode == 2
     settings = ["--set", "train.batch_size=4", "--set", "train.steps=2", "--set", "train.lr=1e-9", "--set", "train.precision=float32"]
-    with_release.run("train/train_patronus.py", "--init_from", "FMNIST_clean/4", *settings, "--device", "cpu")
+    with_release.run("train/train_patronus.py", "--init_from", "FMNIST_clean/4", *settings)
     trained = torch.load(folder.with_name("version_6") / "checkpoints" / "last.pt", weights_only=True)
     assert trained["step"] == 2 and trained["model"].keys() == before.keys()
     for name, tensor in before.items():

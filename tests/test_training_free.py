@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from benchmarks.naive import naive_square
-from conftest import Bench
+from conftest import DEVICE, Bench
 from PIL import Image
 
 from analysis.mechanism.heatmaps import between, marks, sensitivity
@@ -66,11 +66,11 @@ def test_gaussian_is_the_posterior_mean_of_its_moments():
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
 def test_boxes_add_and_their_spread_is_the_transpose(size):
-    boxes = Boxes(9, 8, size, torch.device("cpu"))
-    maps = torch.rand(9, 8, 3, generator=GENERATOR)
+    boxes = Boxes(9, 8, size, torch.device(DEVICE))
+    maps = torch.rand(9, 8, 3, generator=GENERATOR).to(DEVICE)
     expected = torch.nn.functional.avg_pool2d(maps.permute(2, 0, 1)[:, None], size, 1)[:, 0].permute(1, 2, 0) * size**2
     torch.testing.assert_close(boxes.sums(maps), expected)
-    windows = torch.rand(expected.shape, generator=GENERATOR)
+    windows = torch.rand(expected.shape, generator=GENERATOR).to(DEVICE)
     assert (boxes.sums(maps) * windows).sum().item() == pytest.approx((maps * boxes.spread(windows)).sum().item(), rel=1e-5)
     assert boxes.cover.min() >= 1 and boxes.cover.sum() == boxes.positions * size**2
 
@@ -194,7 +194,7 @@ SIZES = ["--n_steps", 3, "--patch_sizes", "16,5,3"]
 
 def test_denoise_and_sample_programs(archive):
     zip_file, out = archive.home / "set.zip", archive.home / "out"
-    common = ["--data", zip_file, "--outdir", out, "--device", "cpu", "--n_samples", 5]
+    common = ["--data", zip_file, "--outdir", out, "--n_samples", 5]
     denoise, sample = "analysis/mechanism/denoise.py", "analysis/mechanism/sample.py"
     archive.run(denoise, *common, *SIZES, "--batch", 2)
     outputs = [np.load(out / f"pspc_sq_outputs_t_{i:02d}_of_03.npy") for i in range(3)]
@@ -224,7 +224,7 @@ def test_heat_maps_between_strides_are_exact_where_maps_only_move(stride):
 
 
 def test_heatmaps_schedule_and_comparison(archive):
-    out, own = archive.home / "own", ["--device", "cpu", "--n_steps", 2]
+    out, own = archive.home / "own", ["--n_steps", 2]
     archive.run("analysis/mechanism/heatmaps.py", *own, "--outdir", out, "--n_samples", 2)
     maps = np.load(out / "heatmaps_network.npy")
     archive.run("analysis/mechanism/heatmaps.py", *own, "--outdir", out / "strided", "--n_samples", 2, "--stride", 3)
@@ -264,7 +264,7 @@ def test_an_edm_pickle_runs_only_when_trusted(archive):
         "--outdir",
         archive.home / "edm",
     ]
-    common += ["--n_samples", 2, "--t_idx", 0, "--device", "cpu"]
+    common += ["--n_samples", 2, "--t_idx", 0]
     refused = archive.run(denoise, *common, check=False)
     assert refused.returncode == 2 and "--trust_pickle" in refused.stderr
     lost = archive.run(denoise, *common, "--trust_pickle", check=False)
@@ -290,5 +290,5 @@ def test_an_edm_pickle_runs_only_when_trusted(archive):
 )
 def test_bad_input_is_one_line(archive, args, expected):
     data = [] if "--data" in args else ["--data", archive.home / "set.zip"]
-    done = archive.run("analysis/mechanism/denoise.py", *data, "--device", "cpu", *args, check=False)
+    done = archive.run("analysis/mechanism/denoise.py", *data, *args, check=False)
     assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr

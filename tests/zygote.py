@@ -1,56 +1,101 @@
-"""A process with the heavy libraries loaded that forks a child for every script it is asked to run: a script then starts in a moment.
+"""Runs scripts in forks of a process that has the heavy libraries loaded: they start in a moment.
 
-Reads one JSON request a line ({script, args, cwd, environment, stdout, stderr}) and answers with the child's exit status. Nothing of the project is
-imported before the fork, since global_config reads the environment on import.
+Nothing of the project is imported before the fork, since global_config reads the environment on import.
 """
 
-import json
+import atexit
+import multiprocessing
 import os
+import resource
 import runpy
+import subprocess
 import sys
 import traceback
+from functools import cache
+from pathlib import Path
 
-import matplotlib.figure  # noqa: F401
-import pandas  # noqa: F401
-import pydantic  # noqa: F401
-import scipy.stats  # noqa: F401
-import skimage.metrics  # noqa: F401
-import sklearn.linear_model  # noqa: F401
-import torch  # noqa: F401
-import torch.utils.data  # noqa: F401
-import torchvision  # noqa: F401
-import yaml  # noqa: F401
+HEAVY = ["matplotlib.figure", "pandas", "pydantic", "scipy.stats", "skimage.metrics", "sklearn.linear_model", "torch"]
+HEAVY += ["torch.utils.data", "torchvision", "yaml"]
 
 
-def run(request: dict) -> int:
-    os.chdir(request["cwd"])
+@cache
+def server():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(HEAVY)
+    return context
+
+
+def run(
+    script: str,
+    args: list[str],
+    environment: dict,
+    cwd: str,
+    output: str,
+    errors: str,
+    prelude: str,
+    file_limit: int | None,
+) -> None:
+    """In the child: become the script."""
+    os.setsid()
+    os.chdir(cwd)
     os.environ.clear()
-    os.environ.update(request["environment"])
-    for name, target in (("stdout", 1), ("stderr", 2)):
-        os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), target)
+    os.environ.update(environment)
+    for name, target in ((output, 1), (errors, 2)):
+        os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), target)
     sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
-    sys.argv = [request["script"], *request["args"]]
+    if file_limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    sys.argv = [script, *args]
+    code = 1
     try:
-        runpy.run_path(request["script"], run_name="__main__")
-        return 0
+        exec(prelude, {})
+        runpy.run_path(script, run_name="__main__")
+        code = 0
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
     except BaseException:
         traceback.print_exc()
-        return 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)
 
 
-def main() -> None:
-    for line in sys.stdin:
-        request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            code = run(request)
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+class Fork:
+    """A script that runs in a fork, in a session of its own, with those methods of subprocess.Popen that tests need."""
 
+    def __init__(
+        self,
+        script: str,
+        args: list[str],
+        environment: dict,
+        cwd: Path,
+        outputs: Path,
+        prelude: str = "",
+        file_limit=None,
+    ):
+        """outputs: path without suffix, to which .out and .err are added; prelude: code that runs before the script;
+        file_limit: bytes that a file may grow to."""
+        self.files = [outputs.with_suffix(suffix) for suffix in (".out", ".err")]
+        arguments = (script, args, environment, str(cwd), *map(str, self.files), prelude, file_limit)
+        self.process = server().Process(target=run, args=arguments)
+        self.process.start()
+        self.pid = self.process.pid
+        atexit.register(self.process.kill)
 
-if __name__ == "__main__":
-    main()
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self.process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("a fork", timeout)
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """(stdout, stderr) once it is over."""
+        self.wait(timeout)
+        return tuple(file.read_text(errors="replace") if file.exists() else "" for file in self.files)

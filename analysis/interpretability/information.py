@@ -23,7 +23,8 @@ MAP_NOISES = 2
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=None)
     parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: all)")
-    parser.add_argument("--num_samples", type=int, default=1000, help="draws of (test image, noise level, noise) (default: 1000)")
+    text = "draws of (test image, noise level, noise) (default: 1250)"
+    parser.add_argument("--num_samples", type=int, default=1250, help=text)
     parser.add_argument("--sigma_min", type=float, default=SIGMA_MIN, help=f"noise through which the image is seen (default: {SIGMA_MIN})")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     args = parser.parse_args()
@@ -115,7 +116,7 @@ def main() -> None:
 
     from analysis.drawing.information import draw
     from analysis.drawing.results import save_arrays, save_json, save_table
-    from analysis.measures.information import survey
+    from analysis.measures.information import measure_information
     from train.data.dataset import load_split
     from train.scores import encode
 
@@ -127,7 +128,7 @@ def main() -> None:
     prototypes = parse_prototypes(args.prototypes, scores.shape[1]) if args.prototypes else list(range(scores.shape[1]))
     if not run.model.masked:
         print("this run cannot hide scores: beyond the others alone, each score set to its most probable value given them")
-    found = survey(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
+    found = measure_information(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
     table = bits_table(found, prototypes, test, scores)
 
     folder, lines = results_folder("information", run), summary_of(found, table)

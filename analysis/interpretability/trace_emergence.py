@@ -149,7 +149,7 @@ def main() -> None:
     from analysis.drawing.results import save_arrays, save_table
     from analysis.edits import encode_and_invert
     from analysis.measures.emergence import trace_scores
-    from analysis.measures.information import image_maps, survey
+    from analysis.measures.information import image_maps, measure_information
     from models.schedule import LinearSchedule
     from train.data.dataset import load_split
     from train.images import to_tensor
@@ -162,7 +162,7 @@ def main() -> None:
     rows = [shown, *others[: args.num_samples - 1]]
     scores = encode(run.model, test, device=device)
     prototypes = chosen_prototypes(args.prototypes, run, test, scores)
-    found = survey(run.model, test, scores, prototypes, args.draws)
+    found = measure_information(run.model, test, scores, prototypes, args.draws, SIGMA_MIN)
 
     encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows]).to(device), args.steps)
     gesture = gesture_of(args, run.model, scores)

@@ -1,8 +1,16 @@
-"""The information of every prototype: alone (against nothing known), beyond the others (all against all but it), and of all together.
+"""The information of every prototype: alone (against nothing known), beyond the others (all against all but it),
+and all together.
 
-Runs that cannot hide scores have only the second, with the score set to its most probable value given the others instead of hidden.
+Models that cannot hide scores are asked beyond the others only, with the score set to its most probable value given the
+others instead of hidden.
+
+A draw of (image, noise level, noise) has a question for every prototype and kind, each a call of the network. Where the
+model has a decoder, the gap of the decoder's two estimates costs a thirtieth of that and goes nearly in proportion. It
+serves twice: as a control variate, whose part in the mean is known from all questions, and as the probability to ask at
+all, by which what the control leaves is divided (Horvitz and Thompson 1952). Neither changes the mean.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,8 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.script import SIGMA_MIN
-from models.information import Bits, Levels, gap, integrate
+from models.information import Bits, Gap, Levels, gap, integrate
 from models.patronus import HIDDEN, Guess, Patronus
 from models.samplers import SeededNoise
 from train.data.dataset import ImageSet
@@ -20,9 +27,14 @@ from train.images import to_tensor
 
 BINS = 12  # of ln sigma
 PILOT = 0.2  # of the draws: at levels spread evenly, to find where the others are best spent
+QUESTIONS = 16  # that a draw asks the network on average, beside the two about all scores and none
+NOISE_SEEDS = 2**30  # where the seeds of noises begin, away from those of samples (torch heeds 32 bits)
+CALLS = 8  # of the network whose answers are held at a time
+ALIKE = 0.2  # of the probability to ask, the same for every question, so that nothing is divided by next to nothing
+CONTROL = 0.75  # gap of the network / gap of the decoder, until the pilot has measured it at each noise level
 
 
-class Answer(NamedTuple):
+class InformationEstimate(NamedTuple):
     """Of Q prototypes: bits by the squared gap, by the difference of squared errors, and where: (Q, H, W) bits a pixel."""
 
     bits: Bits
@@ -31,21 +43,21 @@ class Answer(NamedTuple):
 
     @property
     def timing(self) -> np.ndarray:
-        """Densities by <x0 - D, D_c - D>, the mean of both estimates, in which an error of D_c cancels to first order (Q, K + 1)."""
+        """Densities by <x0 - D, D_c - D>, the mean of both: an error of D_c cancels to first order (Q, K + 1)."""
         return (self.bits.density + self.check.density) / 2
 
 
-class Survey(NamedTuple):
+class PrototypeInformation(NamedTuple):
     """levels: of all integrals; alone and total are None for runs that cannot hide scores."""
 
     levels: Levels
-    beyond: Answer
-    alone: Answer | None
-    total: Answer | None
+    beyond: InformationEstimate
+    alone: InformationEstimate | None = None
+    total: InformationEstimate | None = None
 
 
 def expected(s: Tensor, known: Tensor) -> Tensor:
-    """The most probable value of each score given the others, by linear regression over known scores (N, m): s (B, m) -> (B, m)."""
+    """The most probable score given the others, by linear regression over known (N, m): s (B, m) -> (B, m)."""
     known, centred = known.to(s).double(), s.double() - known.to(s).double().mean(0)
     covariance = torch.cov(known.T)
     ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), device=s.device)
@@ -54,7 +66,8 @@ def expected(s: Tensor, known: Tensor) -> Tensor:
 
 
 def without(model: Patronus, s: Tensor, prototypes: list[int], known: Tensor) -> Tensor:
-    """Scores (B, m) that leave each of Q prototypes out: hidden, or at its most probable value where the model cannot hide it: (Q, B, m)."""
+    """Scores (B, m) that leave each of Q prototypes out: hidden, or, where the model cannot hide it, at its most
+    probable value: (Q, B, m)."""
     left = s.repeat(len(prototypes), 1, 1)
     instead = torch.full_like(s, HIDDEN) if model.masked else expected(s, known)
     for line, k in zip(left, prototypes):
@@ -69,94 +82,198 @@ def only(s: Tensor, prototype: int) -> Tensor:
     return left
 
 
-def _questions(model: Patronus, s: Tensor, prototypes: list[int], known: Tensor) -> Tensor:
-    """Every scores vector to be asked about images of scores s (B, m): (questions, B, m). All, all but each; then none, and each alone."""
-    asked = [s, *without(model, s, prototypes, known)]
-    if model.masked:
-        asked += [torch.full_like(s, HIDDEN), *(only(s, k) for k in prototypes)]
-    return torch.stack(asked)
+def asking_probabilities(size: np.ndarray, mean: float) -> np.ndarray:
+    """Expected sizes (n, Q) of answers -> the probability to ask each, of about that mean in every column."""
+    relative = size / np.maximum(size.mean(0), 1e-30)
+    return np.minimum(mean * (ALIKE + (1 - ALIKE) * relative), 1)
 
 
-def _densities(model: Patronus, x0: Tensor, s: Tensor, sigma: Tensor, noise: Tensor, prototypes: list[int], known: Tensor) -> list:
-    """Gaps of images (B, C, H, W) at levels (B,), channels summed: beyond, alone (Q, B, H, W) and total (1, B, H, W), as far as can be asked."""
-    questions = _questions(model, s, prototypes, known)  # (R, B, m)
-    z = x0 + sigma[:, None, None, None] * noise
-    guess, found = model.read(z, sigma), []
-    call = images_a_call(x0.device, model.largest_map(x0.shape[-1]))
-    for some in questions.split(max(1, call // len(x0))):
-        count = len(some)
-        given = guess and Guess(*(part.repeat(count, 1) for part in guess))
-        x = model.denoise(z.repeat(count, 1, 1, 1), sigma.repeat(count), some.flatten(0, 1), given)
-        found.append(x.view(count, *x0.shape))
-    found = torch.cat(found)  # (R, B, C, H, W)
-    q = len(prototypes)
+class _Conditions(NamedTuple):
+    """Scores to ask with, of N images: their own (N, m), and those put in place of one that is left out (N, m)."""
 
-    def gaps(blind: Tensor, knowing: Tensor):
-        pairs = torch.broadcast_tensors(blind, knowing)
-        size = len(pairs[0])
-        parts = gap(*(p.flatten(0, 1) for p in pairs), x0.repeat(size, 1, 1, 1), sigma.repeat(size))
-        return tuple(part.sum(1).view(size, len(x0), *x0.shape[2:]) for part in parts)
+    prototypes: Tensor
+    scores: Tensor
+    instead: Tensor
 
-    answers = [gaps(found[1 : q + 1], found[:1])]
-    if model.masked:
-        nothing = found[q + 1 : q + 2]
-        answers += [gaps(nothing, found[q + 2 :]), gaps(nothing, found[:1])]
-    return answers
+    def of(self, kind: str, images: Tensor, columns: Tensor) -> Tensor:
+        """For prototypes of columns (P,) and images (P,): all but it ("beyond"), or it alone ("alone"): (P, m)."""
+        own, k, each = self.scores[images], self.prototypes[columns], torch.arange(len(images))
+        if kind == "beyond":
+            scores, value = own.clone(), self.instead[images][each, k]
+        else:
+            scores, value = torch.full_like(own, HIDDEN), own[each, k]
+        scores[each, k] = value
+        return scores
+
+
+class _Draws:
+    """Draws of one part: noise levels with their bins and weights, the image of each, and what is asked about them."""
+
+    def __init__(self, model: Patronus, images: ImageSet, conditions: _Conditions, levels: Levels, numbers: range, rng):
+        self.model, self.images, self.conditions, self.numbers = model, images, conditions, numbers
+        self.device = model.encoder.prototypes.device
+        self.rows = torch.tensor([i % len(images) for i in numbers])  # the image of each draw
+        self.sigmas, self.bins = levels.draw(len(numbers), rng)
+        self.weights = levels.weights(self.bins)
+        self.kinds = ("beyond", "alone") if model.masked else ("beyond",)
+
+    def noisy(self, part: slice) -> tuple[Tensor, Tensor, Tensor, Guess | None]:
+        """x0 and z (B, C, H, W), sigma (B,) and what is read of the scores, of some draws."""
+        x0 = to_tensor(self.images.pixels[self.rows[part].numpy()]).to(self.device)
+        sigma = torch.tensor(self.sigmas[part], dtype=torch.float32, device=self.device)
+        noise = SeededNoise([NOISE_SEEDS + i for i in self.numbers[part]], x0.shape[1:], self.device)()
+        z = x0 + sigma[:, None, None, None] * noise
+        return x0, z, sigma, self.model.read(z, sigma)
+
+    def gaps(self, estimate: Callable, x0: Tensor, sigma: Tensor, rows: Tensor, asked: dict) -> dict:
+        """By kind of question (lines (P,), columns (P,)), the gap of two estimates (P, C, H, W); "total" of all lines.
+
+        estimate(lines, scores) -> estimates of x0.
+        """
+        every = torch.arange(len(rows))
+        full = estimate(every, self.conditions.scores[rows])
+        found = {}
+        if self.model.masked:
+            blind = estimate(every, torch.full_like(self.conditions.scores[rows], HIDDEN))
+            found["total"] = gap(blind, full, x0, sigma)
+        for kind, (lines, columns) in asked.items():
+            if len(lines):
+                answer = estimate(lines, self.conditions.of(kind, rows[lines], columns))
+                pair = (answer, full[lines]) if kind == "beyond" else (blind[lines], answer)
+                found[kind] = gap(*pair, x0[lines], sigma[lines])
+        return found
+
+    def estimator(self, network: bool, z: Tensor, sigma: Tensor, guess: Guess | None) -> Callable:
+        """(lines (P,) of a part, scores (P, m)) -> estimates of x0, by the network or by the decoder alone."""
+        batch = images_a_call(self.device, self.model.largest_map(self.images.pixels.shape[1]))
+
+        def estimate(lines: Tensor, scores: Tensor) -> Tensor:
+            found = []
+            for some, s in zip(lines.split(batch), scores.to(self.device).split(batch)):
+                given = guess and Guess(*(g[some] for g in guess))
+                denoise = self.model.denoise
+                found.append(denoise(z[some], sigma[some], s, given) if network else self.model.estimate(s, given))
+            return torch.cat(found)
+
+        return estimate
+
+
+class _Tally:
+    """Of n draws: estimated gaps by both estimates (n, Q), and the weighted sum of maps (Q, H, W)."""
+
+    def __init__(self, n: int, q: int, size: tuple[int, int]):
+        self.squared, self.errors, self.where = np.zeros((n, q)), np.zeros((n, q)), np.zeros((q, *size))
+
+    def add(self, draws: np.ndarray, columns: np.ndarray, gaps: Gap, scale: np.ndarray, weights: np.ndarray) -> None:
+        """Gaps (P, C, H, W) of draws (P,) and columns (P,), times scale (P,), in maps times weights (P,) too."""
+        squared, errors = (part.sum(1).cpu().numpy() for part in gaps)
+        np.add.at(self.squared, (draws, columns), scale * squared.sum((1, 2)))
+        np.add.at(self.errors, (draws, columns), scale * errors.sum((1, 2)))
+        np.add.at(self.where, columns, (scale * weights)[:, None, None] * squared)
 
 
 @torch.no_grad()
-def _draw(model, images: ImageSet, known: Tensor, prototypes, levels: Levels, draws: range, rng, bar) -> tuple[np.ndarray, list]:
-    """One noise level and one noise for each draw -> the bins (n,), and for each answer [squared (n, Q), errors (n, Q), sums of squared a bin
-    (K + 1, Q, H, W)]."""
-    device, rows_all = model.encoder.prototypes.device, np.array([i % len(images) for i in draws])
-    sigmas, bins = levels.draw(len(draws), rng)
-    call = images_a_call(device, model.largest_map(images.pixels.shape[1]))
-    some = max(1, call // (2 * len(prototypes) + 2))
-    kept: list = []
-    for start in range(0, len(draws), some):
-        part = slice(start, start + some)
-        rows = rows_all[part]
-        x0, sigma = to_tensor(images.pixels[rows]).to(device), torch.tensor(sigmas[part], dtype=torch.float32, device=device)
-        noise = SeededNoise([2**32 + i for i in draws[part]], x0.shape[1:], device)()
-        answers = _densities(model, x0, known[rows].to(device), sigma, noise, prototypes, known)
-        if not kept:
-            kept = [[[], [], np.zeros((len(levels.shares), len(a[0]), *x0.shape[2:]))] for a in answers]
-        for (squared, errors, maps), answer in zip(kept, answers):
-            squared.append(answer[0].flatten(2).sum(2).T.cpu().numpy())
-            errors.append(answer[1].flatten(2).sum(2).T.cpu().numpy())
-            np.add.at(maps, bins[part], answer[0].transpose(0, 1).cpu().numpy())
+def _control(draws: _Draws, factor: dict[str, np.ndarray], tallies: dict[str, _Tally]) -> dict[str, np.ndarray]:
+    """Add factor times the decoder's gaps of every question to the tallies; -> those gaps by kind (n, Q)."""
+    q, sizes = len(draws.conditions.prototypes), {}
+    for kind in draws.kinds:
+        sizes[kind] = np.zeros((len(draws.rows), q))
+    columns = torch.arange(q)
+    for i in range(len(draws.rows)):
+        x0, z, sigma, guess = draws.noisy(slice(i, i + 1))
+        asked = {kind: (torch.zeros(q, dtype=torch.long), columns) for kind in draws.kinds}
+        found = draws.gaps(draws.estimator(False, z, sigma, guess), x0, sigma, draws.rows[i : i + 1], asked)
+        for kind in draws.kinds:
+            number, scale = np.full(q, i), np.full(q, factor[kind][draws.bins[i]])
+            tallies[kind].add(number, columns.numpy(), found[kind], scale, np.full(q, draws.weights[i]))
+            sizes[kind][i] = found[kind].squared.sum((1, 2, 3)).cpu().numpy()
+    return sizes
+
+
+@torch.no_grad()
+def _answers(draws: _Draws, factor: dict[str, np.ndarray], rng, bar) -> tuple[dict[str, _Tally], dict[str, np.ndarray]]:
+    """Ask about every draw -> tallies by kind of question, "total" among them, and the measured ratio of the network's
+    gaps to the decoder's by kind and bin, for the next part (nan where nothing was asked)."""
+    n, q, size = len(draws.rows), len(draws.conditions.prototypes), draws.images.pixels.shape[1:3]
+    tallies = {kind: _Tally(n, q, size) for kind in draws.kinds}
+    controlled = draws.model.decoder is not None
+    if controlled:
+        sizes = _control(draws, factor, tallies)
+        mean = min(1.0, QUESTIONS / (len(sizes) * q))
+        chance = {kind: asking_probabilities(draws.weights[:, None] * sizes[kind], mean) for kind in draws.kinds}
+    else:
+        chance = {kind: np.ones((n, q)) for kind in draws.kinds}
+    asked = {kind: torch.from_numpy(rng.random((n, q)) < chance[kind]) for kind in draws.kinds}
+    network, decoder = ({kind: np.zeros(BINS + 1) for kind in draws.kinds} for _ in range(2))
+    if draws.model.masked:
+        tallies["total"] = _Tally(n, 1, size)
+    each = 2 + sum(p.sum() for p in chance.values()) / n  # questions a draw
+    call = images_a_call(draws.device, draws.model.largest_map(size[0]))
+    together = max(1, int(CALLS * call / each))
+    for start in range(0, n, together):
+        part = slice(start, min(start + together, n))
+        x0, z, sigma, guess = draws.noisy(part)
+        questions = {kind: chosen[part].nonzero(as_tuple=True) for kind, chosen in asked.items()}
+        rows, every = draws.rows[part], np.arange(part.start, part.stop)
+        found = draws.gaps(draws.estimator(True, z, sigma, guess), x0, sigma, rows, questions)
+        cheap = draws.gaps(draws.estimator(False, z, sigma, guess), x0, sigma, rows, questions) if controlled else {}
+        if "total" in found:
+            tallies["total"].add(every, np.zeros_like(every), found["total"], np.ones(len(every)), draws.weights[part])
+        for kind in set(found) - {"total"}:
+            lines, columns = (part.numpy() for part in questions[kind])
+            number = start + lines
+            bins, scale = draws.bins[number], 1 / chance[kind][number, columns]
+            tallies[kind].add(number, columns, found[kind], scale, draws.weights[number])
+            if controlled:
+                less = -factor[kind][bins] * scale
+                tallies[kind].add(number, columns, cheap[kind], less, draws.weights[number])
+                for sums, gaps in ((network, found), (decoder, cheap)):
+                    np.add.at(sums[kind], bins, scale * gaps[kind].squared.sum((1, 2, 3)).cpu().numpy())
         bar.update(len(rows))
-    return bins, [[np.concatenate(squared).astype(float), np.concatenate(errors).astype(float), maps] for squared, errors, maps in kept]
+    ratio = {kind: network[kind] / np.where(decoder[kind] > 0, decoder[kind], np.nan) for kind in draws.kinds}
+    return tallies, ratio
 
 
-def survey(
-    model: Patronus, images: ImageSet, known: Tensor, prototypes: list[int], count: int, sigma_min: float = SIGMA_MIN, seed: int = 0
-) -> Survey:
-    """Ask about `count` draws of (image, noise level, noise); known (N, m): scores of the images.
+def measure_information(
+    model: Patronus, images: ImageSet, known: Tensor, prototypes: list[int], count: int, sigma_min: float, seed: int = 0
+) -> PrototypeInformation:
+    """`count` draws of (image, noise level, noise), seen through noise sigma_min or more; known (N, m): their scores.
 
-    The noise levels are drawn evenly in ln sigma first and then where the densities were found to be.
+    Noise levels are drawn evenly in ln sigma first, and then where the densities were large. Each part is weighted by
+    its own shares, since weights that depend on the values they weigh would bias the mean.
     """
-    rng, even = np.random.default_rng(seed), Levels.uniform(sigma_min, model.sigma_max, BINS)
+    rng, asking = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    even = Levels.uniform(sigma_min, model.sigma_max, BINS)
     order = rng.permutation(len(images))[:count]
-    images, known = images.subset(order), known[order]
+    instead = torch.full_like(known, HIDDEN) if model.masked else expected(known, known)
+    conditions, images = _Conditions(torch.tensor(prototypes), known[order], instead[order]), images.subset(order)
     pilot = max(BINS + 1, round(PILOT * count))
+    factor = {kind: np.full(BINS + 1, CONTROL) for kind in ("beyond", "alone")}
     with tqdm(total=count, desc="asking", unit="draw", leave=False) as bar:
-        first_bins, first = _draw(model, images, known, prototypes, even, range(pilot), rng, bar)
-        scouted = np.concatenate([answer[0] for answer in first], axis=1)
-        adapted = even.adapted(scouted, first_bins)
-        bins, second = _draw(model, images, known, prototypes, adapted, range(pilot, count), rng, bar)
-    n = pilot + len(bins)
-    levels = even._replace(shares=(pilot * even.shares + len(bins) * adapted.shares) / n)  # both parts as one (Veach and Guibas 1995)
-    bins, answers = np.concatenate([first_bins, bins]), []
-    for a, b in zip(first, second):
-        squared, errors = np.concatenate([a[0], b[0]]), np.concatenate([a[1], b[1]])
-        weights = (levels.widths / levels.shares)[:, None, None, None]
-        answers.append(Answer(integrate(levels, bins, squared), integrate(levels, bins, errors), (weights * (a[2] + b[2])).sum(0) / n))
-    return Survey(levels, answers[0], *(answers[1:] or (None, None)))
+        draws = _Draws(model, images, conditions, even, range(pilot), rng)
+        first, ratio = _answers(draws, factor, asking, bar)
+        scouted = np.concatenate([tally.squared for tally in first.values()], axis=1)
+        adapted = even.adapted(scouted, draws.bins)
+        factor = {kind: np.where(np.isnan(found), CONTROL, found) for kind, found in ratio.items()}
+        bins, weights = draws.bins, draws.weights
+        draws = _Draws(model, images, conditions, adapted, range(pilot, count), rng)
+        second, _ = _answers(draws, factor, asking, bar)
+    bins, weights = np.concatenate([bins, draws.bins]), np.concatenate([weights, draws.weights])
+
+    def estimate(a: _Tally, b: _Tally) -> InformationEstimate:
+        bits, check = (
+            integrate(even, bins, np.concatenate(parts), weights)
+            for parts in ((a.squared, b.squared), (a.errors, b.errors))
+        )
+        return InformationEstimate(bits, check, (a.where + b.where) / len(bins))
+
+    return PrototypeInformation(even, **{kind: estimate(first[kind], second[kind]) for kind in first})
 
 
 @torch.no_grad()
-def image_maps(model: Patronus, x0: Tensor, s: Tensor, prototype: int, known: Tensor, alone: bool, sigmas, noises: int = 1) -> np.ndarray:
+def image_maps(
+    model: Patronus, x0: Tensor, s: Tensor, prototype: int, known: Tensor, alone: bool, sigmas, noises: int = 1
+) -> np.ndarray:
     """Where one prototype tells of each single image (B, C, H, W) of scores s (B, m): bits a pixel and an e-fold at each level (T, B, H, W).
 
     Beyond the others, or alone; the mean over `noises` noises.

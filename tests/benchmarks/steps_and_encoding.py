@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image
 
@@ -15,11 +16,14 @@ from models.prototype_encoder import PrototypeEncoder
 from models.unet import UNet
 from train.config import DataConfig
 from train.data import dataset
+from train.data.dataset import ImageSet
 from train.data.decode import to_pixels
 from train.distributed import images_a_call
 from train.images import to_tensor
+from train.scores import encode
 
 FILES = 1000
+COUNT = 256  # images in memory
 
 
 def timed(action, repeats: int) -> float:
@@ -60,16 +64,27 @@ def main() -> None:
     plain = timed(training_step(False, "float32", False), repeats)
     times = {precision: timed(training_step(True, precision, True), repeats) for precision in ("float32", "bfloat16")}
     precision, ours = min(times.items(), key=lambda item: item[1])  # as train/budget.py chooses
-    print(f"training step, published network, 1x32x32, batch 32: plain float32 {plain:.2f} s, ours ({precision}) {ours:.2f} s: {ours / plain:.0%}")
+    print(
+        f"training step, published network, 1x32x32, batch 32: plain float32 {plain:.2f} s, ours ({precision}) {ours:.2f} s: {ours / plain:.0%}"
+    )
 
-    encoder = PrototypeEncoder(3, 128, [32, 64, 64], [3, 3, 1], [2, 1, 1], [1, 0, 0], 2.0, normalise=True, similarity="competing")
+    encoder = PrototypeEncoder(
+        3, 128, [32, 64, 64], [3, 3, 1], [2, 1, 1], [1, 0, 0], 2.0, normalise=True, similarity="competing"
+    )
     encoder.requires_grad_(False)
-    x = torch.rand(256, 3, 32, 32)
+    model = type("Model", (), {"score": staticmethod(encoder), "encoder": encoder})()
+    pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 32, 32, 3), dtype=np.uint8)
+    images = ImageSet(pixels, [str(i) for i in range(COUNT)], pd.DataFrame(index=range(COUNT)), None)
+    x = to_tensor(pixels).contiguous(memory_format=torch.channels_last)
     call = images_a_call(x.device, encoder.largest_map(32))  # as train/scores.py
-    parts = x.contiguous(memory_format=torch.channels_last).split(call)
-    batched = timed(lambda: [encoder(part) for part in parts], repeats)
-    single = timed(lambda: [encoder(x[i : i + 1]) for i in range(len(x))], repeats)
-    print(f"encoding 256 decoded images: batched {batched:.3f} s, one at a time {single:.3f} s: {single / batched:.1f} times faster")
+    parts = x.split(call)
+    whole = timed(lambda: encode(model, images, progress=False), repeats)
+    network = timed(lambda: [encoder(part) for part in parts], repeats)
+    single = timed(lambda: encode(model, images, batch=1, progress=False), repeats)
+    print(
+        f"encoding {COUNT} images from pixels: {whole:.3f} s, one at a time {single:.3f} s: {single / whole:.1f} times faster; "
+        f"bound: the network alone takes {network:.3f} s, so that encoding is within {whole / network:.2f} times of it"
+    )
 
     with tempfile.TemporaryDirectory() as folder:
         dataset.DATA_DIR = Path(folder)  # of the cache
@@ -82,7 +97,10 @@ def main() -> None:
 
         def encoded():
             pixels = dataset.load_all(config).pixels
-            return [encoder(to_tensor(pixels[rows])) for rows in np.array_split(np.arange(FILES), FILES // call)]
+            return [
+                encoder(to_tensor(pixels[rows]))
+                for rows in np.array_split(np.arange(FILES), FILES // call)
+            ]
 
         def decoded():
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -95,7 +113,9 @@ def main() -> None:
         single = timed(lambda: [encoder(to_tensor(to_pixels(Image.open(path), 32, 3)[None])) for path in paths], 1)
     print(
         f"encoding {FILES} JPEGs of 178x218: the first time {first:.2f} s (decoding alone {decoding:.2f} s), from the cache {again:.2f} s, "
-        f"one at a time {single:.2f} s: {single / first:.1f} and {single / again:.1f} times faster"
+        f"one at a time {single:.2f} s: {single / first:.1f} and {single / again:.1f} times faster; bound: decoding and the "
+        f"network alone {decoding + network * FILES / COUNT:.2f} s, so that the first time is within "
+        f"{first / (decoding + network * FILES / COUNT):.2f} times of it"
     )
 
 
