@@ -7,7 +7,7 @@ from train.errors import UserError, listed
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
 SIGMA_MIN = 0.5  # of information: through this noise an image's parts are seen; below it scores tell ever more of how exactly a patch looks
-GUIDANCE = 1.0  # of edits; measured on the default run by analysis/evaluation/faithfulness.py
+WAYS = ("transport", "keep", "joint", "release")  # keys of analysis.measures.scores.OTHERS, which would import torch
 
 
 def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> argparse.ArgumentParser:
@@ -27,27 +27,43 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
 
 def add_edit_options(parser: argparse.ArgumentParser) -> None:
     """How scores are set: --guidance and --others (analysis/edits.py)."""
-    text = "how strongly an edit is pushed away from the image's own scores; 0: the plain edit, half the network calls"
-    parser.add_argument("--guidance", type=float, default=GUIDANCE, metavar="W", help=f"{text} (default: {GUIDANCE:g})")
-    text = "scores that are not set: keep them, move them jointly as in the data, or release (hide) what is correlated and move the rest jointly"
-    parser.add_argument("--others", default="joint", choices=["keep", "joint", "release"], help=f"{text} (default: joint)")
+    text = "how strongly an edit is pushed away from the image's own scores; above 0 a step takes two network calls; auto: as little of"
+    text += " 0, 0.5, 1, 2 as it takes, image by image, to find the commanded scores"
+    parser.add_argument("--guidance", type=guidance, default=(0.0,), metavar="W|auto", help=f"{text} (default: 0)")
+    text = "scores that are not set: transport what is related to images that have the commanded value, keep them, move them jointly by"
+    text += " regression, or release (hide) what is correlated and move the rest jointly"
+    parser.add_argument("--others", default=WAYS[0], choices=WAYS, help=f"{text} (default: {WAYS[0]})")
 
 
-def gesture_of(args: argparse.Namespace, model, known):
-    """The Gesture that the options mean for a model; known (N, m): scores of a data set. Raises UserError."""
-    from analysis.edits import Gesture
+def guidance(text: str) -> tuple[float, ...]:
+    """'1.5' or 'auto' -> the strengths to be tried in turn. Raises argparse.ArgumentTypeError."""
+    if text == "auto":
+        from analysis.edits import STRENGTHS
 
-    if not 0 <= args.guidance <= 100:
-        raise UserError(f"--guidance {args.guidance}: must lie between 0 and 100")
-    return Gesture(known, args.steps, args.guidance, args.others)
+        return STRENGTHS
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = -1.0
+    if not 0 <= strength <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be auto or a number from 0 to 100")
+    return (strength,)
+
+
+def edit_options(args: argparse.Namespace, model, scores):
+    """The EditOptions that the command line means for a model; scores (N, m) of a data set."""
+    from analysis.edits import EditOptions
+    from analysis.measures.scores import KnownScores
+
+    return EditOptions(KnownScores(scores.to(model.encoder.prototypes.device)), args.steps, args.guidance, args.others)
 
 
 def require(parser: argparse.ArgumentParser, args: argparse.Namespace, **least) -> None:
     """Refuse options below their least value; options left at None pass."""
     for option, value in least.items():
-        given = getattr(args, option)
-        if given is not None and given < value:
-            parser.error(f"--{option} must be at least {value}, not {given}")
+        number = getattr(args, option)
+        if number is not None and number < value:
+            parser.error(f"--{option} must be at least {value}, not {number}")
 
 
 def open_run(args: argparse.Namespace):
@@ -104,10 +120,3 @@ def parse_images(text: str, images) -> list[int]:
             known = f"numbers 0 to {len(images) - 1} or ids such as {listed(images.ids, 3)}"
             raise UserError(f"--images: the test images have no '{part}'; there are {known}")
     return rows
-
-
-def prototypes_or_best(text: str | None, run, test, scores, count: int) -> list[int]:
-    """What --prototypes asks for, else the `count` prototypes that matter most, no two alike; scores (N, m) of the test set."""
-    from analysis.measures.cards import matter_most
-
-    return parse_prototypes(text, scores.shape[1]) if text else matter_most(run, test, scores, count)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.edits import Encoding, Gesture, edit
+from analysis.edits import EditOptions, Encoding, edit
 from analysis.measures.faithfulness import Pairs
 from train.runs import Run
 
@@ -42,7 +42,9 @@ def true_change(pairs: Pairs) -> float:
     return float(np.median(np.sqrt(np.square(change).sum((1, 2, 3)))))
 
 
-def trace_scores(run: Run, encoding: Encoding, s: Tensor, gesture: Gesture, show: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def trace_scores(
+    run: Run, encoding: Encoding, s: Tensor, options: EditOptions, show: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Regenerate under scores s (n, m) and encode every estimate of x0.
 
     Returns (sigmas (T,), scores (T, n, m), estimates of image `show` (T, C, H, W), the last images).
@@ -54,5 +56,5 @@ def trace_scores(run: Run, encoding: Encoding, s: Tensor, gesture: Gesture, show
         scores.append(run.model.score(x0.clamp(-1, 1)).cpu())
         shown.append(x0[show])
 
-    last = edit(run.model, encoding, s, gesture, batch=len(s), trace=trace)
+    last = edit(run.model, encoding, s, options.steps, options.guidance[0], batch=len(s), trace=trace)
     return torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(shown), last

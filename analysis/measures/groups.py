@@ -1,0 +1,82 @@
+"""Concepts that several prototypes share: groups found without labels, by what prototypes do together.
+
+A colour is told by several prototypes, each at its own place. Two prototypes are alike where their scores rise together or against each other in the
+known images, where they speak of the same pixels, and where setting the one moves the other.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.cluster import AgglomerativeClustering
+from torch import Tensor
+
+from analysis.measures.auroc import single_auroc
+from analysis.measures.scores import SHARE, KnownScores
+
+ALIKE = 0.35  # mean likeness of two groups above which they become one
+SMALLEST = 2  # prototypes of a group
+NAMED = 0.8  # AUROC from which a group is called by an attribute
+
+
+class Group(NamedTuple):
+    """Prototypes and the direction (+1, -1) in which each goes with the group; the first member leads."""
+
+    members: list[int]
+    directions: list[int]
+
+
+def likeness(known: KnownScores, expected: Tensor) -> np.ndarray:
+    """How alike two prototypes are, (m, m) in [0, 1]: the geometric mean of what their scores have in common and of where they speak.
+
+    Scores: |Spearman correlation|, which also tells how far the setting of one moves the other. Places: cosine of the maps of |E[x0 | s_k high] -
+    E[x0 | s_k low]|; expected (m, 2, C, H, W).
+    """
+    together = torch.corrcoef(known.ranks.T).nan_to_num(0).abs().cpu()
+    maps = (expected[:, 1] - expected[:, 0]).abs().mean(1).flatten(1)
+    places = torch.nn.functional.normalize(maps, dim=1)
+    return (together * (places @ places.T)).clamp(min=0).sqrt().numpy()
+
+
+def find_groups(known: KnownScores, expected: Tensor) -> list[Group]:
+    """Groups of prototypes, those of the strongest common part first: agglomerative clustering by mean likeness."""
+    alike = likeness(known, expected)
+    clusters = AgglomerativeClustering(
+        n_clusters=None, metric="precomputed", linkage="average", distance_threshold=1 - ALIKE
+    ).fit_predict(1 - alike)
+    correlation = torch.corrcoef(known.ranks.T).nan_to_num(0).cpu().numpy()
+    groups = []
+    for label in range(clusters.max() + 1):
+        members = np.flatnonzero(clusters == label)
+        if len(members) >= SMALLEST:
+            lead = members[alike[np.ix_(members, members)].sum(1).argmax()]  # the most typical one
+            members = sorted(members, key=lambda k: -abs(correlation[lead, k]))
+            groups.append(Group([int(k) for k in members], [1 if correlation[lead, k] >= 0 else -1 for k in members]))
+    return sorted(groups, key=lambda g: -len(g.members) * float(np.abs(correlation[g.members[0], g.members]).mean()))
+
+
+def activation(known: KnownScores, group: Group) -> Tensor:
+    """How far known images have what the group stands for: the mean rank of its members, each in its direction, (N,) in (0, 1)."""
+    directions = torch.tensor(group.directions, device=known.scores.device, dtype=known.scores.dtype)
+    return ((known.ranks[:, group.members] - 0.5) * directions).mean(1) + 0.5
+
+
+def group_values(known: KnownScores, group: Group, share: float) -> list[float]:
+    """The members' mean scores over the known images whose activation is nearest to that of a share of them: 1 is most, 0 is least."""
+    order = activation(known, group).argsort()
+    count = max(round(SHARE * len(known)), 1)
+    first = round(share * (len(known) - count))
+    return known.scores[order[first : first + count]][:, group.members].mean(0).tolist()
+
+
+def name_groups(groups: list[Group], known: KnownScores, attributes) -> list[tuple[str, float, int]]:
+    """The attribute that each group's activation tells best, in the better direction: name ('' below NAMED), AUROC, direction. N rows of attributes."""
+    names = []
+    for group in groups:
+        value, best = activation(known, group).cpu().numpy()[:, None], ("", 0.5, 1)
+        for name in attributes.columns:
+            auroc = single_auroc(value, attributes[name].to_numpy(float))[0]
+            if not np.isnan(auroc) and abs(auroc - 0.5) > best[1] - 0.5:
+                best = (name, max(auroc, 1 - auroc), 1 if auroc >= 0.5 else -1)
+        names.append(best if best[1] >= NAMED else ("", best[1], best[2]))
+    return names
