@@ -1,4 +1,5 @@
-"""Edits, which all analysis shares: encode, invert, set scores, regenerate from the same x_T; and the image that single scores tell of."""
+"""Edits, which all analysis shares: encode, invert, set scores, regenerate from the same x_T; and the image that single
+scores tell of."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from analysis.measures.scores import OTHERS, KnownScores, regress, show_only
+from analysis.measures.scores import OTHERS, KnownScores, keep, regress, show_only
 from models.denoiser import Denoiser
 from models.patronus import Patronus
 from models.prototype_encoder import Match
@@ -34,9 +35,11 @@ class EditOptions(NamedTuple):
 
     known: scores of a data set, from which the scores that are not set are told.
     steps: Heun steps of the inversion and of the regeneration.
-    guidance: w of D = D(z, s') + w (D(z, s') - D(z, s)), with s the image's own scores and s' the edited ones: classifier-free guidance (Ho and
-        Salimans 2022) with the image's own condition in the place of the empty one. Above 0 a step needs two network calls, not one.
-        Several are tried in turn, each on those images alone in which the commanded scores are not reached yet.
+    guidance: w of D = D(z, s') + w (D(z, s') - D(z, s)), with s the image's own scores and s' the edited ones:
+        classifier-free guidance (Ho and
+        Salimans 2022) with the image's own condition in the place of the empty one. Above 0 a step needs two network
+        calls, not one. Several are tried in turn, each on those images alone in which the commanded scores are not
+        reached yet.
     others: what becomes of the scores that are not set, a key of analysis.measures.scores.OTHERS.
     """
 
@@ -46,14 +49,15 @@ class EditOptions(NamedTuple):
     others: str = "transport"
 
     def set(self, s: Tensor, prototypes: Sequence[int], values: Tensor | float) -> Tensor:
-        """A copy of s (B, m) with those prototypes' scores at values (B, K), (K,) or one number, the others as `others` says."""
+        """A copy of s (B, m) with those prototypes' scores at values (B, K), (K,) or one number, the others as `others`
+        says."""
         wanted = torch.as_tensor(values, dtype=s.dtype, device=s.device).expand(len(s), len(prototypes))
         return OTHERS[self.others](self.known, s, list(prototypes), wanted)
 
 
 class Edit(NamedTuple):
-    """Images (B, C, H, W) in [-1, 1], the scores found in them (B, m), the guidance that each image took (B,), and where the commanded scores
-    are reached: bool (B,)."""
+    """Images (B, C, H, W) in [-1, 1], the scores found in them (B, m), the guidance that each image took (B,), and
+    where the commanded scores are reached: bool (B,)."""
 
     images: Tensor
     scores: Tensor
@@ -61,8 +65,11 @@ class Edit(NamedTuple):
     reached: Tensor
 
 
-def _batched(function: Callable[[slice], Tensor], like: Tensor, count: int, batch: int | None, title: str | None) -> Tensor:
-    """function(rows) for consecutive pieces of `count` rows, concatenated, under a progress bar where there is a title. like: on their device."""
+def _batched(
+    function: Callable[[slice], Tensor], like: Tensor, count: int, batch: int | None, title: str | None
+) -> Tensor:
+    """function(rows) for consecutive pieces of `count` rows, concatenated, under a progress bar where there is a title.
+    like: on their device."""
     batch = batch or images_a_call(like.device)
     starts = range(0, count, batch)
     bar = tqdm(starts, desc=title, unit="batch", leave=False, disable=title is None or len(starts) < 2)
@@ -70,18 +77,23 @@ def _batched(function: Callable[[slice], Tensor], like: Tensor, count: int, batc
 
 
 @torch.no_grad()
-def encode_and_invert(model: Patronus, x0: Tensor, steps: int, batch: int | None = None, title: str | None = None) -> Encoding:
-    """Images (B, C, H, W) in [-1, 1] -> their scores and their x_T under those scores; `steps` Heun steps, 2 steps - 2 network calls."""
+def encode_and_invert(
+    model: Patronus, x0: Tensor, steps: int, batch: int | None = None, title: str | None = None
+) -> Encoding:
+    """Images (B, C, H, W) in [-1, 1] -> their scores and their x_T under those scores; `steps` Heun steps, 2 steps - 2
+    network calls."""
     s, sigmas = _batched(lambda rows: model.score(x0[rows]), x0, len(x0), batch, None), model.sigmas(steps)
-    return Encoding(s, _batched(lambda rows: invert(model.denoiser(s[rows]), x0[rows], sigmas), x0, len(x0), batch, title))
+    return Encoding(
+        s, _batched(lambda rows: invert(model.denoiser(s[rows]), x0[rows], sigmas), x0, len(x0), batch, title)
+    )
 
 
 def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Denoiser:
     """The Denoiser of edited scores (B, m), pushed away from that of the images' own (B, m).
 
-    The push is at most PUSH a pixel, and does not leave the range of images, since what is darker than black stays black to the end (static
-    thresholding, Saharia et al. 2022): large changes, as of the skin's colour, need no push and would be overdone.
-    Raises UserError where the model cannot hide scores.
+    The push is at most PUSH a pixel, and does not leave the range of images, since what is darker than black stays
+    black to the end (static thresholding, Saharia et al. 2022): large changes, as of the skin's colour, need no push
+    and would be overdone. Raises UserError where the model cannot hide scores.
     """
     try:
         there = model.denoiser(edited)
@@ -101,14 +113,23 @@ def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Den
 
 @torch.no_grad()
 def regenerate(
-    model: Patronus, noise: Tensor, s: Tensor, steps: int, batch: int | None = None, title: str | None = None, trace: Trace | None = None
+    model: Patronus,
+    noise: Tensor,
+    s: Tensor,
+    steps: int,
+    batch: int | None = None,
+    title: str | None = None,
+    trace: Trace | None = None,
 ) -> Tensor:
-    """Images (B, C, H, W) from x_T (B, C, H, W) and scores (B, m), not clipped; `steps` Heun steps, 2 steps - 1 network calls.
+    """Images (B, C, H, W) from x_T (B, C, H, W) and scores (B, m), not clipped; `steps` Heun steps, 2 steps - 1 network
+    calls.
 
     trace is that of models.samplers, called for one batch after the other.
     """
     sigmas = model.sigmas(steps)
-    return _batched(lambda rows: heun(model.denoiser(s[rows]), noise[rows], sigmas, trace), noise, len(noise), batch, title)
+    return _batched(
+        lambda rows: heun(model.denoiser(s[rows]), noise[rows], sigmas, trace), noise, len(noise), batch, title
+    )
 
 
 @torch.no_grad()
@@ -122,7 +143,8 @@ def edit(
     title: str | None = None,
     trace: Trace | None = None,
 ) -> Tensor:
-    """Images (K B, C, H, W), not clipped, of the B encoded ones under edited scores (K B, m): K edits of every image, edit by edit."""
+    """Images (K B, C, H, W), not clipped, of the B encoded ones under edited scores (K B, m): K edits of every image,
+    edit by edit."""
     repeats, sigmas = len(edited) // len(encoding.scores), model.sigmas(steps)
     own, noise = encoding.scores.repeat(repeats, 1), encoding.noise.repeat(repeats, 1, 1, 1)
 
@@ -133,7 +155,8 @@ def edit(
 
 
 def shortfall(found: Tensor, edited: Tensor, own: Tensor, prototypes: Sequence[int], known: KnownScores) -> Tensor:
-    """What is missing of commanded scores, the largest over K prototypes, as a share of their ranges: (B,); more than commanded is not missing.
+    """What is missing of commanded scores, the largest over K prototypes, as a share of their ranges: (B,); more than
+    commanded is not missing.
 
     found, edited, own: scores (B, m) in the edited image, commanded, and before.
     """
@@ -145,12 +168,18 @@ def shortfall(found: Tensor, edited: Tensor, own: Tensor, prototypes: Sequence[i
 
 @torch.no_grad()
 def edit_until_reached(
-    model: Patronus, encoding: Encoding, edited: Tensor, prototypes: Sequence[int], options: EditOptions, title: str | None = None
+    model: Patronus,
+    encoding: Encoding,
+    edited: Tensor,
+    prototypes: Sequence[int],
+    options: EditOptions,
+    title: str | None = None,
 ) -> Edit:
-    """Images of the B encoded ones under edited scores (B, m), with as little guidance as it takes to find the commanded prototypes' scores.
+    """Images of the B encoded ones under edited scores (B, m), with as little guidance as it takes to find the
+    commanded prototypes' scores.
 
-    Each strength of options.guidance is tried on the images that have not reached them; one that never does is left at the strength that came
-    nearest.
+    Each strength of options.guidance is tried on the images that have not reached them; one that never does is left at
+    the strength that came nearest.
     """
     made = scores = missing = taken = None
     rows = torch.arange(len(edited), device=edited.device)
@@ -173,35 +202,48 @@ def edit_until_reached(
 
 
 @torch.no_grad()
-def expected_images(model: Patronus, prototypes: Sequence[int], values: Tensor, known: KnownScores, shape: Sequence[int]) -> Tensor:
-    """What single scores tell of the image: E[x0 | s_k = value, all else hidden], for values (K, V) of each prototype: (K, V, C, H, W).
+def expected_together(
+    model: Patronus, prototypes: Sequence[int], values: Tensor, known: KnownScores, shape: Sequence[int]
+) -> Tensor:
+    """What the scores of K prototypes together tell of the image: E[x0 | those at values, all else hidden], values (V,
+    K) -> (V, C, H, W).
 
-    One call of the decoder, or of the denoiser at its highest noise level where there is none. Published models cannot hide scores: the others are
-    then at their most probable values given s_k. shape: (C, H, W).
+    One call of the decoder, or of the denoiser at its highest noise level where there is none. Published models cannot
+    hide scores: the others are then at their most probable values given those. shape: (C, H, W).
     """
-    lines, mean = [], known.scores.mean(0).to(values)
-    for p, line in zip(prototypes, values):
-        s = mean.repeat(len(line), 1)
-        s[:, p] = line
-        lines.append(show_only(s, [p]) if model.masked else regress(known, mean.expand(len(line), -1), [p], line[:, None]))
-    s = torch.cat(lines)  # (K V, m)
+    mean = known.scores.mean(0).to(values).expand(len(values), -1)
+    s = (
+        (show_only(keep(known, mean, prototypes, values), prototypes))
+        if model.masked
+        else regress(known, mean, prototypes, values)
+    )
     if model.decoder is not None:
-        x0 = model.estimate(s)
-    else:
-        z = model.sigma_max * SeededNoise(range(EXPECTED_NOISES), shape, s.device)()
-        sigma = z.new_full((len(z),), model.sigma_max)
-        x0 = torch.stack([model.denoise(z, sigma, one.expand(len(z), -1)).mean(0) for one in s])
-    return x0.view(*values.shape, *shape)
+        return model.estimate(s)
+    z = model.sigma_max * SeededNoise(range(EXPECTED_NOISES), shape, s.device)()
+    sigma = z.new_full((len(z),), model.sigma_max)
+    return torch.stack([model.denoise(z, sigma, one.expand(len(z), -1)).mean(0) for one in s])
+
+
+def expected_images(
+    model: Patronus, prototypes: Sequence[int], values: Tensor, known: KnownScores, shape: Sequence[int]
+) -> Tensor:
+    """What single scores tell of the image: E[x0 | s_k = value, all else hidden], for values (K, V) of each prototype:
+    (K, V, C, H, W)."""
+    return torch.stack(
+        [expected_together(model, [k], line[:, None], known, shape) for k, line in zip(prototypes, values)]
+    )
 
 
 def patch_box(model: Patronus, match: Match, image: int, prototype: int, side: int) -> tuple[int, int, int, int]:
-    """Where a prototype matches best in one image of a batch: (top, left, bottom, right) in an image of side x side pixels."""
+    """Where a prototype matches best in one image of a batch: (top, left, bottom, right) in an image of side x side
+    pixels."""
     row, column = match.rows[image, prototype].item(), match.columns[image, prototype].item()
     return model.encoder.receptive_field.box(row, column, side, side)
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Spherical interpolation of two tensors of one shape (Shoemake 1985); straight where they point the same or the opposite way."""
+    """Spherical interpolation of two tensors of one shape (Shoemake 1985); straight where they point the same or the
+    opposite way."""
     cosine = (F.normalize(a.flatten(), dim=0) * F.normalize(b.flatten(), dim=0)).sum().clamp(-1, 1)
     angle = cosine.arccos()
     if angle.sin() < 1e-4:

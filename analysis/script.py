@@ -1,4 +1,5 @@
-"""What the scripts that read a run have in common: options, opening the run, choosing images and prototypes, the folder of results."""
+"""What the scripts that read a run have in common: options, opening the run, choosing images and prototypes, the folder
+of results."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +12,8 @@ WAYS = ("transport", "keep", "joint", "release")  # keys of analysis.measures.sc
 
 
 def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> argparse.ArgumentParser:
-    """A parser with the options by which every script names its run; steps: default of --steps, None where there is none.
+    """A parser with the options by which every script names its run; steps: default of --steps, None where there is
+    none.
 
     several: --version_num takes more than one.
     """
@@ -21,7 +23,9 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
     parser.add_argument("--version_num", type=int, nargs="+" if several else None, help=f"{text} (default: the newest)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     if steps:
-        parser.add_argument("--steps", type=int, default=steps, help=f"Heun steps to invert and to regenerate (default: {steps})")
+        parser.add_argument(
+            "--steps", type=int, default=steps, help=f"Heun steps to invert and to regenerate (default: {steps})"
+        )
     return parser
 
 

@@ -54,8 +54,8 @@ def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
     import torch
 
     from analysis.measures.auroc import best_attributes
-    from analysis.measures.emergence import half_rise, spectral_centroid, true_change
     from analysis.measures.counterfactuals import pairs_of
+    from analysis.measures.emergence import half_rise, spectral_centroid, true_change
     from models.information import quantile_level
     from models.schedule import LinearSchedule
 

@@ -1,8 +1,8 @@
 """Which prototype stands for an attribute: by what it detects, and by what setting it does.
 
-A candidate is an attribute with one prototype that is to stand for it, and the direction in which it speaks: +1 where its score is high for the
-attribute, -1 where it is low. Every measure takes candidates, so that random prototypes can be judged beside the best ones. Candidates are chosen
-on training and validation images, and judged on others.
+A candidate is an attribute with one prototype that is to stand for it, and the direction in which it speaks: +1 where
+its score is high for the attribute, -1 where it is low. Every measure takes candidates, so that random prototypes can
+be judged beside the best ones. Candidates are chosen on training and validation images, and judged on others.
 """
 
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from analysis.measures.readers import Reader
 from models.patronus import Patronus
 from train.data.dataset import ImageSet, load_split
 from train.data.table import SOURCES
+from train.errors import UserError
 from train.images import to_tensor
 from train.runs import Run
 
@@ -33,17 +34,31 @@ class Candidate(NamedTuple):
     direction: int  # +1 or -1
 
 
+def labelled_data(run: Run):
+    """The DataConfig of a run without its `where`."""
+    data = run.config.data
+    return data.model_copy(update={"where": None, "source": SOURCES[data.source].unrestricted or data.source})
+
+
 def labelled_splits(run: Run) -> tuple[ImageSet, ImageSet, list[str]]:
     """Training and test images with their labels, not restricted by `where`, and the names of usable attributes."""
-    data = run.config.data
-    data = data.model_copy(update={"where": None, "source": SOURCES[data.source].unrestricted or data.source})
-    train, test = load_split(data, "train"), load_split(data, "test")
+    train, test = load_split(labelled_data(run), "train"), load_split(labelled_data(run), "test")
     known = [n for n in test.attributes if test.attributes[n].notna().all()]
     return train, test, [n for n in known if all((test.attributes[n] == value).sum() >= LEAST for value in (0, 1))]
 
 
+def validation_images(run: Run, train: ImageSet, count: int) -> ImageSet:
+    """The first `count` images of the validation split, or of the training images where it has fewer."""
+    try:
+        images = load_split(labelled_data(run), "val")
+    except UserError:  # there is none
+        images = train
+    return (images if len(images) >= count else train).subset(np.arange(min(count, len(train))))
+
+
 def best_candidates(scores: np.ndarray, attributes) -> list[Candidate]:
-    """The prototype that tells each attribute best by AUROC, in either direction; scores (N, m), N rows of attributes."""
+    """The prototype that tells each attribute best by AUROC, in either direction; scores (N, m), N rows of
+    attributes."""
     found = []
     for name in attributes.columns:
         auroc = single_auroc(scores, attributes[name].to_numpy(float))
@@ -65,9 +80,11 @@ def single_of(candidates: list[Candidate], scores: np.ndarray, attributes) -> np
 
 @torch.no_grad()
 def quick_edit(model: Patronus, x0: Tensor, s: Tensor, edited: Tensor) -> Tensor:
-    """An edit without sampling: images (B, C, H, W) and the difference of what the scores (B, m) before and after say of them, in [-1, 1].
+    """An edit without sampling: images (B, C, H, W) and the difference of what the scores (B, m) before and after say
+    of them, in [-1, 1].
 
-    By the decoder, or by one estimate of the denoiser through much noise. It ranks prototypes; it is no picture to show.
+    By the decoder, or by one estimate of the denoiser through much noise. It ranks prototypes; it is no picture to
+    show.
     """
     if model.decoder is not None:
         change = model.estimate(edited) - model.estimate(s)
@@ -81,8 +98,8 @@ def quick_edit(model: Patronus, x0: Tensor, s: Tensor, edited: Tensor) -> Tensor
 class Effects(NamedTuple):
     """What setting each prototype high (index 1) and low (0) does: shares of images, (m, 2, A) each.
 
-    appears: of those without an attribute in which it is seen afterwards; vanishes: of those with it in which it is not; changes: of all in which
-    the reader's answer differs.
+    appears: of those without an attribute in which it is seen afterwards; vanishes: of those with it in which it is
+    not; changes: of all in which the reader's answer differs.
     """
 
     appears: np.ndarray
@@ -106,9 +123,11 @@ def setting_effects(model: Patronus, reader: Reader, images: ImageSet, options: 
 
 
 def effect_values(effects: Effects, column: int, others: list[int]) -> np.ndarray:
-    """How well setting each prototype, in each direction (high for the attribute: 1, low: 0), sets one attribute and nothing else: (m, 2).
+    """How well setting each prototype, in each direction (high for the attribute: 1, low: 0), sets one attribute and
+    nothing else: (m, 2).
 
-    Share in which it appears, plus half of that in which it vanishes when set the other way, less SIDE_WEIGHT times the share of others changed.
+    Share in which it appears, plus half of that in which it vanishes when set the other way, less SIDE_WEIGHT times the
+    share of others changed.
     """
     side = effects.changes[:, :, others].mean(2) if others else 0.0
     return effects.appears[:, :, column] + 0.5 * effects.vanishes[:, ::-1, column] - SIDE_WEIGHT * side
@@ -125,8 +144,9 @@ def best_setters(effects: Effects, names: list[str], others: dict[str, list[int]
 
 
 def rankings_agree(effects: Effects, scores: np.ndarray, attributes, others: dict[str, list[int]]) -> dict[str, float]:
-    """Kendall's tau, in [-1, 1], of two rankings of all prototypes for each attribute: by AUROC and by the effect of setting, both in the better
-    direction. Detecting is not steering (arXiv 2510.03659: .30 over sparse autoencoders)."""
+    """Kendall's tau, in [-1, 1], of two rankings of all prototypes for each attribute: by AUROC and by the effect of
+    setting, both in the better direction. Detecting is not steering (arXiv 2510.03659: .30 over sparse
+    autoencoders)."""
     agreement = {}
     for column, name in enumerate(attributes.columns):
         auroc = single_auroc(scores, attributes[name].to_numpy(float))

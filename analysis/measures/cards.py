@@ -1,4 +1,5 @@
-"""What a card of a prototype shows: the image expected of it, where it speaks, its best training patches, and edits of test images."""
+"""What a card of a prototype shows: the image expected of it, where it speaks, its best training patches, and edits of
+test images."""
 
 import numpy as np
 import torch
@@ -6,6 +7,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from analysis.edits import EditOptions, edit_until_reached, encode_and_invert, expected_images, patch_box
+from analysis.measures.groups import Group, find_groups
 from analysis.measures.scores import KnownScores, quantiles
 from train.data.dataset import ImageSet
 from train.images import to_tensor, to_uint8
@@ -18,12 +20,20 @@ FLAT = 4.0  # grey levels within its best patches below which a prototype stands
 
 
 def expected_extremes(run: Run, scores: Tensor) -> Tensor:
-    """E[x0 | s_k low] and E[x0 | s_k high], all else hidden, of every prototype, of scores (N, m): (m, 2, C, H, W) on the CPU."""
+    """E[x0 | s_k low] and E[x0 | s_k high], all else hidden, of every prototype, of scores (N, m): (m, 2, C, H, W) on
+    the CPU."""
     data, device = run.config.data, run.model.encoder.prototypes.device
     shape = (data.channels, data.image_size, data.image_size)
     known = KnownScores(scores.to(device))
-    parts = [expected_images(run.model, [k], known.limits[k : k + 1], known, shape).cpu() for k in range(scores.shape[1])]
+    parts = [
+        expected_images(run.model, [k], known.limits[k : k + 1], known, shape).cpu() for k in range(scores.shape[1])
+    ]
     return torch.cat(parts)
+
+
+def groups_of(run: Run, scores: Tensor) -> list[Group]:
+    """Groups of prototypes of a run, of scores (N, m) of a data set; their numbers are their places."""
+    return find_groups(KnownScores(scores), expected_extremes(run, scores))
 
 
 @torch.no_grad()
@@ -38,7 +48,10 @@ def best_patches(run: Run, images: ImageSet, count: int = PATCHES, batch: int = 
     scores, rows, columns = (torch.cat(part) for part in (scores, rows, columns))  # (N, m)
     best = scores.topk(min(count, len(scores)), dim=0).indices.T  # (m, count)
     field = run.model.encoder.receptive_field
-    boxes = [[field.box(rows[i, k].item(), columns[i, k].item(), side, side) for i in line] for k, line in enumerate(best.tolist())]
+    boxes = [
+        [field.box(rows[i, k].item(), columns[i, k].item(), side, side) for i in line]
+        for k, line in enumerate(best.tolist())
+    ]
     return best.numpy(), np.array(boxes)
 
 
@@ -46,7 +59,12 @@ def contrast(images: ImageSet, rows: np.ndarray, boxes: np.ndarray) -> np.ndarra
     """Deviation of grey levels within each prototype's best patches, their mean: (m,)."""
     return np.array(
         [
-            np.mean([images.pixels[i][top:bottom, left:right].mean(-1).std() for i, (top, left, bottom, right) in zip(line, places)])
+            np.mean(
+                [
+                    images.pixels[i][top:bottom, left:right].mean(-1).std()
+                    for i, (top, left, bottom, right) in zip(line, places)
+                ]
+            )
             for line, places in zip(rows, boxes)
         ]
     )
@@ -55,7 +73,8 @@ def contrast(images: ImageSet, rows: np.ndarray, boxes: np.ndarray) -> np.ndarra
 def choose(expected: Tensor, weight: np.ndarray, flat: np.ndarray, count: int) -> list[int]:
     """The prototypes that matter most, no two that speak alike, flat areas last.
 
-    expected (m, 2, C, H, W): images of the low and the high score; weight (m,): how far one deviation of each score moves the expected image; flat (m,) bool.
+    expected (m, 2, C, H, W): images of the low and the high score; weight (m,): how far one deviation of each score
+    moves the expected image; flat (m,) bool.
     """
     difference = (expected[:, 1] - expected[:, 0]).flatten(1)
     unit = torch.nn.functional.normalize(difference, dim=1)
@@ -69,9 +88,12 @@ def choose(expected: Tensor, weight: np.ndarray, flat: np.ndarray, count: int) -
 
 
 def moves(expected: Tensor, known: Tensor) -> np.ndarray:
-    """How far one deviation of each score moves the expected image, in grey levels: expected (m, 2, C, H, W), known scores (N, m) -> (m,)."""
+    """How far one deviation of each score moves the expected image, in grey levels: expected (m, 2, C, H, W), known
+    scores (N, m) -> (m,)."""
     limits = quantiles(known)
-    steepness = known.std(0) / (limits[:, 1] - limits[:, 0]).clamp(min=1e-6)  # one deviation of the score, as a share of low to high
+    steepness = known.std(0) / (limits[:, 1] - limits[:, 0]).clamp(
+        min=1e-6
+    )  # one deviation of the score, as a share of low to high
     return ((expected[:, 1] - expected[:, 0]).abs().flatten(1).mean(1) * steepness * 127.5).numpy()
 
 
@@ -81,8 +103,11 @@ def matter_most(run: Run, images: ImageSet, known: Tensor, count: int) -> list[i
     return choose(expected, moves(expected, known), contrast(images, *best_patches(run, images)) < FLAT, count)
 
 
-def example_edits(run: Run, test: ImageSet, options: EditOptions, scores: Tensor, settings: list[Setting]) -> dict[str, np.ndarray]:
-    """For each setting three test images that lack it, before and after: images, boxes of its first prototype, scores of that one.
+def example_edits(
+    run: Run, test: ImageSet, options: EditOptions, scores: Tensor, settings: list[Setting]
+) -> dict[str, np.ndarray]:
+    """For each setting three test images that lack it, before and after: images, boxes of its first prototype, scores
+    of that one.
 
     scores (N, m): of the test images. Every array has one entry a setting.
     """
@@ -92,9 +117,13 @@ def example_edits(run: Run, test: ImageSet, options: EditOptions, scores: Tensor
     for prototypes, values in tqdm(settings, desc="editing", unit="prototype", leave=False):
         k, values = prototypes[0], torch.tensor(values, device=device)
         median = scores[:, k].median()
-        lacking = order[(scores[order, k] <= median) if values[0] > median else (scores[order, k] >= median)][:EDITS].numpy()
+        lacking = order[(scores[order, k] <= median) if values[0] > median else (scores[order, k] >= median)][
+            :EDITS
+        ].numpy()
         encoding = encode_and_invert(run.model, to_tensor(test.pixels[lacking]).to(device), options.steps)
-        result = edit_until_reached(run.model, encoding, options.set(encoding.scores, prototypes, values), prototypes, options)
+        result = edit_until_reached(
+            run.model, encoding, options.set(encoding.scores, prototypes, values), prototypes, options
+        )
         match = run.model.encoder.match(result.images)
         boxes = [patch_box(run.model, match, i, k, side) for i in range(len(lacking))]
         own, after = encoding.scores[:, k].cpu(), result.scores[:, k].cpu()

@@ -16,7 +16,8 @@ FRESH = 1_000_003  # added to a run's data seed: faces that no run has seen
 
 
 class Pairs(NamedTuple):
-    """n images without and with one attribute and nothing else changed, uint8 (n, H, W, C), and the pixels that differ, bool (n, H, W)."""
+    """n images without and with one attribute and nothing else changed, uint8 (n, H, W, C), and the pixels that differ,
+    bool (n, H, W)."""
 
     absent: np.ndarray
     present: np.ndarray
@@ -33,9 +34,9 @@ def pairs_of(run: Run, names: list[str], count: int) -> dict:
 
 @torch.no_grad()
 def pair_measures(model: Patronus, pairs: Pairs, candidate: Candidate, deviation: float) -> dict[str, float]:
-    """On counterfactual pairs: how often and by how many deviations the prototype moves the right way (pair, pair_deviations), and how
-    often the patch box of its best match, in the image where it is high, meets the pixels that the attribute rules (hit; hit_chance: of all
-    cells)."""
+    """On counterfactual pairs: how often and by how many deviations the prototype moves the right way (pair,
+    pair_deviations), and how often the patch box of its best match, in the image where it is high, meets the pixels
+    that the attribute rules (hit; hit_chance: of all cells)."""
     device, k = model.encoder.prototypes.device, candidate.prototype
     absent, present = (model.encoder.match(to_tensor(pixels).to(device)) for pixels in (pairs.absent, pairs.present))
     change = candidate.direction * (present.scores[:, k] - absent.scores[:, k]).cpu().numpy()

@@ -10,7 +10,8 @@ from train.runs import Run
 
 
 def half_rise(t: np.ndarray, curve: np.ndarray) -> float:
-    """The timestep at which a curve (steps,), given at falling timesteps t, first reaches half of its last value, interpolated linearly.
+    """The timestep at which a curve (steps,), given at falling timesteps t, first reaches half of its last value,
+    interpolated linearly.
 
     NaN where the curve does not rise.
     """
@@ -25,7 +26,8 @@ def half_rise(t: np.ndarray, curve: np.ndarray) -> float:
 
 
 def spectral_centroid(difference: np.ndarray) -> float:
-    """Mean spatial frequency, in cycles an image, of what an edit changes: (H, W), weighted by power, its mean left out."""
+    """Mean spatial frequency, in cycles an image, of what an edit changes: (H, W), weighted by power, its mean left
+    out."""
     power = np.abs(np.fft.fft2(difference - difference.mean())) ** 2
     h, w = difference.shape
     frequency = np.hypot(np.fft.fftfreq(h)[:, None] * h, np.fft.fftfreq(w)[None] * w)
@@ -33,10 +35,11 @@ def spectral_centroid(difference: np.ndarray) -> float:
 
 
 def true_change(pairs: Pairs) -> float:
-    """How far counterfactuals without and with an attribute lie apart, the median Euclidean distance of images in [-1, 1].
+    """How far counterfactuals without and with an attribute lie apart, the median Euclidean distance of images in [-1,
+    1].
 
-    Two images so far apart are told from each other through noise of a level proportional to it, and no better by anyone: all else known, the
-    attribute is one bit sent through a Gaussian channel.
+    Two images so far apart are told from each other through noise of a level proportional to it, and no better by
+    anyone: all else known, the attribute is one bit sent through a Gaussian channel.
     """
     change = (pairs.present.astype(float) - pairs.absent.astype(float)) / 127.5  # (n, H, W, C)
     return float(np.median(np.sqrt(np.square(change).sum((1, 2, 3)))))

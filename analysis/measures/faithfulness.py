@@ -1,4 +1,5 @@
-"""Is a prototype, or a group of them, what it is said to be? Every measure of one candidate, and the null of random prototypes."""
+"""Is a prototype, or a group of them, what it is said to be? Every measure of one candidate, and the null of random
+prototypes."""
 
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ PREVIOUS = {"guidance": (1.0,), "others": "joint"}  # the way of setting scores 
 
 
 def exclusive_of(name: str, names: list[str], source) -> list[int]:
-    """Columns of attributes that an edit of `name` must leave alone: all but itself and those of which an image has one at most."""
+    """Columns of attributes that an edit of `name` must leave alone: all but itself and those of which an image has one
+    at most."""
     group = source.exclusive or tuple(n for n in names if n.startswith("Class_"))
     return [i for i, n in enumerate(names) if n != name and not (n in group and name in group)]
 
@@ -60,7 +62,9 @@ class Made(NamedTuple):
         return commanded.cpu().numpy().ravel(), (self.result.scores[:, prototypes] - own).cpu().numpy().ravel()
 
 
-def set_scores(model: Patronus, pixels: np.ndarray, prototypes: list[int], values: list[float], options: EditOptions) -> Made:
+def set_scores(
+    model: Patronus, pixels: np.ndarray, prototypes: list[int], values: list[float], options: EditOptions
+) -> Made:
     """Images uint8 (n, H, W, C) with prototypes set to values, regenerated from their own x_T."""
     x0 = to_tensor(pixels).to(model.encoder.prototypes.device)
     encoding = encode_and_invert(model, x0, options.steps)
@@ -80,7 +84,8 @@ def taken_alone(model: Patronus, pixels: np.ndarray, prototypes: list[int], opti
 class Judge(NamedTuple):
     """What every candidate is judged with; reader is None where nothing is to be edited.
 
-    options: how scores are set; its known scores are of the training images. scores (N, m), test: of images that no choice was made on.
+    options: how scores are set; its known scores are of the training images. scores (N, m), test: of images that no
+        choice was made on.
     sigma_min: the lowest noise level of information.
     """
 
@@ -113,7 +118,9 @@ class Judge(NamedTuple):
         pairs = self.pairs[name]
         row = pair_measures(self.model, pairs, candidate, self.scores[:, k].std().item())
         row |= region_measures(expected_maps(self.model, [k], self.options.known, self.shape)[0], pairs.region)
-        row |= part_measures(self.model, self.pairs, candidate, expected_maps(self.model, [k], self.options.known, self.shape)[0])
+        row |= part_measures(
+            self.model, self.pairs, candidate, expected_maps(self.model, [k], self.options.known, self.shape)[0]
+        )
         if maps:
             row |= map_measures(self.model, pairs, candidate, self.options.known, self.sigma_min)
         return row
@@ -162,7 +169,8 @@ class Judge(NamedTuple):
         }
 
     def _minimality(self, made: Made, truth: np.ndarray, prototypes: list[int], values: list[float]) -> dict:
-        """Squared distances to the true counterfactuals, of the edit, of no edit, and of the edit by the previous way of setting scores."""
+        """Squared distances to the true counterfactuals, of the edit, of no edit, and of the edit by the previous way
+        of setting scores."""
         target = to_tensor(truth).to(made.x0.device)
         part = Encoding(made.encoding.scores[:REPEATED], made.encoding.noise[:REPEATED])
         options = self.options._replace(**PREVIOUS)
@@ -175,10 +183,11 @@ class Judge(NamedTuple):
         }
 
     def _axioms(self, made: Made, prototypes: list[int]) -> dict:
-        """Composition and reversibility (Monteiro et al. 2023): squared distances to the image, lower is better, 0 to 4.
+        """Composition and reversibility (Monteiro et al. 2023): squared distances to the image, lower is better, 0 to
+        4.
 
-        composition: after encoding, inverting and regenerating twice under the own scores. reversibility: after the edit, encoded and inverted
-        anew, and the prototypes set back to the image's own scores.
+        composition: after encoding, inverting and regenerating twice under the own scores. reversibility: after the
+        edit, encoded and inverted anew, and the prototypes set back to the image's own scores.
         """
         steps, x0 = self.options.steps, made.x0[:REPEATED]
         own, noise = made.encoding.scores[:REPEATED], made.encoding.noise[:REPEATED]
@@ -195,7 +204,8 @@ class Judge(NamedTuple):
 
 
 def pairs_of_commands(judge: Judge, candidates: list[Candidate]) -> dict[str, float]:
-    """Two attributes commanded at once, each with the next that does not exclude it: share of images without the first that show both."""
+    """Two attributes commanded at once, each with the next that does not exclude it: share of images without the first
+    that show both."""
     shares, limits = {}, judge.options.known.limits
     for first, second in zip(candidates, [*candidates[1:], candidates[0]]):
         i, j = judge.names.index(first.attribute), judge.names.index(second.attribute)
@@ -210,7 +220,8 @@ def pairs_of_commands(judge: Judge, candidates: list[Candidate]) -> dict[str, fl
 
 
 def against_random(judge: Judge, candidates: list[Candidate], attributes: pd.DataFrame, seed: int) -> pd.Series:
-    """Means over attributes and sets of random prototypes of every measure (of the first set for edits and maps of single images)."""
+    """Means over attributes and sets of random prototypes of every measure (of the first set for edits and maps of
+    single images)."""
     rng, means = np.random.default_rng(seed), []
     half = judge._replace(count=max(judge.count // 2, 2))
     for number in tqdm(range(NULLS), desc="random prototypes", unit="set", leave=False):

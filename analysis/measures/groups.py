@@ -1,7 +1,8 @@
 """Concepts that several prototypes share: groups found without labels, by what prototypes do together.
 
-A colour is told by several prototypes, each at its own place. Two prototypes are alike where their scores rise together or against each other in the
-known images, where they speak of the same pixels, and where setting the one moves the other.
+A colour is told by several prototypes, each at its own place. Two prototypes are alike where their scores rise together
+or against each other in the known images, where they speak of the same pixels, and where setting the one moves the
+other.
 """
 
 from typing import NamedTuple
@@ -27,10 +28,11 @@ class Group(NamedTuple):
 
 
 def likeness(known: KnownScores, expected: Tensor) -> np.ndarray:
-    """How alike two prototypes are, (m, m) in [0, 1]: the geometric mean of what their scores have in common and of where they speak.
+    """How alike two prototypes are, (m, m) in [0, 1]: the geometric mean of what their scores have in common and of
+    where they speak.
 
-    Scores: |Spearman correlation|, which also tells how far the setting of one moves the other. Places: cosine of the maps of |E[x0 | s_k high] -
-    E[x0 | s_k low]|; expected (m, 2, C, H, W).
+    Scores: |Spearman correlation|, which also tells how far the setting of one moves the other. Places: cosine of the
+    maps of |E[x0 | s_k high] - E[x0 | s_k low]|; expected (m, 2, C, H, W).
     """
     together = torch.corrcoef(known.ranks.T).nan_to_num(0).abs().cpu()
     maps = (expected[:, 1] - expected[:, 0]).abs().mean(1).flatten(1)
@@ -56,13 +58,15 @@ def find_groups(known: KnownScores, expected: Tensor) -> list[Group]:
 
 
 def activation(known: KnownScores, group: Group) -> Tensor:
-    """How far known images have what the group stands for: the mean rank of its members, each in its direction, (N,) in (0, 1)."""
+    """How far known images have what the group stands for: the mean rank of its members, each in its direction, (N,) in
+    (0, 1)."""
     directions = torch.tensor(group.directions, device=known.scores.device, dtype=known.scores.dtype)
     return ((known.ranks[:, group.members] - 0.5) * directions).mean(1) + 0.5
 
 
 def group_values(known: KnownScores, group: Group, share: float) -> list[float]:
-    """The members' mean scores over the known images whose activation is nearest to that of a share of them: 1 is most, 0 is least."""
+    """The members' mean scores over the known images whose activation is nearest to that of a share of them: 1 is most,
+    0 is least."""
     order = activation(known, group).argsort()
     count = max(round(SHARE * len(known)), 1)
     first = round(share * (len(known) - count))
@@ -70,7 +74,11 @@ def group_values(known: KnownScores, group: Group, share: float) -> list[float]:
 
 
 def name_groups(groups: list[Group], known: KnownScores, attributes) -> list[tuple[str, float, int]]:
-    """The attribute that each group's activation tells best, in the better direction: name ('' below NAMED), AUROC, direction. N rows of attributes."""
+    """The attribute that each group's activation tells best, in the better direction: name ('' below NAMED), AUROC,
+    direction.
+
+    attributes: N rows, those of the known images.
+    """
     names = []
     for group in groups:
         value, best = activation(known, group).cpu().numpy()[:, None], ("", 0.5, 1)

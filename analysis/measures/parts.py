@@ -1,4 +1,5 @@
-"""Parts of images against what a prototype looks at: deletion, consistency, stability, and perturbation inside and outside of its patch."""
+"""Parts of images against what a prototype looks at: deletion, consistency, stability, and perturbation inside and
+outside of its patch."""
 
 import numpy as np
 import torch
@@ -24,9 +25,11 @@ def patch_boxes(model: Patronus, x0: Tensor, prototypes: list[int]) -> tuple[np.
 
 @torch.no_grad()
 def part_measures(model: Patronus, pairs: dict[str, Pairs], candidate: Candidate, heat: np.ndarray) -> dict[str, float]:
-    """Measures of one prototype on faces of which each attribute can be truly removed; heat (H, W): where it is said to speak.
+    """Measures of one prototype on faces of which each attribute can be truly removed; heat (H, W): where it is said to
+    speak.
 
-    deletion: single deletion, with the heat in each part's region as its importance. consistent, stable: of its patch box. perturbed_inside,
+    deletion: single deletion, with the heat in each part's region as its importance. consistent, stable: of its patch
+        box. perturbed_inside,
     perturbed_outside: fall of the score, in deviations, where the patch or all else is replaced by noise; the
     first should be large and the second small.
     """
@@ -52,7 +55,8 @@ def part_measures(model: Patronus, pairs: dict[str, Pairs], candidate: Candidate
 
 @torch.no_grad()
 def dual_perturbation(model: Patronus, pairs: Pairs, candidate: Candidate) -> dict[str, float]:
-    """Fall of the score where the patch, and where all but the patch, is replaced by noise, in units of its deviation over these images."""
+    """Fall of the score where the patch, and where all but the patch, is replaced by noise, in units of its deviation
+    over these images."""
     device, k = model.encoder.prototypes.device, candidate.prototype
     x0 = to_tensor(pairs.present if candidate.direction > 0 else pairs.absent).to(device)
     boxes, scores = patch_boxes(model, x0, [k])
@@ -63,5 +67,7 @@ def dual_perturbation(model: Patronus, pairs: Pairs, candidate: Candidate) -> di
     scale = max(float(model.score(x0)[:, k].std()), 1e-6)
     falls = []
     for where in (inside, ~inside):
-        falls.append(float((scores[:, 0] - model.score(torch.where(where, noise, x0))[:, k].cpu().numpy()).mean()) / scale)
+        falls.append(
+            float((scores[:, 0] - model.score(torch.where(where, noise, x0))[:, k].cpu().numpy()).mean()) / scale
+        )
     return {"perturbed_inside": falls[0], "perturbed_outside": falls[1]}

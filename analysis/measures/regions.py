@@ -17,13 +17,15 @@ MAPPED, MAP_LEVELS = 40, 8  # images and noise levels of maps of single images
 
 
 def expected_maps(model: Patronus, prototypes: list[int], known: KnownScores, shape) -> np.ndarray:
-    """Where prototypes speak: mean over channels of |E[x0 | s_k high] - E[x0 | s_k low]|, all else hidden: (K, H, W) in grey levels."""
+    """Where prototypes speak: mean over channels of |E[x0 | s_k high] - E[x0 | s_k low]|, all else hidden: (K, H, W) in
+    grey levels."""
     expected = expected_images(model, prototypes, known.limits[prototypes], known, shape)  # (K, 2, C, H, W)
     return ((expected[:, 0] - expected[:, 1]).abs().mean(1) * 127.5).cpu().numpy()
 
 
 def region_measures(heat: np.ndarray, regions: np.ndarray) -> dict[str, float]:
-    """A map (H, W) against true regions (n, H, W): Pearson correlation with their mean, share of its mass inside, beside chance."""
+    """A map (H, W) against true regions (n, H, W): Pearson correlation with their mean, share of its mass inside,
+    beside chance."""
     mean = regions.mean(0)
     flat = heat.std() < 1e-12 or mean.std() < 1e-12
     correlation = 0.0 if flat else float(np.corrcoef(heat.ravel(), mean.ravel())[0, 1])
@@ -41,10 +43,12 @@ def sensitivity_maps(model: Patronus, x0: Tensor, prototype: int) -> Tensor:
 def map_measures(
     model: Patronus, pairs: Pairs, candidate: Candidate, known: KnownScores, sigma_min: float
 ) -> dict[str, float]:
-    """Maps of single images, in which the prototype is high, against the region that the attribute rules in that very image.
+    """Maps of single images, in which the prototype is high, against the region that the attribute rules in that very
+    image.
 
-    map: average precision of the pixels of the information beyond the others, map_inside: share of those bits inside; map_alone: of the information
-    alone; map_box, map_gradient: of the patch box of the best match, of the score's gradient; map_chance: of any order of the pixels.
+    map: average precision of the pixels of the information beyond the others, map_inside: share of those bits inside;
+    map_alone: of the information alone; map_box, map_gradient: of the patch box of the best match, of the score's
+    gradient; map_chance: of any order of the pixels.
     sigma_min: the lowest noise level of the information.
     """
     device, k = model.encoder.prototypes.device, candidate.prototype

@@ -1,7 +1,8 @@
-"""Counterfactual scores: what all scores of an image would be if some of them had other values, learnt from the scores of known images.
+"""Counterfactual scores: what all scores of an image would be if some of them had other values, learnt from the scores
+of known images.
 
-Every way has one interface: KnownScores, own scores (B, m), prototypes, values (B, K) -> edited scores (B, m). None needs labels. `transport` is the
-default; `regress` and `hide_correlated` are kept for comparison.
+Every way has one interface: KnownScores, own scores (B, m), prototypes, values (B, K) -> edited scores (B, m). None
+needs labels. `transport` is the default; `regress` and `hide_correlated` are kept for comparison.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,9 @@ LOW, HIGH = 0.01, 0.99  # quantiles of known scores that count as low and high
 SHARE = 0.05  # of the known images: those whose scores are nearest to the commanded value
 WIDTH = 0.4  # share of those around the own value, a unit of difference in rank
 FEWEST, MOST = 24, 2000  # of them at least and at most
-RELATED = 0.07  # distance of a mean rank from the middle, as a share of all ranks, from which a score is related to an edit
+RELATED = (
+    0.07  # distance of a mean rank from the middle, as a share of all ranks, from which a score is related to an edit
+)
 ERRORS = 4.0  # and in standard errors, where few images are known
 CONTRACTED = 0.15  # ratio of variances below which a direction carries an alternative that the edit excludes
 FLOOR = 0.1  # of variances, in the unit of a score's own: what is smaller is no direction
@@ -26,7 +29,8 @@ NEAREST, DOUBT = 200, 4.0  # of `regress`: neighbours, and variances below which
 
 
 class KnownScores:
-    """Scores of a data set (N, m), with their ranks; hold one and reuse it. Everything stays on the device of `scores`."""
+    """Scores of a data set (N, m), with their ranks; hold one and reuse it. Everything stays on the device of
+    `scores`."""
 
     def __init__(self, scores: Tensor):
         self.scores = scores.float()
@@ -61,7 +65,8 @@ def quantiles(known: Tensor) -> Tensor:
 
 
 def positions(known: KnownScores, prototypes: Sequence[int], values: Tensor) -> Tensor:
-    """Share of known images whose score lies below a value, half of equal ones counted: values (B, K) of K prototypes -> (B, K) in [0, 1]."""
+    """Share of known images whose score lies below a value, half of equal ones counted: values (B, K) of K prototypes
+    -> (B, K) in [0, 1]."""
     columns = []
     for k, column in zip(prototypes, values.T.contiguous()):
         ordered = known.scores[:, k].sort().values
@@ -71,7 +76,8 @@ def positions(known: KnownScores, prototypes: Sequence[int], values: Tensor) -> 
 
 
 class _Neighbours:
-    """The known images whose scores of some prototypes are nearest, by rank, to given positions (K,): means and deviations from them."""
+    """The known images whose scores of some prototypes are nearest, by rank, to given positions (K,): means and
+    deviations from them."""
 
     def __init__(self, known: KnownScores, prototypes: list[int], where: Tensor, count: int):
         distance = (known.ranks[:, prototypes] - where).abs().amax(1)  # (N,)
@@ -86,7 +92,8 @@ class _Neighbours:
 
 
 def _contraction(there: Tensor, here: Tensor) -> Tensor:
-    """The map (J, J) that removes the directions of which `there` (J, J) has less than CONTRACTED of the variance of `here` (J, J)."""
+    """The map (J, J) that removes the directions of which `there` (J, J) has less than CONTRACTED of the variance of
+    `here` (J, J)."""
     values, vectors = torch.linalg.eigh(here)
     root, inverse = (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
     ratio, directions = torch.linalg.eigh(inverse @ there @ inverse)
@@ -94,15 +101,17 @@ def _contraction(there: Tensor, here: Tensor) -> Tensor:
 
 
 def transport(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: Tensor) -> Tensor:
-    """Own scores (B, m) carried from the known images around their own value to those around the commanded one; values (B, K): (B, m).
+    """Own scores (B, m) carried from the known images around their own value to those around the commanded one; values
+    (B, K): (B, m).
 
-    The two sets hold the SHARE of known images that are nearest by rank in the commanded prototypes. Scores whose mean rank is the same in both are
-    not related to the edit and are kept. The others move by the difference of the means; of their deviation from the mean, the directions that vary
-    here and hardly there are removed: alternatives that exclude each other (an image set to red hair must lose which other colour it had). That is
-    the optimal transport between two Gaussians (Knott and Smith 1984) with the scaling of each direction rounded to 0 or 1.
+    The two sets hold the SHARE of known images that are nearest by rank in the commanded prototypes. Scores whose mean
+    rank is the same in both are not related to the edit and are kept. The others move by the difference of the means;
+    of their deviation from the mean, the directions that vary here and hardly there are removed: alternatives that
+    exclude each other (an image set to red hair must lose which other colour it had). That is the optimal transport
+    between two Gaussians (Knott and Smith 1984) with the scaling of each direction rounded to 0 or 1.
 
-    An edit to the image's own values changes nothing. Scores stay within the range of the known ones, unless they were outside before.
-    Time O(B (N + n J^2)), memory O(N m) for n neighbours, J related scores.
+    An edit to the image's own values changes nothing. Scores stay within the range of the known ones, unless they were
+    outside before. Time O(B (N + n J^2)), memory O(N m) for n neighbours, J related scores.
     """
     prototypes = list(prototypes)
     count = min(max(round(SHARE * len(known)), FEWEST), MOST, len(known))
@@ -119,12 +128,15 @@ def transport(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: 
             continue
         deviation = s[image] / known.deviation - source.mean
         contraction = _contraction(target.covariance(related), source.covariance(related))
-        change[image, related] = (target.mean - source.mean)[related] + contraction @ deviation[related] - deviation[related]
+        change[image, related] = (
+            (target.mean - source.mean)[related] + contraction @ deviation[related] - deviation[related]
+        )
     return _commanded(known, s, s + change * known.deviation, prototypes, values)
 
 
 def _commanded(known: KnownScores, s: Tensor, edited: Tensor, prototypes: list[int], values: Tensor) -> Tensor:
-    """Edited scores within the range of the known or the own ones, the commanded at their values; all (B, m), values (B, K)."""
+    """Edited scores within the range of the known or the own ones, the commanded at their values; all (B, m), values
+    (B, K)."""
     lowest, highest = known.scores.amin(0), known.scores.amax(0)
     edited = edited.clamp(torch.minimum(lowest, s), torch.maximum(highest, s))
     edited[:, prototypes] = values
@@ -141,9 +153,10 @@ def keep(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: Tenso
 def regress(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: Tensor) -> Tensor:
     """Own scores (B, m) moved as the mean of the known ones moves where those of K prototypes change to values (B, K).
 
-    By linear regression on the commanded scores, and by what it leaves, which matters where scores rise and fall again: the mean residual of the
-    NEAREST known images there, less that of those around s. What the neighbours do not tell surely is shrunk by 1 - DOUBT variances / square
-    (positive-part James-Stein). Where N <= NEAREST all are neighbours, and the line alone remains.
+    By linear regression on the commanded scores, and by what it leaves, which matters where scores rise and fall again:
+    the mean residual of the NEAREST known images there, less that of those around s. What the neighbours do not tell
+    surely is shrunk by 1 - DOUBT variances / square (positive-part James-Stein). Where N <= NEAREST all are neighbours,
+    and the line alone remains.
     """
     prototypes, scores = list(prototypes), known.scores
     covariance, commanded = torch.cov(scores.T), scores[:, prototypes]  # (m, m), (N, K)
@@ -173,7 +186,8 @@ def hide_correlated(known: KnownScores, s: Tensor, prototypes: Sequence[int], va
 
 
 def correlated(known: Tensor, prototypes: list[int]) -> Tensor:
-    """Which prototypes are correlated with one of those beyond CORRELATED, themselves left out: known (N, m) -> bool (m,)."""
+    """Which prototypes are correlated with one of those beyond CORRELATED, themselves left out: known (N, m) -> bool
+    (m,)."""
     centred = F.normalize(known - known.mean(0), dim=0)  # (N, m)
     found = (centred.T @ centred[:, prototypes]).abs().amax(1) > CORRELATED
     found[prototypes] = False
