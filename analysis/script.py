@@ -7,7 +7,7 @@ from pathlib import Path
 from train.errors import UserError, listed
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
-SIGMA_MIN = 0.5  # of information: through this noise an image's parts are seen; below it scores tell ever more of how exactly a patch looks
+SIGMA_MIN = 0.5  # of information: through this noise parts are seen; below it scores tell ever finer details
 WAYS = ("transport", "keep", "joint", "release")  # keys of analysis.measures.scores.OTHERS, which would import torch
 
 
@@ -29,29 +29,36 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
     return parser
 
 
-def add_edit_options(parser: argparse.ArgumentParser) -> None:
-    """How scores are set: --guidance and --others (analysis/edits.py)."""
-    text = "how strongly an edit is pushed away from the image's own scores; above 0 a step takes two network calls; auto: as little of"
-    text += " 0, 0.5, 1, 2 as it takes, image by image, to find the commanded scores"
-    parser.add_argument("--guidance", type=guidance, default=(0.0,), metavar="W|auto", help=f"{text} (default: 0)")
-    text = "scores that are not set: transport what is related to images that have the commanded value, keep them, move them jointly by"
-    text += " regression, or release (hide) what is correlated and move the rest jointly"
+def add_edit_options(parser: argparse.ArgumentParser, auto: bool = False) -> None:
+    """How scores are set: --guidance and --others (analysis/edits.py). auto: --guidance takes that word, too."""
+    text = "how strongly an edit is pushed away from the image's own scores; above 0 a step takes two network calls"
+    if auto:
+        text += "; auto: as little of 0, 0.5, 1, 2 as it takes, image by image, to find the commanded scores"
+    read = guidance_or_auto if auto else guidance
+    parser.add_argument("--guidance", type=read, default=(0.0,), metavar="W", help=f"{text} (default: 0)")
+    text = "scores that are not set: transport (carry what is related from images of the own to those of the commanded"
+    text += " value), keep, joint (move by regression), release (hide what is correlated, move the rest by regression)"
     parser.add_argument("--others", default=WAYS[0], choices=WAYS, help=f"{text} (default: {WAYS[0]})")
 
 
 def guidance(text: str) -> tuple[float, ...]:
-    """'1.5' or 'auto' -> the strengths to be tried in turn. Raises argparse.ArgumentTypeError."""
-    if text == "auto":
-        from analysis.edits import STRENGTHS
-
-        return STRENGTHS
+    """'1.5' -> (1.5,), the strengths to be tried in turn. Raises argparse.ArgumentTypeError."""
     try:
         strength = float(text)
     except ValueError:
         strength = -1.0
     if not 0 <= strength <= 100:
-        raise argparse.ArgumentTypeError(f"{text}: must be auto or a number from 0 to 100")
+        raise argparse.ArgumentTypeError(f"{text}: must be a number from 0 to 100")
     return (strength,)
+
+
+def guidance_or_auto(text: str) -> tuple[float, ...]:
+    """The same, or 'auto' for analysis.edits.STRENGTHS."""
+    if text == "auto":
+        from analysis.edits import STRENGTHS
+
+        return STRENGTHS
+    return guidance(text)
 
 
 def edit_options(args: argparse.Namespace, model, scores):

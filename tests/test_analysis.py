@@ -200,7 +200,7 @@ def test_the_most_probable_score_given_the_others():
         (MANIPULATE, ["--set", "2"], "PROTOTYPE=VALUE"),
         (MANIPULATE, ["--set", "group:99=max"], "there is no group 99"),
         (MANIPULATE, ["--set", "group:one=max"], "group:NUMBER=VALUE"),
-        (MANIPULATE, ["--guidance", "much"], "must be auto or a number from 0 to 100"),
+        (MANIPULATE, ["--guidance", "much"], "must be a number from 0 to 100"),
         (MANIPULATE, ["--sweep", 6], "no prototype 6"),
         (MANIPULATE, ["--attribute", "Hat=1"], "no attribute 'Hat'; there are Bright, Left"),
         (MANIPULATE, ["--attribute", "Left=much"], "NAME=AMOUNT"),

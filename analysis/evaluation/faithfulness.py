@@ -64,7 +64,7 @@ VALIDATION = 64  # images on which setters are chosen
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=10, several=True)
-    add_edit_options(parser)
+    add_edit_options(parser, auto=True)
     parser.add_argument(
         "--num_samples", type=int, default=60, help="images edited an attribute, and counterfactual pairs (default: 60)"
     )
@@ -264,9 +264,8 @@ def report(run, device, args) -> dict:
         print(f"tables: {', '.join(map(str, files))}; figure: {draw(table, null, shown, folder / name)[0]}")
     whole = ("tad", "captured", "dead", "duplicates", "groups", "both", "taken")
     print(", ".join(f"{key} {numbers[key]:.3g}" for key in whole if key in numbers))
-    print(
-        f"numbers: {save_json(folder / f'{name}.json', {'run': f'{run.name}/{run.version}', 'step': run.step} | numbers)}"
-    )
+    about = {"run": f"{run.name}/{run.version}", "step": run.step}
+    print(f"numbers: {save_json(folder / f'{name}.json', about | numbers)}")
     return numbers
 
 

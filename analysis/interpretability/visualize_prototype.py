@@ -19,7 +19,7 @@ COUNT, GROUPS = 10, 6  # cards of single prototypes, and of groups
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
-    add_edit_options(parser)
+    add_edit_options(parser, auto=True)
     parser.add_argument("--prototypes", metavar="0,3,17", help=f"which prototypes (default: the {COUNT} that matter most)")
     parser.add_argument("--paper", action="store_true", help="Fig. 5 of the paper instead of cards")
     parser.add_argument("--num_samples", type=int, default=20, help="--paper: test images tried for each prototype (default: 20)")

@@ -30,7 +30,7 @@ COLOURS = ["red", "deepskyblue", "gold", "lime", "magenta", "orange"]
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
-    add_edit_options(parser)
+    add_edit_options(parser, auto=True)
     parser.add_argument(
         "--images",
         metavar="0,17,ID",
@@ -108,9 +108,8 @@ def warn_outside(values, prototypes: list[int], scores) -> None:
         for value in {column.min().item(), column.max().item()}:
             if not low - 1e-6 <= value <= high + 1e-6:
                 nearest = low if value < low else high
-                print(
-                    f"prototype {k}: {value:.2f} lies outside the scores seen, {low:.2f} to {high:.2f}; the nearest is {nearest:.2f}"
-                )
+                seen = f"the scores seen, {low:.2f} to {high:.2f}"
+                print(f"prototype {k}: {value:.2f} lies outside {seen}; the nearest is {nearest:.2f}")
 
 
 def parse_attribute(text: str, scores, attributes):
@@ -234,17 +233,15 @@ def save_edit(run, args, settings, pixels, names, own, s, edited, plain, result,
     )
     for k in edited:
         start, to, after = own[:, k].mean(), s[:, k].mean(), result.scores[:, k].mean()
-        print(
-            f"prototype {k}: score {start:.2f} -> set to {to:.2f} -> found in the edit {after:.2f} (means of {n} images)"
-        )
+        means = f"set to {to:.2f} -> found in the edit {after:.2f} (means of {n} images)"
+        print(f"prototype {k}: score {start:.2f} -> {means}")
     for what, chosen in (
         ("took guidance", result.guidance > 0),
         ("do not reach the commanded scores", ~result.reached),
     ):
         if chosen.any():
-            print(
-                f"{int(chosen.sum())} of {n} images {what}: {', '.join(name for name, yes in zip(names, chosen.tolist()) if yes)}"
-            )
+            which = ", ".join(name for name, yes in zip(names, chosen.tolist()) if yes)
+            print(f"{int(chosen.sum())} of {n} images {what}: {which}")
     print(f"the edit differs from the reconstruction by {differences.mean():.1f} grey levels")
     print(f"figure: {files[0]} and .pdf; arrays: {arrays}; scores: {numbers}")
 

@@ -104,11 +104,12 @@ def transport(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: 
     """Own scores (B, m) carried from the known images around their own value to those around the commanded one; values
     (B, K): (B, m).
 
-    The two sets hold the SHARE of known images that are nearest by rank in the commanded prototypes. Scores whose mean
-    rank is the same in both are not related to the edit and are kept. The others move by the difference of the means;
-    of their deviation from the mean, the directions that vary here and hardly there are removed: alternatives that
-    exclude each other (an image set to red hair must lose which other colour it had). That is the optimal transport
-    between two Gaussians (Knott and Smith 1984) with the scaling of each direction rounded to 0 or 1.
+    Both sets are nearest by rank in the commanded prototypes: SHARE of the known images there, and here more of them
+    the farther the command lies (WIDTH). Scores whose mean rank lies in the middle in both sets have nothing to do with
+    the edit and are kept. The others move by the difference of the means; of their deviation from the mean, the
+    directions that vary here and hardly there are removed: alternatives that exclude each other (an image set to red
+    hair must lose which other colour it had). That is the optimal transport between two Gaussians (Knott and Smith
+    1984) with the scaling of each direction rounded to 0 or 1.
 
     An edit to the image's own values changes nothing. Scores stay within the range of the known ones, unless they were
     outside before. Time O(B (N + n J^2)), memory O(N m) for n neighbours, J related scores.
