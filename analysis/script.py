@@ -30,12 +30,15 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
 
 
 def add_edit_options(parser: argparse.ArgumentParser, auto: bool = False) -> None:
-    """How scores are set: --guidance and --others (analysis/edits.py). auto: --guidance takes that word, too."""
+    """How scores are set: --guidance and --others (analysis/edits.py).
+
+    auto: --guidance takes that word, too, and it is the default: no guidance but where an image needs it.
+    """
     text = "how strongly an edit is pushed away from the image's own scores; above 0 a step takes two network calls"
     if auto:
-        text += "; auto: as little of 0, 0.5, 1, 2 as it takes, image by image, to find the commanded scores"
-    read = guidance_or_auto if auto else guidance
-    parser.add_argument("--guidance", type=read, default=(0.0,), metavar="W", help=f"{text} (default: 0)")
+        text += "; auto: none, and 0.5, 1, 2 in turn for those images in which the commanded scores are not found"
+    read, default = (guidance_or_auto, "auto") if auto else (guidance, "0")
+    parser.add_argument("--guidance", type=read, default=default, metavar="W", help=f"{text} (default: {default})")
     text = "scores that are not set: transport (carry what is related from images of the own to those of the commanded"
     text += " value), keep, joint (move by regression), release (hide what is correlated, move the rest by regression)"
     parser.add_argument("--others", default=WAYS[0], choices=WAYS, help=f"{text} (default: {WAYS[0]})")

@@ -8,7 +8,7 @@ from test_models import residual_model
 
 from analysis.measures import edit_metrics as metrics
 from analysis.measures.candidates import Effects, best_setters, effect_values, quick_edit, rankings_agree
-from analysis.measures.groups import activation, find_groups, group_values, likeness, name_groups
+from analysis.measures.groups import activation, best_groups, find_groups, group_name, group_values, likeness
 from analysis.measures.scores import KnownScores
 
 BEFORE = np.array([[-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
@@ -85,8 +85,9 @@ def test_groups_are_what_tells_one_thing_at_one_place():
     first = next(g for g in groups if 0 in g.members)
     direction = dict(zip(first.members, first.directions))
     assert direction[0] == direction[4] == -direction[2]
-    names = {name: auroc for name, auroc, _ in name_groups(groups, known, attributes)}
-    assert set(names) == {"A", "B"} and min(names.values()) > 0.95
+    best = best_groups(groups, known, attributes)
+    assert {name: groups[number] for name, (number, _) in best.items()}["A"] is first
+    assert min(telling.auroc for _, telling in best.values()) > 0.95 and group_name(first, known, attributes)[:3] == "A ("
     alike = likeness(known, expected)
     assert alike[0, 1] < 0.1 < alike[0, 2] and np.allclose(alike, alike.T)
 

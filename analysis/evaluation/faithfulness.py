@@ -159,15 +159,11 @@ def judge_groups(judge, attributes):
     import pandas as pd
 
     from analysis.measures.cards import expected_extremes
-    from analysis.measures.groups import find_groups, group_values, name_groups
+    from analysis.measures.groups import best_groups, find_groups, group_values
 
     known, rows = judge.options.known, {}
     groups = find_groups(known, expected_extremes(judge.run, known.scores.cpu()))
-    best = {}
-    for number, (name, auroc, direction) in enumerate(name_groups(groups, known, attributes)):
-        if name and auroc > best.get(name, (0, 0, 0))[1]:
-            best[name] = (number, auroc, direction)
-    for name, (number, auroc, direction) in best.items():
+    for name, (number, (_, auroc, direction)) in best_groups(groups, known, attributes).items():
         most, least = (group_values(known, groups[number], share) for share in (1, 0))
         present, absent = (most, least) if direction > 0 else (least, most)
         row = {"group": number, "prototypes": " ".join(map(str, groups[number].members)), "auroc": auroc}

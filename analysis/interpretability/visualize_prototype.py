@@ -105,7 +105,7 @@ def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, 
     from analysis.drawing.results import save_arrays
     from analysis.edits import expected_together
     from analysis.measures.cards import example_edits
-    from analysis.measures.groups import group_values, name_groups
+    from analysis.measures.groups import group_name, group_values
     from train.images import to_uint8
 
     options, data = edit_options(args, run.model, scores), run.config.data
@@ -116,13 +116,12 @@ def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, 
         line = table.loc[k]
         tells = f"\n{line['attribute']} {line['auroc']:.2f}" if "attribute" in table else ""
         texts.append(f"prototype {k}{tells}\nmoves {line['moves']:.1f} grey levels\nusage {line['usage']:.3f}")
-    for number, (group, (name, auroc, _)) in enumerate(zip(groups, name_groups(groups, known, test.attributes))):
-        if number < GROUPS:
-            ends = torch.tensor([group_values(known, group, share) for share in (0, 1)], device=known.scores.device)
-            settings.append((group.members, ends[1].tolist()))
-            pictures.append(expected_together(run.model, group.members, ends, known, shape).cpu()[None])
-            members = ", ".join(map(str, group.members[:8])) + (", ..." if len(group.members) > 8 else "")
-            texts.append(f"group {number}" + (f"\n{name} {auroc:.2f}" if name else "") + f"\n{members}")
+    for number, group in enumerate(groups[:GROUPS]):
+        ends = torch.tensor([group_values(known, group, share) for share in (0, 1)], device=known.scores.device)
+        settings.append((group.members, ends[1].tolist()))
+        pictures.append(expected_together(run.model, group.members, ends, known, shape).cpu()[None])
+        name, members = group_name(group, known, test.attributes), ", ".join(map(str, group.members[:6]))
+        texts.append(f"group {number}\n" + (f"{name}\n" if name else "") + members + ", ..." * (len(group.members) > 6))
     pictures, leads = torch.cat(pictures), [setting[0][0] for setting in settings]  # (K, 2, C, H, W)
     rows, boxes = patches
     where = ((pictures[:, 1] - pictures[:, 0]).abs().mean(1) * 127.5).numpy()  # (K, H, W)

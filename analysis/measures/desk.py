@@ -12,7 +12,7 @@ from PIL import Image
 from analysis.edits import EditOptions, Encoding, edit, encode_and_invert, patch_box, regenerate
 from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
-from analysis.measures.groups import find_groups, group_values, name_groups
+from analysis.measures.groups import find_groups, group_name, group_values
 from analysis.measures.scores import OTHERS, KnownScores, show_only
 from models.prototype_encoder import Match
 from models.samplers import SeededNoise, sample
@@ -83,7 +83,7 @@ class Desk:
         self.known = KnownScores(scores.to(device))
         self.expected = expected_extremes(run, scores)
         self.groups = find_groups(self.known, self.expected)
-        self.group_names = name_groups(self.groups, self.known, self.test.attributes)
+        self.group_names = [group_name(group, self.known, self.test.attributes) for group in self.groups]
         self.rows, self.boxes = best_patches(run, self.train, PATCHES)
         self.low, self.high = self.known.limits.T.tolist()
         self.attributes, self.auroc = best_attributes(scores.numpy(), self.test.attributes)
@@ -108,11 +108,9 @@ class Desk:
 
     def group_label(self, number: int) -> str:
         """A group's number, its members, and the attribute that it tells."""
-        name, auroc, _ = self.group_names[number]
-        members = ", ".join(map(str, self.groups[number].members[:6])) + (
-            ", ..." if len(self.groups[number].members) > 6 else ""
-        )
-        return f"group {number}: {members}" + (f" · {name.replace('_', ' ')} ({auroc:.2f})" if name else "")
+        members, more = self.groups[number].members, ", ..." * (len(self.groups[number].members) > 6)
+        name = self.group_names[number]
+        return f"group {number}: {', '.join(map(str, members[:6]))}{more}" + (f" · {name}" if name else "")
 
     def group_settings(self, number: int, share: float) -> dict[int, float]:
         """The members' scores in the images that have the group most (share 1) or least (0)."""

@@ -15,7 +15,7 @@ from torch import Tensor
 from analysis.measures.auroc import single_auroc
 from analysis.measures.scores import SHARE, KnownScores
 
-ALIKE = 0.35  # mean likeness of two groups above which they become one
+ALIKE = 0.3  # mean likeness of two groups above which they become one
 SMALLEST = 2  # prototypes of a group
 NAMED = 0.8  # AUROC from which a group is called by an attribute
 
@@ -42,6 +42,8 @@ def likeness(known: KnownScores, expected: Tensor) -> np.ndarray:
 
 def find_groups(known: KnownScores, expected: Tensor) -> list[Group]:
     """Groups of prototypes, those of the strongest common part first: agglomerative clustering by mean likeness."""
+    if len(expected) < SMALLEST:
+        return []
     alike = likeness(known, expected)
     clusters = AgglomerativeClustering(
         n_clusters=None, metric="precomputed", linkage="average", distance_threshold=1 - ALIKE
@@ -73,18 +75,36 @@ def group_values(known: KnownScores, group: Group, share: float) -> list[float]:
     return known.scores[order[first : first + count]][:, group.members].mean(0).tolist()
 
 
-def name_groups(groups: list[Group], known: KnownScores, attributes) -> list[tuple[str, float, int]]:
-    """The attribute that each group's activation tells best, in the better direction: name ('' below NAMED), AUROC,
-    direction.
+class Telling(NamedTuple):
+    """How a group tells an attribute: AUROC of its activation in the better direction, and that direction (+1, -1)."""
 
-    attributes: N rows, those of the known images.
-    """
-    names = []
-    for group in groups:
-        value, best = activation(known, group).cpu().numpy()[:, None], ("", 0.5, 1)
-        for name in attributes.columns:
-            auroc = single_auroc(value, attributes[name].to_numpy(float))[0]
-            if not np.isnan(auroc) and abs(auroc - 0.5) > best[1] - 0.5:
-                best = (name, max(auroc, 1 - auroc), 1 if auroc >= 0.5 else -1)
-        names.append(best if best[1] >= NAMED else ("", best[1], best[2]))
-    return names
+    attribute: str
+    auroc: float
+    direction: int
+
+
+def tellings(group: Group, known: KnownScores, attributes) -> list[Telling]:
+    """How a group tells each attribute, the best first; attributes: N rows, those of the known images."""
+    value, found = activation(known, group).cpu().numpy()[:, None], []
+    for name in attributes.columns:
+        auroc = float(single_auroc(value, attributes[name].to_numpy(float))[0])
+        if not np.isnan(auroc):
+            found.append(Telling(name, max(auroc, 1 - auroc), 1 if auroc >= 0.5 else -1))
+    return sorted(found, key=lambda telling: -telling.auroc)
+
+
+def group_name(group: Group, known: KnownScores, attributes) -> str:
+    """'Red Hair (0.97)', the attribute that a group tells best, or '' below an AUROC of NAMED."""
+    best = next(iter(tellings(group, known, attributes)), None)
+    return f"{best.attribute.replace('_', ' ')} ({best.auroc:.2f})" if best and best.auroc >= NAMED else ""
+
+
+def best_groups(groups: list[Group], known: KnownScores, attributes) -> dict[str, tuple[int, Telling]]:
+    """The group that tells each attribute best, by number, where one tells it by NAMED at least."""
+    best: dict[str, tuple[int, Telling]] = {}
+    for number, group in enumerate(groups):
+        for telling in tellings(group, known, attributes):
+            others = best.get(telling.attribute)
+            if telling.auroc >= NAMED and (others is None or telling.auroc > others[1].auroc):
+                best[telling.attribute] = (number, telling)
+    return best
