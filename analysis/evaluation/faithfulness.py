@@ -59,7 +59,7 @@ MEANINGS = {  # column -> better where, what it is
 EDITS = ("appears", "vanishes", "side", "taken", "distance", "distance_none", "distance_joint")
 SHOWN = 10  # images of each attribute in --figure
 KNOWN = 20_000  # training images at most whose scores are known
-VALIDATION = 64  # images on which setters are chosen
+VALIDATION = 32  # images on which setters are chosen
 
 
 def parse_args() -> argparse.Namespace:
@@ -161,13 +161,13 @@ def judge_groups(judge, attributes):
     from analysis.measures.cards import expected_extremes
     from analysis.measures.groups import best_groups, find_groups, group_values
 
-    known, rows = judge.options.known, {}
+    known, rows, fewer = judge.options.known, {}, judge._replace(count=max(judge.count // 2, 2))
     groups = find_groups(known, expected_extremes(judge.run, known.scores.cpu()))
     for name, (number, (_, auroc, direction)) in best_groups(groups, known, attributes).items():
         most, least = (group_values(known, groups[number], share) for share in (1, 0))
         present, absent = (most, least) if direction > 0 else (least, most)
         row = {"group": number, "prototypes": " ".join(map(str, groups[number].members)), "auroc": auroc}
-        rows[name] = row | judge.edits(name, groups[number].members, present, absent)
+        rows[name] = row | fewer.edits(name, groups[number].members, present, absent)
     return pd.DataFrame(rows).T.rename_axis("attribute"), len(groups)
 
 

@@ -7,6 +7,7 @@ Evidence is what a classifier says of each attribute (n, A), positive where it i
 import numpy as np
 import torch
 from scipy.integrate import trapezoid
+from scipy.special import expit
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -72,7 +73,7 @@ def cout(reader: Reader, x0: Tensor, edited: Tensor, column: int, up: bool) -> f
     rank, curve = rank.view(n, 1, *x0.shape[2:]), []
     for step in range(BLENDS + 1):
         blended = torch.where(rank < step / BLENDS * order.shape[1], edited, x0)
-        curve.append(1 / (1 + np.exp(-reader(blended)[:, column])))
+        curve.append(expit(reader(blended)[:, column]))
     present = float(trapezoid(np.mean(curve, axis=1), dx=1 / BLENDS))
     return 2 * present - 1 if up else 1 - 2 * present
 

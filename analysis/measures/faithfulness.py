@@ -23,7 +23,7 @@ from train.images import to_tensor
 from train.runs import Run
 
 NULLS = 3  # random prototypes an attribute
-REPEATED = 16  # images of measures that edit or invert again
+REPEATED = 12  # images of measures that edit or invert again
 PREVIOUS = {"guidance": (1.0,), "others": "joint"}  # the way of setting scores that minimality is compared with
 
 
@@ -141,29 +141,29 @@ class Judge(NamedTuple):
             made = set_scores(self.model, pixels, prototypes, values, self.options)
             rise, taken = made.rises(prototypes, values)
             commanded, found = [*commanded, rise], [*found, taken]
-            measures = self._appearance(made, name, column, up)
+            before, after = self.reader(made.x0), self.reader(made.result.images)
+            seen = metrics.steerability(after, column, up)
+            side = metrics.side_changes(before, after, self.others(name))
+            if not up:
+                row |= {"vanishes": seen, "side_vanishes": side}
+                continue
+            row |= {"appears": seen, "side": side} | self._changes(made, before, after, column)
+            row |= self._axioms(made, prototypes)
             if name in self.pairs:
-                measures |= self._minimality(made, other, prototypes, values)
-            measures |= self._axioms(made, prototypes)
-            if up:
-                row |= {"appears": measures.pop("seen")} | measures
-            else:
-                row |= {"vanishes": measures.pop("seen"), "side_vanishes": measures["side"]}
+                row |= self._minimality(made, other, prototypes, values)
         return row | {"taken": share_taken(commanded, found)}
 
-    def _appearance(self, made: Made, name: str, column: int, up: bool) -> dict:
-        """What the reader sees of an edit."""
-        before, after = self.reader(made.x0), self.reader(made.result.images)
+    def _changes(self, made: Made, before: np.ndarray, after: np.ndarray, column: int) -> dict:
+        """What the reader sees of an edit that should bring an attribute about; its evidence before and after (n, A)."""
         labels = self.test.attributes[self.names].to_numpy(float)
         data = np.nan_to_num(np.corrcoef(labels.T)[column])
-        zero = np.eye(len(self.names))[column]
+        truth = np.eye(len(self.names))[column]  # of exact counterfactuals nothing else changes
+        pictures = (made.x0[:REPEATED], made.result.images[:REPEATED])
         return {
-            "seen": metrics.steerability(after, column, up),
-            "side": metrics.side_changes(before, after, self.others(name)),
             "mnac": metrics.mnac(before, after),
             "cd_data": metrics.correlation_difference(after - before, column, data),
-            "cd_truth": metrics.correlation_difference(after - before, column, zero),
-            "cout": metrics.cout(self.reader, made.x0[:REPEATED], made.result.images[:REPEATED], column, up),
+            "cd_truth": metrics.correlation_difference(after - before, column, truth),
+            "cout": metrics.cout(self.reader, *pictures, column, True),
             "guided": float((made.result.guidance > 0).float().mean()),
             "unreached": float((~made.result.reached).float().mean()),
         }
@@ -223,12 +223,12 @@ def against_random(judge: Judge, candidates: list[Candidate], attributes: pd.Dat
     """Means over attributes and sets of random prototypes of every measure (of the first set for edits and maps of
     single images)."""
     rng, means = np.random.default_rng(seed), []
-    half = judge._replace(count=max(judge.count // 2, 2))
+    fewer = judge._replace(count=max(judge.count // 4, 2))
     for number in tqdm(range(NULLS), desc="random prototypes", unit="set", leave=False):
         drawn, rows = random_candidates(candidates, judge.scores.shape[1], rng), []
         for candidate in drawn:
             row = judge.detection(candidate, maps=number == 0)
-            rows.append(row | (half.set_single(candidate) if number == 0 and judge.reader is not None else {}))
+            rows.append(row | (fewer.set_single(candidate) if number == 0 and judge.reader is not None else {}))
         table = pd.DataFrame(rows)
         table["single"] = single_of(drawn, judge.scores.numpy(), attributes)
         means.append(table.mean())
