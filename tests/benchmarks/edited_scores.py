@@ -33,18 +33,16 @@ def main() -> None:
     parser.add_argument("--prototypes", type=int, default=128)
     args = parser.parse_args()
     scores = synthetic(args.images, args.prototypes)
-    print(
-        f"{args.images} x {args.prototypes} scores: {scores.numel() * 4 / 2**20:.0f} MiB; {torch.get_num_threads()} threads"
-    )
+    size = scores.numel() * 4 / 2**20
+    print(f"{args.images} x {args.prototypes} scores: {size:.0f} MiB; {torch.get_num_threads()} threads")
     for way, change in OTHERS.items():
         known, s, seconds, before = KnownScores(scores), scores[:16], [], peak(reset=True)
         for _ in range(2):
             start = time.perf_counter()
             change(known, s, [3], torch.full((16, 1), 0.9))
             seconds.append(time.perf_counter() - start)
-        print(
-            f"{way:10s} first edit of 16 images {seconds[0]:.2f} s, next {seconds[1]:.2f} s; {peak() - before:.0f} MiB more at most"
-        )
+        times = f"first edit of 16 images {seconds[0]:.2f} s, next {seconds[1]:.2f} s"
+        print(f"{way:10s} {times}; {peak() - before:.0f} MiB more at most")
 
 
 if __name__ == "__main__":
