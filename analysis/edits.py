@@ -155,15 +155,15 @@ def edit(
 
 
 def shortfall(found: Tensor, edited: Tensor, own: Tensor, prototypes: Sequence[int], known: KnownScores) -> Tensor:
-    """What is missing of commanded scores, the largest over K prototypes, as a share of their ranges: (B,); more than
-    commanded is not missing.
+    """What is missing of commanded scores, the mean over K prototypes, as a share of their ranges: (B,); more than
+    commanded is not missing. Of a group the mean is what counts: hardly ever does every member get its value.
 
     found, edited, own: scores (B, m) in the edited image, commanded, and before.
     """
     prototypes = list(prototypes)
     spans = (known.limits[prototypes, 1] - known.limits[prototypes, 0]).clamp(min=1e-6)
     rise = (edited - own)[:, prototypes]
-    return ((edited - found)[:, prototypes] * rise.sign() / spans).amax(1)
+    return ((edited - found)[:, prototypes] * rise.sign() / spans).clamp(min=0).mean(1)
 
 
 @torch.no_grad()
