@@ -1,4 +1,5 @@
-"""The one gesture that all analysis shares: encode, invert, set scores, regenerate from the same x_T; and what single scores say."""
+"""Edits, which all analysis shares: encode, invert, set scores, regenerate from the same x_T; and the image that single
+scores tell of."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -8,19 +9,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from analysis.measures.scores import OTHERS, KnownScores, keep, regress, show_only
 from models.denoiser import Denoiser
-from models.patronus import HIDDEN, Patronus
+from models.patronus import Patronus
 from models.prototype_encoder import Match
 from models.samplers import SeededNoise, Trace, heun, invert
 from train.distributed import images_a_call
 from train.errors import UserError
 
-OTHERS = ("keep", "joint", "release")
-RELEASED = 0.2
-NEAREST = 200  # known images that tell what goes with a score
-DOUBT = 4.0  # what they say counts from two standard errors on
 PUSH = 0.25  # at most, in the unit of images: an eighth of their range
-SAYING_NOISES = 2  # images of noise over which models without a decoder are asked
+STRENGTHS = (0.0, 0.5, 1.0, 2.0)  # of guidance, tried in this order where as little is wanted as it takes
+MISSED = 0.1  # of the range of a score: a commanded score is reached where no more than this is missing
+EXPECTED_NOISES = 2  # images of noise over which models without a decoder are asked
 
 
 class Encoding(NamedTuple):
@@ -30,67 +30,39 @@ class Encoding(NamedTuple):
     noise: Tensor
 
 
-class Gesture(NamedTuple):
+class EditOptions(NamedTuple):
     """How scores are set and images regenerated.
 
-    guidance: w of D = D(z, s') + w (D(z, s') - D(z, s)), with s the image's own scores and s' the edited ones: classifier-free guidance (Ho and
-        Salimans 2022) with the image's own condition in the place of the empty one. 0 is the plain edit and needs one network call a step, not two.
-    others: what becomes of the scores that are not set. 'keep' leaves them; 'joint' moves them as they move, in the mean, with those set (a
-        regression that bends); 'release' hides those correlated with one that is set and moves the rest jointly. The last two follow
-        correlations of the data.
-    known: scores of a data set (N, m), from which correlations are taken.
+    known: scores of a data set, from which the scores that are not set are told.
+    steps: Heun steps of the inversion and of the regeneration.
+    guidance: w of D = D(z, s') + w (D(z, s') - D(z, s)), with s the image's own scores and s' the edited ones:
+        classifier-free guidance (Ho and
+        Salimans 2022) with the image's own condition in the place of the empty one. Above 0 a step needs two network
+        calls, not one. Several are tried in turn, each on those images alone in which the commanded scores are not
+        reached yet.
+    others: what becomes of the scores that are not set, a key of analysis.measures.scores.OTHERS.
     """
 
-    known: Tensor
+    known: KnownScores
     steps: int = 18
-    guidance: float = 0.0
-    others: str = "keep"
+    guidance: tuple[float, ...] = (0.0,)
+    others: str = "transport"
 
-    def set(self, s: Tensor, prototypes: Sequence[int], values: Tensor) -> Tensor:
-        """A copy of s (B, m) with those prototypes' scores at values (B, K), (K,) or one number."""
-        prototypes = list(prototypes)
+    def set(self, s: Tensor, prototypes: Sequence[int], values: Tensor | float) -> Tensor:
+        """A copy of s (B, m) with those prototypes' scores at values (B, K), (K,) or one number, the others as `others`
+        says."""
         wanted = torch.as_tensor(values, dtype=s.dtype, device=s.device).expand(len(s), len(prototypes))
-        edited = s.clone()
-        if self.others in ("joint", "release"):
-            edited = joint_change(s, prototypes, wanted - s[:, prototypes], self.known.to(s))
-        if self.others == "release":
-            edited[:, correlated(self.known, prototypes).to(s.device)] = HIDDEN
-        edited[:, prototypes] = wanted
-        return edited
+        return OTHERS[self.others](self.known, s, list(prototypes), wanted)
 
 
-def joint_change(s: Tensor, prototypes: list[int], change: Tensor, known: Tensor) -> Tensor:
-    """s (B, m) moved as the mean of known scores (N, m) moves where those prototypes change by `change` (B, K); within the range of the known.
+class Edit(NamedTuple):
+    """Images (B, C, H, W) in [-1, 1], the scores found in them (B, m), the guidance that each image took (B,), and
+    where the commanded scores are reached: bool (B,)."""
 
-    By linear regression, and by what it leaves, which matters where scores rise and fall again (that of red hair, along one that tells dark hair from
-    light): the mean residual of the NEAREST known images there, less that of those around s. What the neighbours do not tell surely is shrunk by
-    1 - DOUBT variances / square (positive-part James-Stein). Where N <= NEAREST all are neighbours, and the line alone remains.
-    """
-    covariance, given = torch.cov(known.T), known[:, prototypes]  # (m, m), (N, K)
-    spread = given.std(0).clamp(min=1e-6)
-    among = covariance[prototypes][:, prototypes]  # (K, K)
-    ridge = 1e-3 * among.diagonal().mean().clamp(min=1e-12) * torch.eye(len(prototypes), device=s.device)
-    slopes = torch.linalg.solve(among + ridge, covariance[prototypes])  # (K, m)
-    residuals = known - given @ slopes
-
-    def around(values: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean residual near values (B, K) and its variance, (B, m) each."""
-        nearest = torch.cdist(values / spread, given / spread).topk(min(NEAREST, len(known)), largest=False).indices
-        found = residuals[nearest]  # (B, NEAREST, m)
-        return found.mean(1), found.var(1) / found.shape[1]
-
-    (there, there_variance), (here, here_variance) = around(s[:, prototypes] + change), around(s[:, prototypes])
-    bend = there - here
-    bend *= (1 - DOUBT * (there_variance + here_variance) / bend.square().clamp(min=1e-12)).clamp(min=0)
-    return (s + change @ slopes + bend).clamp(known.amin(0), known.amax(0))
-
-
-def correlated(known: Tensor, prototypes: list[int]) -> Tensor:
-    """Which prototypes are correlated with one of those beyond RELEASED, themselves left out: bool (m,)."""
-    centred = F.normalize(known - known.mean(0), dim=0)  # (N, m)
-    found = (centred.T @ centred[:, prototypes]).abs().amax(1) > RELEASED
-    found[prototypes] = False
-    return found
+    images: Tensor
+    scores: Tensor
+    guidance: Tensor
+    reached: Tensor
 
 
 def _batched(
@@ -107,23 +79,28 @@ def _batched(
 
 
 @torch.no_grad()
-def encode_and_invert(model: Patronus, x0: Tensor, steps: int, batch: int | None = None, title: str | None = None) -> Encoding:
-    """Images (B, C, H, W) in [-1, 1] -> their scores and their x_T under those scores; `steps` Heun steps, 2 steps - 2 network calls."""
+def encode_and_invert(
+    model: Patronus, x0: Tensor, steps: int, batch: int | None = None, title: str | None = None
+) -> Encoding:
+    """Images (B, C, H, W) in [-1, 1] -> their scores and their x_T under those scores; `steps` Heun steps, 2 steps - 2
+    network calls."""
     s, sigmas = _batched(lambda rows: model.score(x0[rows]), model, x0, len(x0), batch, None), model.sigmas(steps)
-    return Encoding(s, _batched(lambda rows: invert(model.denoiser(s[rows]), x0[rows], sigmas), model, x0, len(x0), batch, title))
+    return Encoding(
+        s, _batched(lambda rows: invert(model.denoiser(s[rows]), x0[rows], sigmas), model, x0, len(x0), batch, title)
+    )
 
 
 def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Denoiser:
     """The Denoiser of edited scores (B, m), pushed away from that of the images' own (B, m).
 
-    The push is at most PUSH a pixel, and does not leave the range of images, since what is darker than black stays black to the end (static
-    thresholding, Saharia et al. 2022): large changes, as of the skin's colour, need no push and would be overdone.
-    Raises UserError where the model cannot hide scores.
+    The push is at most PUSH a pixel, and does not leave the range of images, since what is darker than black stays
+    black to the end (static thresholding, Saharia et al. 2022): large changes, as of the skin's colour, need no push
+    and would be overdone. Raises UserError where the model cannot hide scores.
     """
     try:
         there = model.denoiser(edited)
     except ValueError as error:
-        raise UserError(f"--others release: {error}; use keep or joint") from None
+        raise UserError(f"--others release: {error}; use transport, joint or keep") from None
     if not guidance:
         return there
     here = model.denoiser(own)
@@ -138,14 +115,23 @@ def guided(model: Patronus, edited: Tensor, own: Tensor, guidance: float) -> Den
 
 @torch.no_grad()
 def regenerate(
-    model: Patronus, noise: Tensor, s: Tensor, steps: int, batch: int | None = None, title: str | None = None, trace: Trace | None = None
+    model: Patronus,
+    noise: Tensor,
+    s: Tensor,
+    steps: int,
+    batch: int | None = None,
+    title: str | None = None,
+    trace: Trace | None = None,
 ) -> Tensor:
-    """Images (B, C, H, W) from x_T (B, C, H, W) and scores (B, m), not clipped; `steps` Heun steps, 2 steps - 1 network calls.
+    """Images (B, C, H, W) from x_T (B, C, H, W) and scores (B, m), not clipped; `steps` Heun steps, 2 steps - 1 network
+    calls.
 
     trace is that of models.samplers, called for one batch after the other.
     """
     sigmas = model.sigmas(steps)
-    return _batched(lambda rows: heun(model.denoiser(s[rows]), noise[rows], sigmas, trace), model, noise, len(noise), batch, title)
+    return _batched(
+        lambda rows: heun(model.denoiser(s[rows]), noise[rows], sigmas, trace), model, noise, len(noise), batch, title
+    )
 
 
 @torch.no_grad()
@@ -153,55 +139,113 @@ def edit(
     model: Patronus,
     encoding: Encoding,
     edited: Tensor,
-    gesture: Gesture,
+    steps: int,
+    guidance: float = 0.0,
     batch: int | None = None,
     title: str | None = None,
     trace: Trace | None = None,
 ) -> Tensor:
-    """Images (K B, C, H, W), not clipped, of the B encoded ones under edited scores (K B, m): K edits of every image, edit by edit."""
-    repeats, sigmas = len(edited) // len(encoding.scores), model.sigmas(gesture.steps)
+    """Images (K B, C, H, W), not clipped, of the B encoded ones under edited scores (K B, m): K edits of every image,
+    edit by edit."""
+    repeats, sigmas = len(edited) // len(encoding.scores), model.sigmas(steps)
     own, noise = encoding.scores.repeat(repeats, 1), encoding.noise.repeat(repeats, 1, 1, 1)
 
-    def some(rows: slice) -> Tensor:
-        return heun(guided(model, edited[rows], own[rows], gesture.guidance), noise[rows], sigmas, trace)
+    def one_batch(rows: slice) -> Tensor:
+        return heun(guided(model, edited[rows], own[rows], guidance), noise[rows], sigmas, trace)
 
-    return _batched(some, model, noise, len(edited), batch, title)
+    return _batched(one_batch, model, noise, len(edited), batch, title)
+
+
+def shortfall(found: Tensor, edited: Tensor, own: Tensor, prototypes: Sequence[int], known: KnownScores) -> Tensor:
+    """What is missing of commanded scores, the mean over K prototypes, as a share of their ranges: (B,); more than
+    commanded is not missing. Of a group the mean is what counts: hardly ever does every member get its value.
+
+    found, edited, own: scores (B, m) in the edited image, commanded, and before.
+    """
+    prototypes = list(prototypes)
+    spans = (known.limits[prototypes, 1] - known.limits[prototypes, 0]).clamp(min=1e-6)
+    rise = (edited - own)[:, prototypes]
+    return ((edited - found)[:, prototypes] * rise.sign() / spans).clamp(min=0).mean(1)
 
 
 @torch.no_grad()
-def says(model: Patronus, prototypes: Sequence[int], values: Tensor, known: Tensor, shape: Sequence[int]) -> Tensor:
-    """What single scores say of the image: E[x0 | s_k = value, all else hidden], for values (K, V) of each prototype: (K, V, C, H, W).
+def edit_until_reached(
+    model: Patronus,
+    encoding: Encoding,
+    edited: Tensor,
+    prototypes: Sequence[int],
+    options: EditOptions,
+    title: str | None = None,
+) -> Edit:
+    """Images of the B encoded ones under edited scores (B, m), with as little guidance as it takes to find the
+    commanded prototypes' scores.
 
-    One call of the decoder, or of the denoiser at its highest noise level where there is none. Published models cannot hide scores: the others are
-    then at their most probable values given s_k. known (N, m): scores of a data set; shape: (C, H, W).
+    Each strength of options.guidance is tried on the images that have not reached them; one that never does is left at
+    the strength that came nearest.
     """
-    known, lines = known.to(values), []
-    mean = known.mean(0)
-    for p, line in zip(prototypes, values):
-        if model.masked:
-            s = torch.full((len(line), len(mean)), HIDDEN, device=line.device)
+    made = scores = missing = taken = None
+    rows = torch.arange(len(edited), device=edited.device)
+    for strength in options.guidance:
+        part = Encoding(encoding.scores[rows], encoding.noise[rows])
+        images = edit(model, part, edited[rows], options.steps, strength, title=title).clamp(-1, 1)
+        found = model.score(images)
+        short = shortfall(found, edited[rows], part.scores, prototypes, options.known)
+        if made is None:
+            made, scores, missing, taken = images, found, short, torch.full_like(short, strength)
         else:
-            s = joint_change(mean.expand(len(line), -1), [p], (line - mean[p])[:, None], known)
-        s[:, p] = line
-        lines.append(s)
-    s = torch.cat(lines)  # (K V, m)
+            better = short < missing[rows]
+            changed = rows[better]
+            made[changed], scores[changed], missing[changed] = images[better], found[better], short[better]
+            taken[changed] = strength
+        rows = (missing > MISSED).nonzero()[:, 0]
+        if not len(rows):
+            break
+    return Edit(made, scores, taken, missing <= MISSED)
+
+
+@torch.no_grad()
+def expected_together(
+    model: Patronus, prototypes: Sequence[int], values: Tensor, known: KnownScores, shape: Sequence[int]
+) -> Tensor:
+    """What the scores of K prototypes together tell of the image: E[x0 | those at values, all else hidden], values (V,
+    K) -> (V, C, H, W).
+
+    One call of the decoder, or of the denoiser at its highest noise level where there is none. Published models cannot
+    hide scores: the others are then at their most probable values given those. shape: (C, H, W).
+    """
+    mean = known.scores.mean(0).to(values).expand(len(values), -1)
+    s = (
+        (show_only(keep(known, mean, prototypes, values), prototypes))
+        if model.masked
+        else regress(known, mean, prototypes, values)
+    )
     if model.decoder is not None:
-        x0 = model.estimate(s)
-    else:
-        z = model.sigma_max * SeededNoise(range(SAYING_NOISES), shape, s.device)()
-        sigma = z.new_full((len(z),), model.sigma_max)
-        x0 = torch.stack([model.denoise(z, sigma, one.expand(len(z), -1)).mean(0) for one in s])
-    return x0.view(*values.shape, *shape)
+        return model.estimate(s)
+    z = model.sigma_max * SeededNoise(range(EXPECTED_NOISES), shape, s.device)()
+    sigma = z.new_full((len(z),), model.sigma_max)
+    return torch.stack([model.denoise(z, sigma, one.expand(len(z), -1)).mean(0) for one in s])
+
+
+def expected_images(
+    model: Patronus, prototypes: Sequence[int], values: Tensor, known: KnownScores, shape: Sequence[int]
+) -> Tensor:
+    """What single scores tell of the image: E[x0 | s_k = value, all else hidden], for values (K, V) of each prototype:
+    (K, V, C, H, W)."""
+    return torch.stack(
+        [expected_together(model, [k], line[:, None], known, shape) for k, line in zip(prototypes, values)]
+    )
 
 
 def patch_box(model: Patronus, match: Match, image: int, prototype: int, side: int) -> tuple[int, int, int, int]:
-    """Where a prototype matches best in one image of a batch: (top, left, bottom, right) in an image of side x side pixels."""
+    """Where a prototype matches best in one image of a batch: (top, left, bottom, right) in an image of side x side
+    pixels."""
     row, column = match.rows[image, prototype].item(), match.columns[image, prototype].item()
     return model.encoder.receptive_field.box(row, column, side, side)
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
-    """Spherical interpolation of two tensors of one shape (Shoemake 1985); straight where they point the same or the opposite way."""
+    """Spherical interpolation of two tensors of one shape (Shoemake 1985); straight where they point the same or the
+    opposite way."""
     cosine = (F.normalize(a.flatten(), dim=0) * F.normalize(b.flatten(), dim=0)).sum().clamp(-1, 1)
     angle = cosine.arccos()
     if angle.sin() < 1e-4:

@@ -1,13 +1,14 @@
 """A page to play with the prototypes of a run, in the browser, on this machine alone.
 
-Take a test image or drop one of yours: its scores and the patches that they came from; click a prototype to see what it says; move sliders, and the
-image is made anew from its own noise; or generate from scores, from nothing, or from chosen prototypes alone. What is dropped on it is decoded by our
-own decoder and never kept. Needs the extra: pip install -e .[page]. It listens on 127.0.0.1 unless --host says otherwise.
+Take a test image or drop one of yours: its scores and the patches that they came from; click a prototype to see the image expected of it; move
+sliders, or set a group of prototypes, and the image is made anew from its own noise; or generate from scores, from nothing, or from chosen
+prototypes alone. What is dropped on it is decoded by our own decoder and never kept. Needs the extra: pip install -e .[page]. It listens on
+127.0.0.1 unless --host says otherwise.
 """
 
 import argparse
 
-from analysis.script import GUIDANCE, run_parser
+from analysis.script import WAYS, run_parser
 from train.errors import UserError, run_script
 
 SLIDERS = 6
@@ -103,12 +104,12 @@ class Parts:
         from train.images import to_uint8
 
         desk, k = session.desk, session.chosen
-        low, high = (to_uint8(desk.told[k : k + 1, i])[0] for i in (0, 1))
-        where = (desk.told[k, 1] - desk.told[k, 0]).abs().mean(0).numpy()
+        low, high = (to_uint8(desk.expected[k : k + 1, i])[0] for i in (0, 1))
+        where = (desk.expected[k, 1] - desk.expected[k, 0]).abs().mean(0).numpy()
         side = min(desk.run.config.model.encoder.receptive_field.size + 4, len(low))
         patches = [surrounded(desk.train.pixels[i], box, side) for i, box in zip(desk.rows[k], desk.boxes[k])]
-        says = pixels_uri(strip([high, low, heat_pixels(where)]))
-        return str(self.macros.prototype(desk.label(k), says, pixels_uri(strip(patches)), desk.low[k], desk.high[k]))
+        expected = pixels_uri(strip([high, low, heat_pixels(where)]))
+        return str(self.macros.prototype(desk.label(k), expected, pixels_uri(strip(patches)), desk.low[k], desk.high[k]))
 
     def edited(self, session: Session, made, draft: bool) -> str:
         from analysis.drawing.web import heat_pixels, pixels_uri
@@ -143,6 +144,13 @@ def build(desk_of, names: list[str], first: str):
             for k, (lowest, _, highest) in zip(session.slots, limits)
         ]
         return found + [gr.Slider(visible=False)] * (SLIDERS - len(found))
+
+    def group_choices(desk) -> list[tuple[str, int]]:
+        return [(desk.group_label(number), number) for number in range(len(desk.groups))]
+
+    def choices_of_run(name):
+        desk = desk_of(name)
+        return gr.Radio(desk.others, value=WAYS[0]), gr.Dropdown(group_choices(desk), value=None)
 
     def edit(session: Session, guidance: float, others: str, steps: int = FULL) -> tuple:
         """-> (edited image, command)."""
@@ -204,6 +212,17 @@ def build(desk_of, names: list[str], first: str):
 
         return move
 
+    def set_group(share):
+        @guarded
+        def set_to(session, number, guidance, others):
+            if number is None:
+                raise UserError("choose a group first")
+            session.before.append(dict(session.settings))
+            session.settings |= session.desk.group_settings(int(number), share)
+            return whole(session, guidance, others)
+
+        return set_to
+
     @guarded
     def settle(session, guidance, others):
         return session, "", gr.skip(), gr.skip(), *edit(session, guidance, others), *[gr.skip()] * SLIDERS
@@ -240,8 +259,11 @@ def build(desk_of, names: list[str], first: str):
                 prototype = gr.HTML(parts.prototype(start), elem_id="prototype")
             with gr.Column(scale=2):
                 slots = [gr.Slider(0, 1, step=0.01, elem_id=f"slot{i}", elem_classes="slot") for i in range(SLIDERS)]
-                guidance = gr.Slider(0, 5, value=GUIDANCE, step=0.5, label="guidance of the edit", elem_id="guidance")
-                others = gr.Radio(start.desk.others, value="joint", label="the other scores", elem_id="others")
+                guidance = gr.Slider(0, 5, value=0, step=0.5, label="guidance of the edit", elem_id="guidance")
+                others = gr.Radio(start.desk.others, value=WAYS[0], label="the other scores", elem_id="others")
+                group = gr.Dropdown(group_choices(start.desk), value=None, label="a group of prototypes", elem_id="group")
+                with gr.Row():
+                    most, least = gr.Button("set to most", elem_id="most"), gr.Button("set to least", elem_id="least")
                 with gr.Row():
                     back, clear = gr.Button("undo", elem_id="undo"), gr.Button("reset", elem_id="reset")
         edited = gr.HTML(elem_id="edited")
@@ -255,9 +277,9 @@ def build(desk_of, names: list[str], first: str):
 
         ways, everything = [guidance, others], [session, message, scores, prototype, edited, command, *slots]
         quiet = {"outputs": everything, "show_progress": "hidden"}
-        run.change(lambda name: gr.Radio(desk_of(name).others, value="joint"), run, others, show_progress="hidden").then(
-            open_run, [run, *ways], everything
-        )
+        run.change(choices_of_run, run, [others, group], show_progress="hidden").then(open_run, [run, *ways], everything)
+        for button, share in ((most, 1.0), (least, 0.0)):
+            button.click(set_group(share), [session, group, *ways], **quiet)
         row.submit(take_test_image, [session, row, *ways], **quiet)
         row.blur(take_test_image, [session, row, *ways], **quiet)
         file.upload(take_upload, [session, file, *ways], **quiet).then(lambda: None, outputs=file, show_progress="hidden")

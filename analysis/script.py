@@ -1,4 +1,5 @@
-"""What the scripts that read a run have in common: options, opening the run, choosing images and prototypes, the folder of results."""
+"""What the scripts that read a run have in common: options, opening the run, choosing images and prototypes, the folder
+of results."""
 
 import argparse
 from pathlib import Path
@@ -7,12 +8,13 @@ from train.errors import UserError, listed
 from train.versions import version_number
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
-SIGMA_MIN = 0.5  # of information: through this noise an image's parts are seen; below it scores tell ever more of how exactly a patch looks
-GUIDANCE = 1.0  # of edits; measured on the default run by analysis/evaluation/faithfulness.py
+SIGMA_MIN = 0.5  # of information: through this noise parts are seen; below it scores tell ever finer details
+WAYS = ("transport", "keep", "joint", "release")  # keys of analysis.measures.scores.OTHERS, which would import torch
 
 
 def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> argparse.ArgumentParser:
-    """A parser with the options by which every script names its run; steps: default of --steps, None where there is none.
+    """A parser with the options by which every script names its run; steps: default of --steps, None where there is
+    none.
 
     several: --version_num takes more than one.
     """
@@ -22,33 +24,61 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
     parser.add_argument("--version_num", type=version_number, nargs="+" if several else None, help=f"{text} (default: the newest)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     if steps:
-        parser.add_argument("--steps", type=int, default=steps, help=f"Heun steps to invert and to regenerate (default: {steps})")
+        parser.add_argument(
+            "--steps", type=int, default=steps, help=f"Heun steps to invert and to regenerate (default: {steps})"
+        )
     return parser
 
 
-def add_edit_options(parser: argparse.ArgumentParser) -> None:
-    """How scores are set: --guidance and --others (analysis/edits.py)."""
-    text = "how strongly an edit is pushed away from the image's own scores; 0: the plain edit, half the network calls"
-    parser.add_argument("--guidance", type=float, default=GUIDANCE, metavar="W", help=f"{text} (default: {GUIDANCE:g})")
-    text = "scores that are not set: keep them, move them jointly as in the data, or release (hide) what is correlated and move the rest jointly"
-    parser.add_argument("--others", default="joint", choices=["keep", "joint", "release"], help=f"{text} (default: joint)")
+def add_edit_options(parser: argparse.ArgumentParser, auto: bool = False) -> None:
+    """How scores are set: --guidance and --others (analysis/edits.py).
+
+    auto: --guidance takes that word, too, and it is the default: no guidance but where an image needs it.
+    """
+    text = "how strongly an edit is pushed away from the image's own scores; above 0 a step takes two network calls"
+    if auto:
+        text += "; auto: none, and 0.5, 1, 2 in turn for those images in which the commanded scores are not found"
+    read, default = (guidance_or_auto, "auto") if auto else (guidance, "0")
+    parser.add_argument("--guidance", type=read, default=default, metavar="W", help=f"{text} (default: {default})")
+    text = "scores that are not set: transport (carry what is related from images of the own to those of the commanded"
+    text += " value), keep, joint (move by regression), release (hide what is correlated, move the rest by regression)"
+    parser.add_argument("--others", default=WAYS[0], choices=WAYS, help=f"{text} (default: {WAYS[0]})")
 
 
-def gesture_of(args: argparse.Namespace, model, known):
-    """The Gesture that the options mean for a model; known (N, m): scores of a data set. Raises UserError."""
-    from analysis.edits import Gesture
+def guidance(text: str) -> tuple[float, ...]:
+    """'1.5' -> (1.5,), the strengths to be tried in turn. Raises argparse.ArgumentTypeError."""
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = -1.0
+    if not 0 <= strength <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be a number from 0 to 100")
+    return (strength,)
 
-    if not 0 <= args.guidance <= 100:
-        raise UserError(f"--guidance {args.guidance}: must lie between 0 and 100")
-    return Gesture(known, args.steps, args.guidance, args.others)
+
+def guidance_or_auto(text: str) -> tuple[float, ...]:
+    """The same, or 'auto' for analysis.edits.STRENGTHS."""
+    if text == "auto":
+        from analysis.edits import STRENGTHS
+
+        return STRENGTHS
+    return guidance(text)
+
+
+def edit_options(args: argparse.Namespace, model, scores):
+    """The EditOptions that the command line means for a model; scores (N, m) of a data set."""
+    from analysis.edits import EditOptions
+    from analysis.measures.scores import KnownScores
+
+    return EditOptions(KnownScores(scores.to(model.encoder.prototypes.device)), args.steps, args.guidance, args.others)
 
 
 def require(parser: argparse.ArgumentParser, args: argparse.Namespace, **least) -> None:
     """Refuse options below their least value; options left at None pass."""
     for option, value in least.items():
-        given = getattr(args, option)
-        if given is not None and given < value:
-            parser.error(f"--{option} must be at least {value}, not {given}")
+        number = getattr(args, option)
+        if number is not None and number < value:
+            parser.error(f"--{option} must be at least {value}, not {number}")
 
 
 def open_run(args: argparse.Namespace):
@@ -105,10 +135,3 @@ def parse_images(text: str, images) -> list[int]:
             known = f"numbers 0 to {len(images) - 1} or ids such as {listed(images.ids, 3)}"
             raise UserError(f"--images: the test images have no '{part}'; there are {known}")
     return rows
-
-
-def prototypes_or_best(text: str | None, run, test, scores, count: int) -> list[int]:
-    """What --prototypes asks for, else the `count` prototypes that matter most, no two alike; scores (N, m) of the test set."""
-    from analysis.measures.cards import matter_most
-
-    return parse_prototypes(text, scores.shape[1]) if text else matter_most(run, test, scores, count)

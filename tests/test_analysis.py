@@ -15,8 +15,9 @@ from analysis.edits import encode_and_invert, regenerate, slerp
 from analysis.evaluation.consistency import alikeness
 from analysis.manipulation.manipulate import parse_setting
 from analysis.measures import information
+from analysis.measures.counterfactuals import Pairs
 from analysis.measures.emergence import half_rise, spectral_centroid, true_change
-from analysis.measures.faithfulness import Pairs
+from analysis.measures.groups import Group
 from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
 from models.unet import UNet
@@ -97,8 +98,19 @@ def test_settings_of_scores():
     scores = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     old = torch.tensor([1.0, 5.0])
     for text, expected in (("1=max", [3, 3]), ("1=min", [1, 1]), ("1=mean", [2, 2]), ("1=0.5", [0.5, 0.5]), ("1=+0.5", [1.5, 5.5]), ("1=-1", [0, 4])):
-        prototype, change = parse_setting(text, scores)
-        assert prototype == 1 and change(old).tolist() == expected
+        prototypes, change = parse_setting(text, scores, list)
+        assert prototypes == [1] and change(old[:, None])[:, 0].tolist() == expected
+
+
+def test_a_group_is_set_to_the_scores_of_the_images_that_have_it():
+    low, high = torch.linspace(0, 0.4, 80), torch.linspace(0.6, 1, 20)
+    rising = torch.cat([low, high])
+    scores = torch.stack([rising, 1 - rising, torch.rand(100, generator=torch.Generator().manual_seed(0))], 1)
+    groups = [Group([0, 1], [1, -1])]
+    members, change = parse_setting("group:0=max", scores, lambda: groups)
+    assert members == [0, 1]
+    assert torch.allclose(change(torch.zeros(2, 2)), torch.stack([high[-5:].mean(), 1 - high[-5:].mean()]).expand(2, 2))
+    assert torch.allclose(parse_setting("group:0=min", scores, lambda: groups)[1](torch.zeros(1, 2))[0, 0], low[:5].mean())
 
 
 @pytest.mark.parametrize("script", FIGURES)
@@ -222,6 +234,9 @@ def test_the_most_probable_score_given_the_others():
         (MANIPULATE, ["--set", "9=max"], "the run has 0 to 5"),
         (MANIPULATE, ["--set", "2=huge"], "'huge' is none of"),
         (MANIPULATE, ["--set", "2"], "PROTOTYPE=VALUE"),
+        (MANIPULATE, ["--set", "group:99=max"], "there is no group 99"),
+        (MANIPULATE, ["--set", "group:one=max"], "group:NUMBER=VALUE"),
+        (MANIPULATE, ["--guidance", "much"], "must be a number from 0 to 100"),
         (MANIPULATE, ["--sweep", 6], "no prototype 6"),
         (MANIPULATE, ["--attribute", "Hat=1"], "no attribute 'Hat'; there are Bright, Left"),
         (MANIPULATE, ["--attribute", "Left=much"], "NAME=AMOUNT"),
@@ -270,7 +285,7 @@ def test_ownership_names_a_winner_for_every_patch(trained, monkeypatch):
 def test_faithfulness_of_labelled_images(many):
     bench = many
     done = bench.run(FAITHFULNESS, "--steps", 3, "--num_samples", 4)
-    assert "random prototypes" in done.stdout and "figure:" in done.stdout
+    assert "random" in done.stdout and "figure:" in done.stdout
     table = pd.read_csv(bench.records / "faithfulness" / "tiny_v0" / "faithfulness.csv", index_col="attribute")
     quarters = 4 * table[["appears", "vanishes", "side"]].to_numpy()  # shares of four images
     assert set(table.index) == {"Bright", "Left"} and np.abs(quarters - quarters.round()).max() < 1e-6
@@ -297,6 +312,9 @@ def test_faithfulness_of_drawn_faces(bench):
     bench.train()
     bench.run(FAITHFULNESS, "--steps", 3, "--num_samples", 4)
     numbers = json.loads((bench.records / "faithfulness" / "tiny_v0" / "faithfulness.json").read_text())
+    measured = {"pair", "hit", "region", "appears", "side", "taken", "single", "latent", "map", "map_alone", "map_box", "map_gradient"}
+    measured |= {"mnac", "cd_truth", "cd_data", "cout", "distance", "distance_joint", "composition", "reversibility", "deletion", "stable", "both"}
+    assert measured <= set(numbers)
     shares = ["hit", "appears", "side", "single", "latent", "map", "map_alone", "map_box", "map_gradient"]
     assert all(0 <= numbers[name] <= 1 for name in shares) and -1 <= numbers["region"] <= 1
     assert np.isfinite([numbers["pair"], numbers["taken"]]).all()

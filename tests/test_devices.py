@@ -7,11 +7,12 @@ import torch
 from fake_gpu import CUDA, IMAGES, KINDS, config_of, gpu  # noqa: F401
 
 import models.patronus
-from analysis.edits import Gesture, edit, encode_and_invert, regenerate, says
+from analysis.edits import EditOptions, edit, encode_and_invert, expected_images, regenerate
 from analysis.measures import features, information, readers
 from analysis.measures.emergence import trace_scores
-from analysis.measures.faithfulness import sensitivity_maps
 from analysis.measures.health import effect
+from analysis.measures.regions import sensitivity_maps
+from analysis.measures.scores import KnownScores
 from analysis.mechanism.heatmaps import sensitivity
 from models.patronus import HIDDEN
 from models.pspc import PSPCFlex, PSPCSquare
@@ -91,11 +92,11 @@ def test_latent_models(network, formulation):
 def test_edits(kind, others):
     model, (x0, _, _) = model_of(kind), noisy()
     encoding = encode_and_invert(model, x0, 2)
-    gesture = Gesture(torch.rand(300, 6), 3, 1.0, others)
-    edited = gesture.set(encoding.scores, [0, 2], torch.tensor([0.5, 0.6]))
-    assert on_gpu(edited, edit(model, encoding, torch.cat([edited, edited]), gesture))
+    options = EditOptions(KnownScores(torch.rand(300, 6, device=CUDA)), 3, (1.0,), others)
+    edited = options.set(encoding.scores, [0, 2], torch.tensor([0.5, 0.6], device=CUDA))
+    assert on_gpu(edited, edit(model, encoding, torch.cat([edited, edited]), 3, guidance=1.0))
     assert on_gpu(regenerate(model, encoding.noise, encoding.scores, 2))
-    _, scores, estimates, last = trace_scores(SimpleNamespace(model=model), encoding, edited, gesture, 0)
+    _, scores, estimates, last = trace_scores(SimpleNamespace(model=model), encoding, edited, options, 0)
     assert scores.device.type == "cpu" and on_gpu(estimates, last)
 
 
@@ -103,7 +104,8 @@ def test_edits(kind, others):
 def test_what_scores_say_and_carry(kind):
     model, (x0, _, s) = model_of(kind), noisy()
     known = torch.rand(300, 6)
-    assert on_gpu(says(model, [1, 3], torch.rand(2, 2, device=CUDA), known, (3, 16, 16)))
+    on_device = KnownScores(torch.rand(300, 6, device=CUDA))
+    assert on_gpu(expected_images(model, [1, 3], torch.rand(2, 2, device=CUDA), on_device, (3, 16, 16)))
     for alone in (True, False) if model.masked else (False,):
         assert information.image_maps(model, x0, s, 1, known, alone, [0.5, 5.0]).shape == (2, 4, 16, 16)
     assert on_gpu(information.expected(s, known))

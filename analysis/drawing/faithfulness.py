@@ -1,14 +1,15 @@
-"""The figure of faithfulness: bars of the measures, and what prototypes say above the true regions."""
+"""The figure of faithfulness: bars of the measures, and where prototypes speak above the true regions."""
 
 from pathlib import Path
 
 import numpy as np
 
-from analysis.drawing.figures import heat, plt, save_figure
+from analysis.drawing.figures import heat, panel, panels, plt, save_figure
 
 
 def draw(result, null, shown, path: Path) -> list[Path]:
-    """Left: bars of the main measures, an attribute each, the null as a line; below them what each prototype says, above the true region."""
+    """Left: bars of the main measures, an attribute each, the null as a line; below them where each prototype speaks,
+    above the true region."""
     columns = [c for c in ("single", "pair", "hit", "region", "appears", "side", "taken") if c in result]
     maps, pairs = shown
     lines = 2 if pairs else 0
@@ -18,14 +19,39 @@ def draw(result, null, shown, path: Path) -> list[Path]:
     width = 0.8 / len(columns)
     for i, column in enumerate(columns):
         at = np.arange(len(result)) + (i - len(columns) / 2 + 0.5) * width
-        bars.bar(at, result[column].to_numpy(float), width, color=f"C{i}", label=f"{column} (random {null.get(column, np.nan):.2f})")
-    bars.set_xticks(range(len(result)), [f"{n}\nprototype {k}" for n, k in zip(result.index, result["prototype"])], fontsize=7)
+        bars.bar(
+            at,
+            result[column].to_numpy(float),
+            width,
+            color=f"C{i}",
+            label=f"{column} (random {null.get(column, np.nan):.2f})",
+        )
+    bars.set_xticks(
+        range(len(result)), [f"{n}\nprototype {k}" for n, k in zip(result.index, result["prototype"])], fontsize=7
+    )
     bars.set_ylim(min(0.0, float(result[columns].min().min())), 1.15)
     bars.legend(fontsize=7, ncols=len(columns), loc="upper center", frameon=False)
     for i, name in enumerate(result.index if lines else []):
-        for line, (values, label) in enumerate(((maps[i], "what it says"), (pairs[name].region.mean(0), "true region"))):
+        for line, (values, label) in enumerate(
+            ((maps[i], "where it speaks"), (pairs[name].region.mean(0), "true region"))
+        ):
             axis = figure.add_subplot(rows[1 + line, i])
             heat(axis, values)
             if i == 0:
                 axis.set_ylabel(label, fontsize=7)
+    return save_figure(figure, path)
+
+
+def draw_before_after(rows: list, path: Path) -> list[Path]:
+    """rows: (title, images before, images after), uint8 (n, H, W, C) each; two lines of pictures a row, before above
+    after."""
+    count = max(len(before) for _, before, _ in rows)
+    figure, axes = panels(2 * len(rows), count, side=0.75)
+    for line, (title, before, after) in enumerate(rows):
+        for offset, images in enumerate((before, after)):
+            for column in range(count):
+                axis = axes[2 * line + offset, column]
+                panel(axis, images[column]) if column < len(images) else axis.axis("off")
+        axes[2 * line, 0].set_ylabel("before", fontsize=6)
+        axes[2 * line + 1, 0].set_ylabel(title, fontsize=6)
     return save_figure(figure, path)

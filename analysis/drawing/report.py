@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.drawing.web import figure_uri, heat_pixels, pixels_uri, strip
 from analysis.measures.auroc import best_attributes
-from analysis.measures.cards import best_patches, sayings
+from analysis.measures.cards import best_patches, expected_extremes
 from global_config import RECORDS_DIR
 from train.data.dataset import ImageSet
 from train.generation import SAMPLES_DIR
@@ -156,7 +156,7 @@ def surrounded(pixels: np.ndarray, box, side: int) -> np.ndarray:
 
 def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
     """One entry a prototype: what it says, where, its best training patches; when, bits, usage, attribute, as far as they are known."""
-    told, (rows, boxes) = sayings(run, scores), best_patches(run, train, PATCHES)
+    told, (rows, boxes) = expected_extremes(run, scores), best_patches(run, train, PATCHES)
     low, high = (to_uint8(told[:, i]) for i in (0, 1))
     where = (told[:, 1] - told[:, 0]).abs().mean(1).numpy()  # (m, H, W)
     tables = {}

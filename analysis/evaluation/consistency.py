@@ -7,7 +7,7 @@ prototypes. Results go to records/consistency/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_best, require, results_folder, run_parser
+from analysis.script import add_edit_options, edit_options, open_run, parse_images, parse_prototypes, require, results_folder, run_parser
 from train.errors import run_script
 
 
@@ -45,6 +45,7 @@ def main() -> None:
     from analysis.drawing.figures import cut, panel, panels, save_figure
     from analysis.drawing.results import save_arrays
     from analysis.edits import edit, encode_and_invert, patch_box
+    from analysis.measures.cards import matter_most
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
     from train.scores import encode
@@ -53,13 +54,14 @@ def main() -> None:
     test = load_split(run.config.data, "test")
     rows = parse_images(args.images, test) if args.images else list(range(min(5, len(test))))
     scores = encode(run.model, test, device=device)
-    prototypes = prototypes_or_best(args.prototypes, run, test, scores, 6)
+    asked = parse_prototypes(args.prototypes, scores.shape[1]) if args.prototypes else None
+    prototypes = asked or matter_most(run, test, scores, 6)
     pixels = np.array(test.pixels[rows])
     encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
     highest = scores.amax(0).to(device)
-    gesture = gesture_of(args, run.model, scores)
-    edits = torch.cat([gesture.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
-    made = edit(run.model, encoding, edits, gesture, title="regenerating").clamp(-1, 1)
+    options = edit_options(args, run.model, scores)
+    edits = torch.cat([options.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
+    made = edit(run.model, encoding, edits, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
     match = run.model.encoder.match(made)
     with torch.no_grad():
         cells = run.model.encoder.embed(made)  # (K n, D, H', W')

@@ -6,7 +6,7 @@ than scores can go), or over --range LOW:HIGH (the paper: 0:3, seven steps). Res
 
 import argparse
 
-from analysis.script import add_edit_options, gesture_of, open_run, parse_images, prototypes_or_best, require, results_folder, run_parser
+from analysis.script import add_edit_options, edit_options, open_run, parse_images, parse_prototypes, require, results_folder, run_parser
 from train.errors import UserError, run_script
 
 
@@ -40,6 +40,7 @@ def main() -> None:
     from analysis.drawing.figures import add_box, picture_rows, save_figure
     from analysis.drawing.results import save_arrays
     from analysis.edits import edit, encode_and_invert, patch_box
+    from analysis.measures.cards import matter_most
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
     from train.scores import encode
@@ -49,7 +50,8 @@ def main() -> None:
     test = load_split(run.config.data, "test")
     row = parse_images(args.images, test)[0]
     scores = encode(run.model, test, device=device)
-    prototypes = prototypes_or_best(args.prototypes, run, test, scores, 4)
+    asked = parse_prototypes(args.prototypes, scores.shape[1]) if args.prototypes else None
+    prototypes = asked or matter_most(run, test, scores, 4)
     encoding = encode_and_invert(run.model, to_tensor(test.pixels[row : row + 1]).to(device), args.steps)
     low, high = scores.amin(0), scores.amax(0)  # (m,)
     values = []
@@ -59,9 +61,9 @@ def main() -> None:
         if run.model.encoder.highest and not given:
             first, last = max(first, 0.0), min(last, run.model.encoder.highest)
         values.append(np.linspace(first, last, args.frames))
-    gesture = gesture_of(args, run.model, scores)
-    s = torch.cat([gesture.set(encoding.scores, [k], float(value)) for k, line in zip(prototypes, values) for value in line])  # (K frames, m)
-    made = edit(run.model, encoding, s, gesture, title="regenerating").clamp(-1, 1)
+    options, settings = edit_options(args, run.model, scores), [(k, value) for k, line in zip(prototypes, values) for value in line]
+    s = torch.cat([options.set(encoding.scores, [k], float(value)) for k, value in settings])  # (K frames, m)
+    made = edit(run.model, encoding, s, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
     match = run.model.encoder.match(made)
     images = np.split(to_uint8(made), len(prototypes))
 

@@ -1,82 +1,242 @@
-"""Are prototypes what they are said to be: learnt, one for each attribute, where the attribute is, and able to bring it about when set alone?
+"""Are prototypes what they are said to be: learnt, one for each attribute, where the attribute is, and able to bring it
+about when set alone?
 
-Each attribute's best single prototype (AUROC on the test set) is judged, and random prototypes beside it. On drawn faces there are fresh faces that
-no run has seen, with their true counterfactuals; other labelled sets go as far as labels do; a set without labels gets what needs none.
-
-  pair, hit        on counterfactual pairs: it moves the right way (and by how many deviations); its best patch meets the attribute's true pixels
-  region, inside   what it says, |E[x0 | s_k high] - E[x0 | s_k low]|, against the true region: correlation, and share of its mass inside
-  map              on single images: average precision of its information (beyond the others) for the attribute's pixels in that very image; beside
-                   it map_inside, the share of those bits inside, and the same of its information alone, its patch box, its gradient, and chance
-  appears          set to its 99 % quantile (1 % where it speaks against the attribute) and regenerated from the image's own x_T: share of
-                   images without the attribute in which a classifier sees it; vanishes: the other way round; side: share of others that change
-  taken            rise of the score found in the result / rise commanded
-  single, latent   AUROC of that prototype, and of a logistic regression on all scores, beside the untrained encoder's; second: of the next best one
-
-Several versions of --version_num are averaged, with deviations. Results go to records/faithfulness/<dataset>_v<n>/.
+For each attribute two single prototypes are chosen on training and validation images: the best detector, and the best
+setter (whose setting brings the attribute about and changes least beside it). They are judged on test images and, on
+drawn faces, on fresh faces that no run has seen, with their true counterfactuals. Groups of prototypes that are found
+without labels, and random prototypes, are judged beside them. A set without labels gets what needs none. --meanings
+prints what every number means. Several versions of --version_num are averaged, with deviations. Results go to
+records/faithfulness/<dataset>_v<n>/.
 """
 
 import argparse
 
-from analysis.script import add_edit_options, gesture_of, open_run, require, results_folder, run_parser
+from analysis.script import SIGMA_MIN, add_edit_options, edit_options, open_run, require, results_folder, run_parser
 from train.errors import run_script
 
-SHOWN = ("single", "untrained_single", "second", "latent", "untrained_latent", "pair", "hit", "hit_chance", "region", "inside", "appears", "vanishes")
-SHOWN += ("side", "taken", "map", "map_inside", "map_alone", "map_box", "map_gradient", "map_chance")
+MEANINGS = {  # column -> better where, what it is
+    "single": ("high", "AUROC of the detector on test images, chosen on training images"),
+    "untrained_single": ("", "the same of the encoder before training"),
+    "second": ("low", "AUROC of the next best prototype"),
+    "latent": ("high", "AUROC of a logistic regression on all scores"),
+    "untrained_latent": ("", "the same of the encoder before training"),
+    "pair": ("high", "share of counterfactual pairs in which the score moves the right way"),
+    "pair_deviations": ("high", "by how many deviations of the score"),
+    "hit": ("high", "share of images in which the patch box meets the attribute's true pixels"),
+    "hit_chance": ("", "the same of any box"),
+    "region": ("high", "correlation of where it speaks, |E[x0 | s high] - E[x0 | s low]|, with the true region"),
+    "inside": ("high", "share of that inside the true region"),
+    "inside_chance": ("", "share of the image that the region covers"),
+    "appears": ("high", "set for it: share of images without the attribute in which a classifier then sees it"),
+    "vanishes": ("high", "set against it: share of images with it in which it is no longer seen"),
+    "side": ("low", "share of the other attributes that change with it"),
+    "side_vanishes": ("low", "the same of vanishing"),
+    "taken": ("one", "rise of the score found in the result / rise commanded"),
+    "guided": ("low", "share of images that took guidance"),
+    "unreached": ("low", "share of images whose commanded score is not found within a tenth of its range"),
+    "mnac": ("one", "mean number of attributes that change"),
+    "cd_data": ("low", "sum of |correlation of an attribute's change with the edited one's - the data's|"),
+    "cd_truth": ("low", "the same against the truth: nothing else changes"),
+    "cout": ("high", "area under p(target) - p(source) while the most changed pixels go first, -1 to 1"),
+    "distance": ("low", "mean squared difference of the edit to the true counterfactual, [-1, 1]"),
+    "distance_none": ("", "the same of doing nothing"),
+    "distance_joint": ("", "the same of moving the others by regression, guided with 1"),
+    "composition": ("low", "squared distance to the image after two edits to its own scores"),
+    "reversibility": ("low", "squared distance to the image after the edit and its undoing"),
+    "deletion": ("high", ".5 + .5 Spearman(importance of a part, fall of the score when the part is truly removed)"),
+    "consistent": ("high", "share of prototypes whose box meets one part in 80 % of the images that show it"),
+    "stable": ("high", "share of images whose parts in the box survive noise"),
+    "perturbed_inside": ("high", "fall of the score, in deviations, with noise in the patch box"),
+    "perturbed_outside": ("low", "the same with noise in all but the patch box"),
+    "map": ("high", "average precision of the information beyond the others for the true pixels of single images"),
+    "map_inside": ("high", "share of those bits inside the true pixels"),
+    "map_alone": ("high", "average precision of the information alone"),
+    "map_box": ("", "of the patch box"),
+    "map_gradient": ("", "of the score's gradient"),
+    "map_chance": ("", "of any order of the pixels"),
+    "agreement": ("", "Kendall's tau of the rankings of all prototypes by detecting and by setting"),
+}
+EDITS = ("appears", "vanishes", "side", "taken", "distance", "distance_none", "distance_joint")
+SHOWN = 10  # images of each attribute in --figure
+KNOWN = 20_000  # training images at most whose scores are known
+VALIDATION = 32  # images on which setters are chosen
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=10, several=True)
-    add_edit_options(parser)
-    parser.add_argument("--num_samples", type=int, default=60, help="images edited an attribute, and counterfactual pairs (default: 60)")
-    parser.add_argument("--untrained", action="store_true", help="judge the model as initialised, before any training (no edits)")
+    add_edit_options(parser, auto=True)
+    parser.add_argument(
+        "--num_samples", type=int, default=60, help="images edited an attribute, and counterfactual pairs (default: 60)"
+    )
+    parser.add_argument(
+        "--untrained", action="store_true", help="judge the model as initialised, before any training (no edits)"
+    )
+    parser.add_argument(
+        "--figure",
+        action="store_true",
+        help="only draw ten images before and after, for each attribute's setter, not chosen",
+    )
+    parser.add_argument(
+        "--meanings", action="store_true", help="print what every number means, and which way is better"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of images and nulls (default: 0)")
     args = parser.parse_args()
     require(parser, args, num_samples=4, steps=2, seed=0)
     return args
 
 
-def judge(run, device, args) -> tuple:
-    """-> (table of one row an attribute, the null's means, numbers of the whole run, what the figure shows)."""
+def prepare(run, model, device, args) -> tuple:
+    """-> (Judge, attributes of the images whose scores are known, those scores)."""
     import numpy as np
-    import pandas as pd
-    from tqdm import tqdm
 
-    from analysis.measures import faithfulness as measures
-    from analysis.measures.cards import matter_most
-    from analysis.measures.health import health_table, test_effects
-    from analysis.measures.quality import evaluate, untrained_model
+    from analysis.measures.candidates import labelled_splits
+    from analysis.measures.counterfactuals import pairs_of
+    from analysis.measures.faithfulness import Judge
     from analysis.measures.readers import classifier_reader
     from train.scores import encode
 
-    train, test, names = measures.labelled_splits(run)
+    train, test, names = labelled_splits(run)
+    rows = np.sort(np.random.default_rng(args.seed).permutation(len(train))[:KNOWN])
+    images = train.subset(rows) if len(rows) < len(train) else train
+    known, scores = encode(model, images, device=device), encode(model, test, device=device)
+    options, labels = edit_options(args, model, known), train.attributes[names].to_numpy(float)
+    reader = classifier_reader(train, labels, device) if names and not args.untrained else None
+    pairs = pairs_of(run, names, args.num_samples)
+    judge = Judge(run, model, options, scores, test, names, pairs, reader, args.num_samples, SIGMA_MIN)
+    return judge, images.attributes[names], known
+
+
+def choose(judge, attributes, known) -> tuple:
+    """-> (detectors, setters, agreement of the two rankings), chosen on training and validation images."""
+    from analysis.measures import candidates as choice
+    from train.data.dataset import load_split
+
+    detectors = choice.best_candidates(known.numpy(), attributes)
+    if judge.reader is None:
+        return detectors, detectors, {}
+    train = load_split(choice.labelled_data(judge.run), "train")
+    effects = choice.setting_effects(
+        judge.model, judge.reader, choice.validation_images(judge.run, train, VALIDATION), judge.options
+    )
+    others = {name: judge.others(name) for name in judge.names}
+    setters = choice.best_setters(effects, judge.names, others)
+    return detectors, setters, choice.rankings_agree(effects, known.numpy(), attributes, others)
+
+
+def judge_singles(judge, detectors, setters, agreement, bare):
+    """-> (table of one row an attribute, numbers of all scores together)."""
+    import pandas as pd
+    from tqdm import tqdm
+
+    from analysis.measures.candidates import single_of
+    from analysis.measures.quality import evaluate
+    from train.scores import encode
+
+    attributes, rows = judge.test.attributes[judge.names], []
+    device = judge.model.encoder.prototypes.device
+    for detector, setter in tqdm(list(zip(detectors, setters)), desc="attributes", unit="attribute", leave=False):
+        row = {"prototype": detector.prototype, "direction": detector.direction} | judge.detection(detector)
+        if judge.reader is not None:
+            row |= {"setter": setter.prototype, "setter_direction": setter.direction} | judge.set_single(setter)
+        rows.append(row)
+    table = pd.DataFrame(rows, index=pd.Index(judge.names, name="attribute"))
+    latent, captured, tad, _ = evaluate(judge.scores.numpy(), attributes)
+    untrained = evaluate(encode(bare, judge.test, device=device).numpy(), attributes)[0]
+    table["single"], table["second"] = single_of(detectors, judge.scores.numpy(), attributes), latent["second"]
+    table["latent"], table["untrained_single"], table["untrained_latent"] = (
+        latent["latent"],
+        untrained["single"],
+        untrained["latent"],
+    )
+    if agreement:
+        table["agreement"] = pd.Series(agreement)
+    return table, {"tad": tad, "captured": len(captured)}
+
+
+def judge_groups(judge, attributes):
+    """-> (a table of one row an attribute that a group tells, its edits judged like those of a single prototype; the
+    number of groups)."""
+    import pandas as pd
+
+    from analysis.measures.cards import expected_extremes
+    from analysis.measures.groups import best_groups, find_groups, group_values
+
+    known, rows, fewer = judge.options.known, {}, judge._replace(count=max(judge.count // 2, 2))
+    groups = find_groups(known, expected_extremes(judge.run, known.scores.cpu()))
+    for name, (number, (_, auroc, direction)) in best_groups(groups, known, attributes).items():
+        most, least = (group_values(known, groups[number], share) for share in (1, 0))
+        present, absent = (most, least) if direction > 0 else (least, most)
+        row = {"group": number, "prototypes": " ".join(map(str, groups[number].members)), "auroc": auroc}
+        rows[name] = row | fewer.edits(name, groups[number].members, present, absent)
+    return pd.DataFrame(rows).T.rename_axis("attribute"), len(groups)
+
+
+def without_labels(judge, args) -> dict:
+    """What needs no labels: whether edits of the prototypes that matter most are taken."""
+    import numpy as np
+
+    from analysis.measures.cards import matter_most
+    from analysis.measures.faithfulness import taken_alone
+
+    used = matter_most(judge.run, judge.test, judge.scores, 10)
+    taken = taken_alone(judge.model, np.array(judge.test.pixels[: args.num_samples]), used, judge.options)
+    return {"taken": float(np.mean(list(taken.values()))), "taken_by_prototype": taken}
+
+
+def measure(run, device, args) -> tuple:
+    """-> (table of single prototypes, table of groups, the null's means, numbers of the whole run, what the figure
+    shows)."""
+    from analysis.measures.faithfulness import against_random, pairs_of_commands
+    from analysis.measures.health import health_table, test_effects
+    from analysis.measures.quality import untrained_model
+    from analysis.measures.regions import expected_maps
+
     bare = untrained_model(run, device)
     model = bare if args.untrained else run.model
-    scores, attributes = encode(model, test, device=device), test.attributes[names]
-    numbers, gesture = {}, gesture_of(args, model, scores)
+    judge, attributes, known = prepare(run, model, device, args)
+    numbers = {"guidance": judge.options.guidance, "others": judge.options.others, "images": args.num_samples}
     if not args.untrained:
-        effects = test_effects(run, test, scores)
-        health = health_table(run, scores.numpy(), test.attributes, effects)
-        numbers = {"dead": int(health["dead"].sum()), "duplicates": int(health["duplicate"].sum())}
-    if not names and not args.untrained:
-        used = matter_most(run, test, scores, 10)
-        taken = measures.taken_alone(model, np.array(test.pixels[: args.num_samples]), used, gesture)
-        numbers |= {"taken": float(np.mean(list(taken.values()))), "taken_by_prototype": taken}
-    if not names:
-        return None, None, numbers, None
-    reader = None if args.untrained else classifier_reader(train, train.attributes[names].to_numpy(float), device)
-    court = measures.Court(run, model, scores, test, names, measures.pairs_of(run, names, args.num_samples), reader, gesture, args.num_samples)
+        health = health_table(
+            run, judge.scores.numpy(), judge.test.attributes, test_effects(run, judge.test, judge.scores)
+        )
+        numbers |= {"dead": int(health["dead"].sum()), "duplicates": int(health["duplicate"].sum())}
+    if not judge.names:
+        return None, None, None, numbers | (without_labels(judge, args) if not args.untrained else {}), None
+    detectors, setters, agreement = choose(judge, attributes, known)
+    table, sums = judge_singles(judge, detectors, setters, agreement, bare)
+    groups = None
+    if judge.reader is not None:
+        groups, count = judge_groups(judge, attributes)
+        commands = pairs_of_commands(judge, setters)
+        numbers |= {"groups": count, "both": sum(commands.values()) / max(len(commands), 1), "both_by_pair": commands}
+    null = against_random(judge, detectors, judge.test.attributes[judge.names], args.seed)
+    maps = expected_maps(model, [c.prototype for c in detectors], judge.options.known, judge.shape)
+    return table, groups, null, numbers | sums, (maps, judge.pairs)
 
-    candidates = measures.best_candidates(scores.numpy(), attributes)
-    rows = [court.judge(candidate) for candidate in tqdm(candidates, desc="attributes", unit="attribute", leave=False)]
-    result = pd.DataFrame(rows, index=pd.Index(names, name="attribute"))
-    told, captured, tad, _ = evaluate(scores.numpy(), attributes)
-    untrained = evaluate(encode(bare, test, device=device).numpy(), attributes)[0]
-    result["single"], result["second"] = measures.single_of(candidates, scores.numpy(), attributes), told["second"]
-    result["latent"], result["untrained_single"], result["untrained_latent"] = told["latent"], untrained["single"], untrained["latent"]
-    null = measures.against_random(court, candidates, attributes, args.seed)
-    numbers |= {"tad": tad, "captured": len(captured), "guidance": gesture.guidance, "others": gesture.others, "images": args.num_samples}
-    maps = measures.saying_map(model, [c.prototype for c in candidates], scores, court.shape)
-    return result, null, numbers, (maps, court.pairs)
+
+def print_table(table, groups, null, means: dict) -> None:
+    """The numbers, one line an attribute, then what each means with its mean, that of random prototypes, and that of
+    groups."""
+    shown = [c for c in ("single", "latent", "pair", "hit", "region", "map", *EDITS) if c in table]
+    lead = [c for c in ("prototype", "direction", "setter", "setter_direction") if c in table]
+    print(table[lead + shown].round(2).to_string())
+    if groups is not None and len(groups):
+        print("groups of prototypes, found without labels:")
+        print(
+            groups[["group", "prototypes", "auroc", *[c for c in EDITS if c in groups]]].to_string(
+                float_format="{:.2f}".format
+            )
+        )
+    print(f"{'mean over the attributes':26s} {'best':>7s} {'random':>7s} {'groups':>7s}")
+    for name, (better, meaning) in MEANINGS.items():
+        if name in means:
+            values = [
+                means[name],
+                null.get(name, float("nan")),
+                groups[name].mean() if groups is not None and name in groups else float("nan"),
+            ]
+            cells = " ".join(f"{value:7.3f}" if value == value else " " * 7 for value in values)
+            print(f"{name:18s} {better:>7s} {cells}  {meaning}")
 
 
 def report(run, device, args) -> dict:
@@ -84,40 +244,70 @@ def report(run, device, args) -> dict:
     from analysis.drawing.faithfulness import draw
     from analysis.drawing.results import save_json, save_table
 
-    result, null, numbers, shown = judge(run, device, args)
+    table, groups, null, numbers, shown = measure(run, device, args)
     folder, name = results_folder("faithfulness", run), "untrained" if args.untrained else "faithfulness"
     print(f"{run.name} version {run.version}{' (untrained)' if args.untrained else ''}")
-    if result is not None:
-        columns = [c for c in SHOWN if c in result]
-        means = result[columns].mean().to_dict()
-        print(result[["prototype", "direction", *columns]].round(2).to_string())
-        print("mean of the attributes: " + ", ".join(f"{c} {means[c]:.3f}" for c in columns))
-        print("random prototypes:      " + ", ".join(f"{c} {null[c]:.3f}" for c in columns if c in null))
-        print(f"worst single {result['single'].min():.3f}, worst latent {result['latent'].min():.3f}")
-        table = save_table(folder / f"{name}.csv", result)
-        figure = draw(result, null, shown, folder / name)[0]
-        numbers = means | {"worst_single": result["single"].min(), "worst_latent": result["latent"].min()} | numbers
-        numbers |= {"null": {c: float(null[c]) for c in null.index}}
-        print(f"table: {table}; figure: {figure}")
-    print(", ".join(f"{key} {value:.3g}" for key, value in numbers.items() if key in ("tad", "captured", "dead", "duplicates", "taken")))
-    file = save_json(folder / f"{name}.json", {"run": f"{run.name}/{run.version}", "step": run.step} | numbers)
-    print(f"numbers: {file}")
+    if table is not None:
+        means = {c: float(table[c].mean()) for c in MEANINGS if c in table}
+        print_table(table, groups, null, means)
+        worst = {f"worst_{c}": float(table[c].min()) for c in ("single", "latent", "appears", "vanishes") if c in table}
+        print(", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in worst.items()))
+        files = [save_table(folder / f"{name}.csv", table)]
+        numbers = means | worst | numbers | {"null": {c: float(null[c]) for c in null.index}}
+        if groups is not None and len(groups):
+            files.append(save_table(folder / "groups.csv", groups))
+            numbers["group_means"] = {c: float(groups[c].mean()) for c in MEANINGS if c in groups}
+        print(f"tables: {', '.join(map(str, files))}; figure: {draw(table, null, shown, folder / name)[0]}")
+    whole = ("tad", "captured", "dead", "duplicates", "groups", "both", "taken")
+    print(", ".join(f"{key} {numbers[key]:.3g}" for key in whole if key in numbers))
+    about = {"run": f"{run.name}/{run.version}", "step": run.step}
+    print(f"numbers: {save_json(folder / f'{name}.json', about | numbers)}")
     return numbers
+
+
+def figure(run, device, args) -> None:
+    """Ten images before and after for each attribute's setter: the first that lack it, none chosen."""
+    import numpy as np
+    import torch
+
+    from analysis.drawing.faithfulness import draw_before_after
+    from analysis.measures.faithfulness import images_for_edits, set_scores
+    from train.images import to_uint8
+
+    judge, attributes, known = prepare(run, run.model, device, args)
+    rows = []
+    for setter in choose(judge, attributes, known)[1]:
+        pixels = images_for_edits(setter.attribute, judge.pairs, judge.test, SHOWN)[0]
+        value = judge.options.known.limits[setter.prototype, 1 if setter.direction > 0 else 0].item()
+        made = set_scores(judge.model, pixels, [setter.prototype], [value], judge.options)
+        title = f"{setter.attribute}\nprototype {setter.prototype} {'high' if setter.direction > 0 else 'low'}"
+        rows.append((title, np.array(pixels), to_uint8(torch.as_tensor(made.result.images))))
+    print(f"figure: {draw_before_after(rows, results_folder('faithfulness', run) / 'before_after')[0]} and .pdf")
 
 
 def main() -> None:
     args = parse_args()
+    if args.meanings:
+        for name, (better, meaning) in MEANINGS.items():
+            print(f"{name:18s} {better:>5s}  {meaning}")
+        return
 
     import pandas as pd
 
     found = {}
     for version in args.version_num or [None]:
         run, device = open_run(argparse.Namespace(**vars(args) | {"version_num": version}))
-        found[run.version] = report(run, device, args)
+        if args.figure:
+            figure(run, device, args)
+        else:
+            found[run.version] = report(run, device, args)
     if len(found) > 1:
-        table = pd.DataFrame(found).T.drop(columns=["null", "guidance", "others", "images", "taken_by_prototype"], errors="ignore").astype(float)
+        rows = {
+            version: {k: v for k, v in numbers.items() if isinstance(v, (int, float))}
+            for version, numbers in found.items()
+        }
         print(f"versions {', '.join(map(str, found))}, mean and deviation:")
-        print(table.agg(["mean", "std"]).T.round(3).to_string())
+        print(pd.DataFrame(rows).T.drop(columns=["images"]).astype(float).agg(["mean", "std"]).T.round(3).to_string())
 
 
 if __name__ == "__main__":

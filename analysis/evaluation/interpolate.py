@@ -30,7 +30,7 @@ def main() -> None:
 
     from analysis.drawing.figures import picture_rows, save_figure
     from analysis.drawing.results import save_arrays
-    from analysis.edits import Encoding, Gesture, edit, encode_and_invert, regenerate, slerp
+    from analysis.edits import Encoding, edit, encode_and_invert, regenerate, slerp
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
 
@@ -47,7 +47,7 @@ def main() -> None:
     first = Encoding(s_a[None], noise_a[None])
     made = {
         "both": regenerate(run.model, noise, s, args.steps),
-        "scores_only": edit(run.model, first, s, Gesture(s, args.steps, args.guidance)),
+        "scores_only": edit(run.model, first, s, args.steps, args.guidance),
         "noise_only": regenerate(run.model, noise, s_a.expand_as(s), args.steps),
     }
     images = {kind: to_uint8(pixels) for kind, pixels in made.items()}

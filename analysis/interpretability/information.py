@@ -78,11 +78,11 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
     """What the figure shows of the prototypes of most bits."""
     import numpy as np
 
-    from analysis.measures.cards import sayings
+    from analysis.measures.cards import expected_extremes
     from analysis.measures.information import image_maps
     from train.images import to_tensor, to_uint8
 
-    told, mean = to_uint8(sayings(run, scores)[:, 1]), np.array(test.pixels[:1000]).mean(0)
+    told, mean = to_uint8(expected_extremes(run, scores)[:, 1]), np.array(test.pixels[:1000]).mean(0)
     main, rows = "alone" if survey.alone else "beyond", []
     levels = survey.levels.sigmas[1::2]
     for k in table.index[:ROWS]:

@@ -12,7 +12,7 @@ Results go to records/trace_emergence/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import SIGMA_MIN, add_edit_options, gesture_of, open_run, parse_images, prototypes_or_best, require, results_folder, run_parser
+from analysis.script import SIGMA_MIN, add_edit_options, edit_options, open_run, parse_images, parse_prototypes, require, results_folder, run_parser
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
@@ -36,12 +36,15 @@ def parse_args() -> argparse.Namespace:
 
 def chosen_prototypes(text: str | None, run, test, scores) -> list[int]:
     """What --prototypes asks for, else those whose regions are known, else those that matter most."""
-    from analysis.measures.faithfulness import best_candidates
+    from analysis.measures.candidates import best_candidates
+    from analysis.measures.cards import matter_most
     from train.data.table import SOURCES
 
-    if text is None and SOURCES[run.config.data.source].counterfactuals:
+    if text:
+        return parse_prototypes(text, scores.shape[1])
+    if SOURCES[run.config.data.source].counterfactuals:
         return list(dict.fromkeys(c.prototype for c in best_candidates(scores.numpy(), test.attributes)))
-    return prototypes_or_best(text, run, test, scores, COUNT)
+    return matter_most(run, test, scores, COUNT)
 
 
 def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
@@ -51,8 +54,8 @@ def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
     import torch
 
     from analysis.measures.auroc import best_attributes
+    from analysis.measures.counterfactuals import pairs_of
     from analysis.measures.emergence import half_rise, spectral_centroid, true_change
-    from analysis.measures.faithfulness import pairs_of
     from models.information import quantile_level
     from models.schedule import LinearSchedule
 
@@ -165,13 +168,13 @@ def main() -> None:
     found = measure_information(run.model, test, scores, prototypes, args.draws, SIGMA_MIN)
 
     encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows]).to(device), args.steps)
-    gesture = gesture_of(args, run.model, scores)
-    sigmas, base, own, plain = trace_scores(run, encoding, encoding.scores, gesture, 0)
+    options = edit_options(args, run.model, scores)
+    sigmas, base, own, plain = trace_scores(run, encoding, encoding.scores, options, 0)
     t, x0 = LinearSchedule().timestep(sigmas).numpy(), to_tensor(test.pixels[[shown]]).to(device)
     estimates, rises, changes, maps = {}, [], [], {}
     for k in tqdm(prototypes, desc="generating", unit="prototype", leave=False):
-        raised = gesture.set(encoding.scores, [k], scores[:, k].max().item())
-        _, traced, estimates[k], last = trace_scores(run, encoding, raised, gesture, 0)
+        raised = options.set(encoding.scores, [k], scores[:, k].max().item())
+        _, traced, estimates[k], last = trace_scores(run, encoding, raised, options, 0)
         rises.append((traced[..., k] - base[..., k]).numpy())  # (T, n)
         changes.append(((last - plain).clamp(-2, 2).mean(1) * 127.5).cpu().numpy())  # (n, H, W)
         maps[k] = image_maps(run.model, x0, encoding.scores[:1], k, scores, found.alone is not None, sigmas, MAP_NOISES)[:, 0]  # (T, H, W)

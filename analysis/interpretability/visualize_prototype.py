@@ -1,24 +1,25 @@
 """What does a prototype stand for?
 
-A sheet of prototype cards, one row a prototype: what it says (E[x0 | its score high, all others hidden], and low), where (the difference), the
-training patches that match it best with their surroundings and ids, and test images that lack it before and after its score is raised, the patch
-boxed. Beside each: how much it moves, how it is used, and for labelled sets the attribute that it tells. By default the prototypes that matter
-most, no two that say alike, none that stands for a flat area. --paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test images under
+A sheet of prototype cards, one row a prototype: the image expected of it (E[x0 | its score high, all others hidden], and low), where the two
+differ, the training patches that match it best with their surroundings and ids, and test images that lack it before and after its score is raised,
+the patch boxed. Beside each: how much it moves, how it is used, and for labelled sets the attribute that it tells. By default the prototypes that
+matter most, no two that speak alike, none that stands for a flat area. Below them the same of groups: prototypes that do the same together, found
+without labels; `manipulate.py --set group:N=max` sets one. --paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test images under
 their own scores, raise the prototype to the largest score seen, regenerate from the same noise, keep the image in which it matched best. Beside
 either a table of every prototype's health. Results go to records/vis_prototype/<dataset>_v<n>/.
 """
 
 import argparse
 
-from analysis.script import add_edit_options, gesture_of, open_run, parse_prototypes, require, results_folder, run_parser
+from analysis.script import add_edit_options, edit_options, open_run, parse_prototypes, require, results_folder, run_parser
 from train.errors import run_script
 
-COUNT = 10  # cards
+COUNT, GROUPS = 10, 6  # cards of single prototypes, and of groups
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
-    add_edit_options(parser)
+    add_edit_options(parser, auto=True)
     parser.add_argument("--prototypes", metavar="0,3,17", help=f"which prototypes (default: the {COUNT} that matter most)")
     parser.add_argument("--paper", action="store_true", help="Fig. 5 of the paper instead of cards")
     parser.add_argument("--num_samples", type=int, default=20, help="--paper: test images tried for each prototype (default: 20)")
@@ -38,16 +39,17 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
     import torch
 
     from analysis.drawing.figures import cut
-    from analysis.edits import Gesture, edit, encode_and_invert, patch_box
+    from analysis.edits import edit, encode_and_invert, patch_box
+    from analysis.measures.scores import KnownScores, keep
     from train.images import to_tensor, to_uint8
 
     encoder, field = run.model.encoder, run.model.encoder.receptive_field
     x0 = to_tensor(images.pixels).to(device)
     encoding = encode_and_invert(run.model, x0, args.steps, args.batch)
     n, side = len(x0), run.config.data.image_size
-    gesture = Gesture(encoding.scores, args.steps)  # the paper's: plain, everything else kept
-    edits = torch.cat([gesture.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
-    made = edit(run.model, encoding, edits, gesture, args.batch, "regenerating").clamp(-1, 1)
+    known, s = KnownScores(encoding.scores), encoding.scores  # the paper's edit: plain, everything else kept
+    edits = torch.cat([keep(known, s, [k], highest[k].expand(n, 1)) for k in prototypes])  # (K n, m)
+    made = edit(run.model, encoding, edits, args.steps, batch=args.batch, title="regenerating").clamp(-1, 1)
     made = made.view(len(prototypes), n, *x0.shape[1:])  # (K, n, C, H, W)
 
     drawn = {key: [] for key in ("ids", "original", "regenerated", "score_before", "score_after", "boxes", "maps", "patches")}
@@ -94,28 +96,42 @@ def paper_figure(run, test, scores, prototypes, args, device, folder) -> list:
     return [files[0], save_arrays(folder / "paper.npz", **drawn)]
 
 
-def card_sheet(run, train, test, scores, told, patches, prototypes, table, args, folder) -> list:
-    """The cards and their arrays -> their files."""
+def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, table, args, folder) -> list:
+    """The cards of prototypes and of groups, and their arrays -> their files; expected (m, 2, C, H, W)."""
     import numpy as np
+    import torch
 
     from analysis.drawing.cards import draw_cards
     from analysis.drawing.results import save_arrays
+    from analysis.edits import expected_together
     from analysis.measures.cards import example_edits
+    from analysis.measures.groups import group_name, group_values
     from train.images import to_uint8
 
-    rows, boxes = patches
-    low, high = (to_uint8(told[prototypes, i]) for i in (0, 1))
-    where = ((told[prototypes, 1] - told[prototypes, 0]).abs().mean(1) * 127.5).numpy()  # (K, H, W)
-    cards = {"prototypes": np.array(prototypes), "says_low": low, "says_high": high, "where": where}
-    cards |= {"patch_ids": np.array(train.ids)[rows[prototypes]], "patch_boxes": boxes[prototypes], "patch_images": train.pixels[rows[prototypes]]}
-    cards |= example_edits(run, test, scores, prototypes, gesture_of(args, run.model, scores))
-    texts = []
+    options, data = edit_options(args, run.model, scores), run.config.data
+    known, shape = options.known, (data.channels, data.image_size, data.image_size)
+    settings = [([k], [known.limits[k, 1].item()]) for k in prototypes]
+    texts, pictures = [], [expected[prototypes]]
     for k in prototypes:
         line = table.loc[k]
-        told_by = f"\n{line['attribute']} {line['auroc']:.2f}" if "attribute" in table else ""
-        texts.append(f"prototype {k}{told_by}\nmoves {line['moves']:.1f} grey levels\nusage {line['usage']:.3f}")
+        tells = f"\n{line['attribute']} {line['auroc']:.2f}" if "attribute" in table else ""
+        texts.append(f"prototype {k}{tells}\nmoves {line['moves']:.1f} grey levels\nusage {line['usage']:.3f}")
+    for number, group in enumerate(groups[:GROUPS]):
+        ends = torch.tensor([group_values(known, group, share) for share in (0, 1)], device=known.scores.device)
+        settings.append((group.members, ends[1].tolist()))
+        pictures.append(expected_together(run.model, group.members, ends, known, shape).cpu()[None])
+        name, members = group_name(group, known, test.attributes), ", ".join(map(str, group.members[:6]))
+        texts.append(f"group {number}\n" + (f"{name}\n" if name else "") + members + ", ..." * (len(group.members) > 6))
+    pictures, leads = torch.cat(pictures), [setting[0][0] for setting in settings]  # (K, 2, C, H, W)
+    rows, boxes = patches
+    where = ((pictures[:, 1] - pictures[:, 0]).abs().mean(1) * 127.5).numpy()  # (K, H, W)
+    cards = {"prototypes": np.array(leads), "says_low": to_uint8(pictures[:, 0]), "says_high": to_uint8(pictures[:, 1]), "where": where}
+    cards |= {"patch_ids": np.array(train.ids)[rows[leads]], "patch_boxes": boxes[leads], "patch_images": train.pixels[rows[leads]]}
+    cards |= example_edits(run, test, options, scores, settings)
     files = draw_cards(cards, texts, folder / "prototypes")
-    return [files[0], save_arrays(folder / "prototypes.npz", **cards)]
+    single = {key: values[: len(prototypes)] for key, values in cards.items()}
+    group_arrays = {f"group_{key}": values[len(prototypes) :] for key, values in cards.items()}
+    return [files[0], save_arrays(folder / "prototypes.npz", **single, **group_arrays)]
 
 
 def main() -> None:
@@ -125,8 +141,10 @@ def main() -> None:
 
     from analysis.drawing.results import save_table
     from analysis.measures.auroc import both_ways
-    from analysis.measures.cards import FLAT, best_patches, choose, contrast, moves, sayings
+    from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
+    from analysis.measures.groups import find_groups
     from analysis.measures.health import health_table, test_effects
+    from analysis.measures.scores import KnownScores
     from train.data.dataset import load_split
     from train.scores import encode
 
@@ -135,16 +153,17 @@ def main() -> None:
     train, test = load_split(run.config.data, "train"), load_split(run.config.data, "test")
     scores = encode(run.model, test, device=device)
     table = health_table(run, scores.numpy(), test.attributes, test_effects(run, test, scores))
-    told, patches = sayings(run, scores), best_patches(run, train)
-    table["moves"] = moves(told, scores)
+    expected, patches = expected_extremes(run, scores), best_patches(run, train)
+    table["moves"] = moves(expected, scores)
     table["contrast"] = contrast(train, *patches)
-    prototypes = asked or choose(told, table["moves"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
+    prototypes = asked or choose(expected, table["moves"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
 
     folder = results_folder("vis_prototype", run)
     if args.paper:
         files = paper_figure(run, test, scores, prototypes, args, device, folder)
     else:
-        files = card_sheet(run, train, test, scores, told, patches, prototypes, table, args, folder)
+        groups = find_groups(KnownScores(scores), expected)
+        files = card_sheet(run, train, test, scores, expected, patches, prototypes, groups, table, args, folder)
     health = save_table(folder / "health.csv", table)
     print(table.loc[prototypes].round(3).to_string())
     print(f"of {len(table)} prototypes: {int(table['dead'].sum())} dead, {int(table['duplicate'].sum())} duplicates")

@@ -1,28 +1,39 @@
-"""What a card of a prototype shows: what it says, where, its best training patches, and guided edits of test images."""
+"""What a card of a prototype shows: the image expected of it, where it speaks, its best training patches, and edits of
+test images."""
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.edits import Gesture, edit, encode_and_invert, patch_box, says
-from analysis.measures.faithfulness import quantiles
+from analysis.edits import EditOptions, edit_until_reached, encode_and_invert, expected_images, patch_box
+from analysis.measures.groups import Group, find_groups
+from analysis.measures.scores import KnownScores, quantiles
 from train.data.dataset import ImageSet
 from train.images import to_tensor, to_uint8
 from train.runs import Run
 
+Setting = tuple[list[int], list[float]]  # prototypes and the scores that they are set to
 PATCHES, EDITS = 5, 3
 ALIKE = 0.7  # |cosine| of what two prototypes say above which one of them is left out
 FLAT = 4.0  # grey levels within its best patches below which a prototype stands for a flat area
 
 
-def sayings(run: Run, known: Tensor) -> Tensor:
-    """E[x0 | s_k low] and E[x0 | s_k high], all else hidden, of every prototype: (m, 2, C, H, W) on the CPU."""
+def expected_extremes(run: Run, scores: Tensor) -> Tensor:
+    """E[x0 | s_k low] and E[x0 | s_k high], all else hidden, of every prototype, of scores (N, m): (m, 2, C, H, W) on
+    the CPU."""
     data, device = run.config.data, run.model.encoder.prototypes.device
     shape = (data.channels, data.image_size, data.image_size)
-    parts = range(known.shape[1])
-    limits = quantiles(known).to(device)
-    return torch.cat([says(run.model, [k], limits[k : k + 1], known, shape).cpu() for k in parts])
+    known = KnownScores(scores.to(device))
+    parts = [
+        expected_images(run.model, [k], known.limits[k : k + 1], known, shape).cpu() for k in range(scores.shape[1])
+    ]
+    return torch.cat(parts)
+
+
+def groups_of(run: Run, scores: Tensor) -> list[Group]:
+    """Groups of prototypes of a run, of scores (N, m) of a data set; their numbers are their places."""
+    return find_groups(KnownScores(scores), expected_extremes(run, scores))
 
 
 @torch.no_grad()
@@ -37,7 +48,10 @@ def best_patches(run: Run, images: ImageSet, count: int = PATCHES, batch: int = 
     scores, rows, columns = (torch.cat(part) for part in (scores, rows, columns))  # (N, m)
     best = scores.topk(min(count, len(scores)), dim=0).indices.T  # (m, count)
     field = run.model.encoder.receptive_field
-    boxes = [[field.box(rows[i, k].item(), columns[i, k].item(), side, side) for i in line] for k, line in enumerate(best.tolist())]
+    boxes = [
+        [field.box(rows[i, k].item(), columns[i, k].item(), side, side) for i in line]
+        for k, line in enumerate(best.tolist())
+    ]
     return best.numpy(), np.array(boxes)
 
 
@@ -45,18 +59,24 @@ def contrast(images: ImageSet, rows: np.ndarray, boxes: np.ndarray) -> np.ndarra
     """Deviation of grey levels within each prototype's best patches, their mean: (m,)."""
     return np.array(
         [
-            np.mean([images.pixels[i][top:bottom, left:right].mean(-1).std() for i, (top, left, bottom, right) in zip(line, places)])
+            np.mean(
+                [
+                    images.pixels[i][top:bottom, left:right].mean(-1).std()
+                    for i, (top, left, bottom, right) in zip(line, places)
+                ]
+            )
             for line, places in zip(rows, boxes)
         ]
     )
 
 
-def choose(told: Tensor, weight: np.ndarray, flat: np.ndarray, count: int) -> list[int]:
-    """The prototypes that matter most, no two that say alike, flat areas last.
+def choose(expected: Tensor, weight: np.ndarray, flat: np.ndarray, count: int) -> list[int]:
+    """The prototypes that matter most, no two that speak alike, flat areas last.
 
-    told (m, 2, C, H, W); weight (m,): how far one deviation of each score moves the expected image; flat (m,) bool.
+    expected (m, 2, C, H, W): images of the low and the high score; weight (m,): how far one deviation of each score
+    moves the expected image; flat (m,) bool.
     """
-    difference = (told[:, 1] - told[:, 0]).flatten(1)
+    difference = (expected[:, 1] - expected[:, 0]).flatten(1)
     unit = torch.nn.functional.normalize(difference, dim=1)
     cosine = (unit @ unit.T).abs()
     order = np.lexsort((-weight, flat))
@@ -67,33 +87,47 @@ def choose(told: Tensor, weight: np.ndarray, flat: np.ndarray, count: int) -> li
     return chosen + [k for k in order.tolist() if k not in chosen][: count - len(chosen)]
 
 
-def moves(told: Tensor, known: Tensor) -> np.ndarray:
-    """How far one deviation of each score moves the expected image, in grey levels: told (m, 2, C, H, W), known scores (N, m) -> (m,)."""
+def moves(expected: Tensor, known: Tensor) -> np.ndarray:
+    """How far one deviation of each score moves the expected image, in grey levels: expected (m, 2, C, H, W), known
+    scores (N, m) -> (m,)."""
     limits = quantiles(known)
-    steepness = known.std(0) / (limits[:, 1] - limits[:, 0]).clamp(min=1e-6)  # one deviation of the score, as a share of low to high
-    return ((told[:, 1] - told[:, 0]).abs().flatten(1).mean(1) * steepness * 127.5).numpy()
+    steepness = known.std(0) / (limits[:, 1] - limits[:, 0]).clamp(
+        min=1e-6
+    )  # one deviation of the score, as a share of low to high
+    return ((expected[:, 1] - expected[:, 0]).abs().flatten(1).mean(1) * steepness * 127.5).numpy()
 
 
 def matter_most(run: Run, images: ImageSet, known: Tensor, count: int) -> list[int]:
     """The prototypes that matter most; patches are looked for in `images`, whose scores are known (N, m)."""
-    told = sayings(run, known)
-    return choose(told, moves(told, known), contrast(images, *best_patches(run, images)) < FLAT, count)
+    expected = expected_extremes(run, known)
+    return choose(expected, moves(expected, known), contrast(images, *best_patches(run, images)) < FLAT, count)
 
 
-@torch.no_grad()
-def example_edits(run: Run, test: ImageSet, known: Tensor, prototypes: list[int], gesture: Gesture) -> dict[str, np.ndarray]:
-    """For each prototype three test images that lack it, with it raised to its high score: before, after, boxes, scores; one entry a prototype."""
+def example_edits(
+    run: Run, test: ImageSet, options: EditOptions, scores: Tensor, settings: list[Setting]
+) -> dict[str, np.ndarray]:
+    """For each setting three test images that lack it, before and after: images, boxes of its first prototype, scores
+    of that one.
+
+    scores (N, m): of the test images. Every array has one entry a setting.
+    """
     device, side = run.model.encoder.prototypes.device, run.config.data.image_size
-    high, order = quantiles(known)[:, 1], np.random.default_rng(0).permutation(len(test))  # sets may stand in order of class
-    found = {key: [] for key in ("edited_rows", "before", "after", "edit_boxes", "own", "found")}
-    for k in tqdm(prototypes, desc="editing", unit="prototype", leave=False):
-        lacking = order[(known[order, k] <= known[:, k].median()).numpy()][:EDITS]
-        x0 = to_tensor(test.pixels[lacking]).to(device)
-        encoding = encode_and_invert(run.model, x0, gesture.steps)
-        made = edit(run.model, encoding, gesture.set(encoding.scores, [k], high[k].to(device)), gesture).clamp(-1, 1)
-        match = run.model.encoder.match(made)
-        boxes = [patch_box(run.model, match, i, k, side) for i in range(len(made))]
-        values = (lacking, test.pixels[lacking], to_uint8(made), boxes, encoding.scores[:, k].cpu(), match.scores[:, k].cpu())
-        for key, value in zip(found, values):
-            found[key].append(np.array(value))
-    return {key: np.array(value) for key, value in found.items()}
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(test)))  # sets may stand in order of class
+    columns = {key: [] for key in ("edited_rows", "before", "after", "edit_boxes", "own", "found", "guidance")}
+    for prototypes, values in tqdm(settings, desc="editing", unit="prototype", leave=False):
+        k, values = prototypes[0], torch.tensor(values, device=device)
+        median = scores[:, k].median()
+        lacking = order[(scores[order, k] <= median) if values[0] > median else (scores[order, k] >= median)][
+            :EDITS
+        ].numpy()
+        encoding = encode_and_invert(run.model, to_tensor(test.pixels[lacking]).to(device), options.steps)
+        result = edit_until_reached(
+            run.model, encoding, options.set(encoding.scores, prototypes, values), prototypes, options
+        )
+        match = run.model.encoder.match(result.images)
+        boxes = [patch_box(run.model, match, i, k, side) for i in range(len(lacking))]
+        own, after = encoding.scores[:, k].cpu(), result.scores[:, k].cpu()
+        entries = (lacking, test.pixels[lacking], to_uint8(result.images), boxes, own, after, result.guidance.cpu())
+        for key, value in zip(columns, entries):
+            columns[key].append(np.array(value))
+    return {key: np.array(value) for key, value in columns.items()}

@@ -1,4 +1,5 @@
-"""A run on a desk: an image taken up, its scores set, images made from scores; what the page asks for, without the page."""
+"""A run on a desk: an image taken up, its scores set, images made from scores; what the page asks for, without the
+page."""
 
 import io
 import shlex
@@ -8,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from analysis.edits import OTHERS, Encoding, Gesture, edit, encode_and_invert, patch_box, regenerate
+from analysis.edits import EditOptions, Encoding, edit, encode_and_invert, patch_box, regenerate
 from analysis.measures.auroc import best_attributes
-from analysis.measures.cards import FLAT, best_patches, choose, contrast, moves, sayings
-from analysis.measures.faithfulness import quantiles
-from models.patronus import HIDDEN
+from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
+from analysis.measures.groups import find_groups, group_name, group_values
+from analysis.measures.scores import OTHERS, KnownScores, show_only
 from models.prototype_encoder import Match
 from models.samplers import SeededNoise, sample
 from train.data.dataset import load_split
@@ -30,8 +31,9 @@ MOST_BYTES, MOST_PIXELS = 20_000_000, 40_000_000  # of an image that somebody br
 STAGES = 9  # pictures of a trajectory
 
 
-class Taken(NamedTuple):
-    """One image on the desk: pixels uint8 (H, W, C); how the command line names it; its match; its encodings by number of steps."""
+class DeskImage(NamedTuple):
+    """One image on the desk: pixels uint8 (H, W, C); how the command line names it; its match; its encodings by number
+    of steps."""
 
     pixels: np.ndarray
     option: str
@@ -45,7 +47,8 @@ class Taken(NamedTuple):
 
 
 class Edited(NamedTuple):
-    """reconstruction and image uint8 (H, W, C), difference (H, W) in grey levels, scores found in the image (m,), its match."""
+    """reconstruction and image uint8 (H, W, C), difference (H, W) in grey levels, scores found in the image (m,), its
+    match."""
 
     reconstruction: np.ndarray
     image: np.ndarray
@@ -76,13 +79,18 @@ class Desk:
     def __init__(self, run: Run, device: torch.device):
         self.run, self.model, self.device = run, run.model, device
         self.train, self.test = (load_split(run.config.data, split) for split in ("train", "test"))
-        self.known = encode(run.model, self.test, device=device, progress=False)
-        self.told = sayings(run, self.known)
+        scores = encode(run.model, self.test, device=device, progress=False)
+        self.known = KnownScores(scores.to(device))
+        self.expected = expected_extremes(run, scores)
+        self.groups = find_groups(self.known, self.expected)
+        self.group_names = [group_name(group, self.known, self.test.attributes) for group in self.groups]
         self.rows, self.boxes = best_patches(run, self.train, PATCHES)
-        self.low, self.high = quantiles(self.known).T.tolist()
-        self.attributes, self.auroc = best_attributes(self.known.numpy(), self.test.attributes)
+        self.low, self.high = self.known.limits.T.tolist()
+        self.attributes, self.auroc = best_attributes(scores.numpy(), self.test.attributes)
         flat = contrast(self.train, self.rows, self.boxes) < FLAT
-        self.order = choose(self.told, moves(self.told, self.known), flat, len(flat))  # those that matter most first
+        self.order = choose(
+            self.expected, moves(self.expected, scores), flat, len(flat)
+        )  # those that matter most first
 
     @property
     def name(self) -> str:
@@ -91,24 +99,35 @@ class Desk:
     @property
     def others(self) -> list[str]:
         """What can become of scores that are not set."""
-        return list(OTHERS if self.model.masked else OTHERS[:2])
+        return [way for way in OTHERS if self.model.masked or way != "release"]
 
     def label(self, k: int) -> str:
         """A prototype's number, and the attribute that it tells."""
-        told = self.auroc[k] >= 0.7 if self.attributes[k] else False
-        return f"{k} {self.attributes[k].replace('_', ' ')} ({self.auroc[k]:.2f})" if told else str(k)
+        tells = self.auroc[k] >= 0.7 if self.attributes[k] else False
+        return f"{k} {self.attributes[k].replace('_', ' ')} ({self.auroc[k]:.2f})" if tells else str(k)
 
-    def take(self, pixels: np.ndarray, option: str) -> Taken:
+    def group_label(self, number: int) -> str:
+        """A group's number, its members, and the attribute that it tells."""
+        members, more = self.groups[number].members, ", ..." * (len(self.groups[number].members) > 6)
+        name = self.group_names[number]
+        return f"group {number}: {', '.join(map(str, members[:6]))}{more}" + (f" · {name}" if name else "")
+
+    def group_settings(self, number: int, share: float) -> dict[int, float]:
+        """The members' scores in the images that have the group most (share 1) or least (0)."""
+        group = self.groups[number]
+        return dict(zip(group.members, group_values(self.known, group, share)))
+
+    def take(self, pixels: np.ndarray, option: str) -> DeskImage:
         """Encode an image and invert it, with full and with few steps."""
         x0 = to_tensor(torch.from_numpy(pixels[None]).to(self.device))
-        return Taken(
+        return DeskImage(
             pixels, option, self.model.encoder.match(x0), {n: encode_and_invert(self.model, x0, n) for n in (FULL, FEW)}
         )
 
-    def test_image(self, row: int) -> Taken:
+    def test_image(self, row: int) -> DeskImage:
         return self.take(np.array(self.test.pixels[row]), f"--images {shlex.quote(self.test.ids[row])}")
 
-    def brought(self, data: bytes) -> Taken:
+    def brought(self, data: bytes) -> DeskImage:
         """An image that somebody brought. Raises UserError."""
         data_config = self.run.config.data
         return self.take(decode(data, data_config.image_size, data_config.channels), "--image YOUR_FILE")
@@ -117,22 +136,24 @@ class Desk:
         return patch_box(self.model, match, 0, k, self.run.config.data.image_size)
 
     @torch.no_grad()
-    def edit(self, taken: Taken, settings: dict[int, float], guidance: float, others: str, steps: int = FULL) -> Edited:
+    def edit(
+        self, taken: DeskImage, settings: dict[int, float], guidance: float, others: str, steps: int = FULL
+    ) -> Edited:
         """Prototypes set to scores, beside the reconstruction. Raises UserError."""
-        encoding, gesture = taken.encodings[steps], Gesture(self.known, steps, guidance, others)
+        encoding, options = taken.encodings[steps], EditOptions(self.known, steps, (guidance,), others)
         plain = regenerate(self.model, encoding.noise, encoding.scores, steps)
         made = plain
         if settings:
             values = torch.tensor([list(settings.values())], device=self.device)
-            made = edit(self.model, encoding, gesture.set(encoding.scores, list(settings), values), gesture)
+            made = edit(self.model, encoding, options.set(encoding.scores, list(settings), values), steps, guidance)
         before, after = to_uint8(plain)[0], to_uint8(made)[0]
         return Edited(
             before, after, np.abs(after.astype(float) - before).mean(-1), self.model.encoder.match(made.clamp(-1, 1))
         )
 
-    def scores_for(self, kind: str, taken: Taken, settings: dict[int, float], seed: int) -> torch.Tensor:
-        """Scores (1, m) to generate from: 'image' (of the image on the desk, with what is set), 'nothing' (the latent model) or 'alone' (what is set,
-        all else hidden). Raises UserError."""
+    def scores_for(self, kind: str, taken: DeskImage, settings: dict[int, float], seed: int) -> torch.Tensor:
+        """Scores (1, m) to generate from: 'image' (of the image on the desk, with what is set), 'nothing' (the latent
+        model) or 'alone' (what is set, all else hidden). Raises UserError."""
         if kind == "nothing":
             sampling = Sampling(1, *self.model.best_sampling, seed=seed)
             return unconditional_scores(load_latent(self.run, None, self.device)[0], sampling, self.device)([0])
@@ -142,14 +163,14 @@ class Desk:
                 raise UserError("this model cannot hide scores: it was trained without model.masked")
             if not settings:
                 raise UserError("move a slider first: images are then made from those prototypes alone")
-            s[:] = HIDDEN
         for k, value in settings.items():
             s[:, k] = value
-        return s
+        return show_only(s, list(settings)) if kind == "alone" else s
 
     @torch.no_grad()
     def generate(self, s: torch.Tensor, seed: int) -> tuple[np.ndarray, list[float], np.ndarray]:
-        """Denoise from random noise under scores s (1, m): the stages (T, H, W, C) as estimates of the image, their noise levels (T,), the image."""
+        """Denoise from random noise under scores s (1, m): the stages (T, H, W, C) as estimates of the image, their
+        noise levels (T,), the image."""
         data, stages, (sampler, steps) = self.run.config.data, [], self.model.best_sampling
         noise = SeededNoise([seed], (data.channels, data.image_size, data.image_size), self.device)
         sigmas = self.model.sigmas(steps)
@@ -159,7 +180,7 @@ class Desk:
         levels, estimates = zip(*shown)
         return to_uint8(torch.cat(estimates)), list(levels), to_uint8(image)[0]
 
-    def command(self, taken: Taken, settings: dict[int, float], guidance: float, others: str) -> str:
+    def command(self, taken: DeskImage, settings: dict[int, float], guidance: float, others: str) -> str:
         """The command line of the same edit."""
         parts = [
             "python analysis/manipulation/manipulate.py",

@@ -4,13 +4,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.edits import Encoding, Gesture, edit
-from analysis.measures.faithfulness import Pairs
+from analysis.edits import EditOptions, Encoding, edit
+from analysis.measures.counterfactuals import Pairs
 from train.runs import Run
 
 
 def half_rise(t: np.ndarray, curve: np.ndarray) -> float:
-    """The timestep at which a curve (steps,), given at falling timesteps t, first reaches half of its last value, interpolated linearly.
+    """The timestep at which a curve (steps,), given at falling timesteps t, first reaches half of its last value,
+    interpolated linearly.
 
     NaN where the curve does not rise.
     """
@@ -25,7 +26,8 @@ def half_rise(t: np.ndarray, curve: np.ndarray) -> float:
 
 
 def spectral_centroid(difference: np.ndarray) -> float:
-    """Mean spatial frequency, in cycles an image, of what an edit changes: (H, W), weighted by power, its mean left out."""
+    """Mean spatial frequency, in cycles an image, of what an edit changes: (H, W), weighted by power, its mean left
+    out."""
     power = np.abs(np.fft.fft2(difference - difference.mean())) ** 2
     h, w = difference.shape
     frequency = np.hypot(np.fft.fftfreq(h)[:, None] * h, np.fft.fftfreq(w)[None] * w)
@@ -33,16 +35,19 @@ def spectral_centroid(difference: np.ndarray) -> float:
 
 
 def true_change(pairs: Pairs) -> float:
-    """How far counterfactuals without and with an attribute lie apart, the median Euclidean distance of images in [-1, 1].
+    """How far counterfactuals without and with an attribute lie apart, the median Euclidean distance of images in [-1,
+    1].
 
-    Two images so far apart are told from each other through noise of a level proportional to it, and no better by anyone: all else known, the
-    attribute is one bit sent through a Gaussian channel.
+    Two images so far apart are told from each other through noise of a level proportional to it, and no better by
+    anyone: all else known, the attribute is one bit sent through a Gaussian channel.
     """
     change = (pairs.present.astype(float) - pairs.absent.astype(float)) / 127.5  # (n, H, W, C)
     return float(np.median(np.sqrt(np.square(change).sum((1, 2, 3)))))
 
 
-def trace_scores(run: Run, encoding: Encoding, s: Tensor, gesture: Gesture, show: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def trace_scores(
+    run: Run, encoding: Encoding, s: Tensor, options: EditOptions, show: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Regenerate under scores s (n, m) and encode every estimate of x0.
 
     Returns (sigmas (T,), scores (T, n, m), estimates of image `show` (T, C, H, W), the last images).
@@ -54,5 +59,5 @@ def trace_scores(run: Run, encoding: Encoding, s: Tensor, gesture: Gesture, show
         scores.append(run.model.score(x0.clamp(-1, 1)).cpu())
         shown.append(x0[show])
 
-    last = edit(run.model, encoding, s, gesture, batch=len(s), trace=trace)
+    last = edit(run.model, encoding, s, options.steps, options.guidance[0], batch=len(s), trace=trace)
     return torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(shown), last

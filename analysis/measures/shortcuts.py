@@ -8,7 +8,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from analysis.edits import Gesture, edit, encode_and_invert, regenerate
+from analysis.edits import edit, encode_and_invert, regenerate
 from analysis.measures.auroc import single_auroc
 from analysis.measures.readers import Reader
 from models.patronus import Patronus
@@ -44,11 +44,11 @@ class Edits:
     def __init__(self, model: Patronus, readers: dict[str, Reader], x0: Tensor, steps: int, guidance: float):
         self.model, self.readers = model, readers
         self.encoding = encode_and_invert(model, x0, steps, title="inverting")
-        self.gesture = Gesture(self.encoding.scores, steps, guidance, "keep")
+        self.steps, self.guidance = steps, guidance
 
     def moved(self, shift: Tensor) -> Tensor:
         """The images with `shift` (m,) added to their scores: (n, C, H, W)."""
-        return edit(self.model, self.encoding, self.encoding.scores + shift, self.gesture).clamp(-1, 1)
+        return edit(self.model, self.encoding, self.encoding.scores + shift, self.steps, self.guidance).clamp(-1, 1)
 
     def effect(self, gap: Tensor) -> dict[str, np.ndarray]:
         """What half of `gap` (m,) more, against half of it less, does to each attribute's evidence: (n, A) a reader."""

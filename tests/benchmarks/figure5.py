@@ -12,7 +12,8 @@ import time
 import numpy as np
 import torch
 
-from analysis.edits import Gesture, edit, encode_and_invert
+from analysis.edits import EditOptions, edit, encode_and_invert
+from analysis.measures.scores import KnownScores
 from models.samplers import euler, invert
 from models.schedule import ddim_sigmas
 from train.build import build_model
@@ -49,9 +50,9 @@ def main() -> None:
 
     start = time.perf_counter()
     encoding = encode_and_invert(model, x0, STEPS)
-    highest, gesture = encoding.scores.amax(0), Gesture(encoding.scores, STEPS)
-    edits = torch.cat([gesture.set(encoding.scores, [k], highest[k]) for k in prototypes])
-    made = edit(model, encoding, edits, gesture).clamp(-1, 1)  # (K n, C, H, W)
+    highest, options = encoding.scores.amax(0), EditOptions(KnownScores(encoding.scores), STEPS, others="keep")
+    edits = torch.cat([options.set(encoding.scores, [k], highest[k]) for k in prototypes])
+    made = edit(model, encoding, edits, STEPS).clamp(-1, 1)  # (K n, C, H, W)
     ours = time.perf_counter() - start
     calls = IMAGES * (2 * STEPS - 2) + IMAGES * PROTOTYPES * (2 * STEPS - 1)
     print(f"ours: {calls} network calls an image, {ours:.0f} s")

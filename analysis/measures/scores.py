@@ -1,0 +1,210 @@
+"""Counterfactual scores: what all scores of an image would be if some of them had other values, learnt from the scores
+of known images.
+
+Every way has one interface: KnownScores, own scores (B, m), prototypes, values (B, K) -> edited scores (B, m). None
+needs labels. `transport` is the default; `regress` and `hide_correlated` are kept for comparison.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.patronus import HIDDEN
+
+LOW, HIGH = 0.01, 0.99  # quantiles of known scores that count as low and high
+SHARE = 0.05  # of the known images: those whose scores are nearest to the commanded value
+WIDTH = 0.4  # share of those around the own value, a unit of difference in rank
+FEWEST, MOST = 24, 2000  # of them at least and at most
+RELATED = (
+    0.07  # distance of a mean rank from the middle, as a share of all ranks, from which a score is related to an edit
+)
+ERRORS = 4.0  # and in standard errors, where few images are known
+CONTRACTED = 0.15  # ratio of variances below which a direction carries an alternative that the edit excludes
+FLOOR = 0.1  # of variances, in the unit of a score's own: what is smaller is no direction
+CORRELATED = 0.2  # |correlation| above which `hide_correlated` hides
+NEAREST, DOUBT = 200, 4.0  # of `regress`: neighbours, and variances below which what they say is shrunk to nothing
+
+
+class KnownScores:
+    """Scores of a data set (N, m), with their ranks; hold one and reuse it. Everything stays on the device of
+    `scores`."""
+
+    def __init__(self, scores: Tensor):
+        self.scores = scores.float()
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @cached_property
+    def ranks(self) -> Tensor:
+        """Share of known images below each score, ties in order of appearance: (N, m) in (0, 1)."""
+        ranks = torch.empty_like(self.scores)
+        steps = (torch.arange(len(ranks), device=ranks.device) + 0.5) / len(ranks)
+        for column, values in zip(ranks.T, self.scores.T):  # one at a time: sorting needs four times the memory
+            column[values.argsort(stable=True)] = steps
+        return ranks
+
+    @cached_property
+    def deviation(self) -> Tensor:
+        """Standard deviation of each score, at least .02: (m,)."""
+        return self.scores.std(0).clamp(min=0.02)
+
+    @cached_property
+    def limits(self) -> Tensor:
+        """The low and the high score of every prototype, its 1 % and 99 % quantile: (m, 2)."""
+        return quantiles(self.scores)
+
+
+def quantiles(known: Tensor) -> Tensor:
+    """The low and the high score of every prototype, of known scores (N, m): (m, 2), low first."""
+    position = known.new_tensor([LOW, HIGH])
+    return torch.stack([torch.quantile(column.float(), position) for column in known.T])  # at once: at most 16 million
+
+
+def positions(known: KnownScores, prototypes: Sequence[int], values: Tensor) -> Tensor:
+    """Share of known images whose score lies below a value, half of equal ones counted: values (B, K) of K prototypes
+    -> (B, K) in [0, 1]."""
+    columns = []
+    for k, column in zip(prototypes, values.T.contiguous()):
+        ordered = known.scores[:, k].sort().values
+        ends = [torch.searchsorted(ordered, column.contiguous(), right=right) for right in (False, True)]
+        columns.append((ends[0] + ends[1]) / (2 * len(known)))
+    return torch.stack(columns, dim=1)
+
+
+class _Neighbours:
+    """The known images whose scores of some prototypes are nearest, by rank, to given positions (K,): means and
+    deviations from them."""
+
+    def __init__(self, known: KnownScores, prototypes: list[int], where: Tensor, count: int):
+        distance = (known.ranks[:, prototypes] - where).abs().amax(1)  # (N,)
+        self.rows = distance.topk(count, largest=False).indices
+        self.rank = known.ranks[self.rows].mean(0)  # (m,)
+        self.scores = known.scores[self.rows] / known.deviation  # (n, m)
+        self.mean = self.scores.mean(0)
+
+    def covariance(self, related: Tensor) -> Tensor:
+        floor = FLOOR * torch.eye(int(related.sum()), device=self.mean.device)
+        return torch.cov(self.scores[:, related].T).view(floor.shape) + floor
+
+
+def _contraction(there: Tensor, here: Tensor) -> Tensor:
+    """The map (J, J) that removes the directions of which `there` (J, J) has less than CONTRACTED of the variance of
+    `here` (J, J)."""
+    values, vectors = torch.linalg.eigh(here)
+    root, inverse = (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
+    ratio, directions = torch.linalg.eigh(inverse @ there @ inverse)
+    return root @ (directions * (ratio >= CONTRACTED)) @ directions.T @ inverse
+
+
+def transport(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: Tensor) -> Tensor:
+    """Own scores (B, m) carried from the known images around their own value to those around the commanded one; values
+    (B, K): (B, m).
+
+    Both sets are nearest by rank in the commanded prototypes: SHARE of the known images there, and here more of them
+    the farther the command lies (WIDTH). Scores whose mean rank lies in the middle in both sets have nothing to do with
+    the edit and are kept. The others move by the difference of the means; of their deviation from the mean, the
+    directions that vary here and hardly there are removed: alternatives that exclude each other (an image set to red
+    hair must lose which other colour it had). That is the optimal transport between two Gaussians (Knott and Smith
+    1984) with the scaling of each direction rounded to 0 or 1.
+
+    An edit to the image's own values changes nothing. Scores stay within the range of the known ones, unless they were
+    outside before. Time O(B (N + n J^2)), memory O(N m) for n neighbours, J related scores.
+    """
+    prototypes = list(prototypes)
+    count = min(max(round(SHARE * len(known)), FEWEST), MOST, len(known))
+    least = max(RELATED, ERRORS * (12 * count) ** -0.5)  # the mean rank of n images at random has variance 1 / (12 n)
+    targets, own = (positions(known, prototypes, v) for v in (values, s[:, prototypes]))
+    unique, which = targets.unique(dim=0, return_inverse=True)
+    there = [_Neighbours(known, prototypes, where, count) for where in unique]
+    change = torch.zeros_like(s)
+    for image, (number, where) in enumerate(zip(which.tolist(), own)):
+        wide = round(WIDTH * (where - unique[number]).abs().amax().item() * len(known))
+        target, source = there[number], _Neighbours(known, prototypes, where, max(count, min(wide, MOST, len(known))))
+        related = torch.maximum((target.rank - 0.5).abs(), (source.rank - 0.5).abs()) > least
+        if not related.any():
+            continue
+        deviation = s[image] / known.deviation - source.mean
+        contraction = _contraction(target.covariance(related), source.covariance(related))
+        change[image, related] = (
+            (target.mean - source.mean)[related] + contraction @ deviation[related] - deviation[related]
+        )
+    return _commanded(known, s, s + change * known.deviation, prototypes, values)
+
+
+def _commanded(known: KnownScores, s: Tensor, edited: Tensor, prototypes: list[int], values: Tensor) -> Tensor:
+    """Edited scores within the range of the known or the own ones, the commanded at their values; all (B, m), values
+    (B, K)."""
+    lowest, highest = known.scores.amin(0), known.scores.amax(0)
+    edited = edited.clamp(torch.minimum(lowest, s), torch.maximum(highest, s))
+    edited[:, prototypes] = values
+    return edited
+
+
+def keep(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: Tensor) -> Tensor:
+    """Own scores (B, m) with those of K prototypes at values (B, K), all others as they are."""
+    edited = s.clone()
+    edited[:, list(prototypes)] = values
+    return edited
+
+
+def regress(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: Tensor) -> Tensor:
+    """Own scores (B, m) moved as the mean of the known ones moves where those of K prototypes change to values (B, K).
+
+    By linear regression on the commanded scores, and by what it leaves, which matters where scores rise and fall again:
+    the mean residual of the NEAREST known images there, less that of those around s. What the neighbours do not tell
+    surely is shrunk by 1 - DOUBT variances / square (positive-part James-Stein). Where N <= NEAREST all are neighbours,
+    and the line alone remains.
+    """
+    prototypes, scores = list(prototypes), known.scores
+    covariance, commanded = torch.cov(scores.T), scores[:, prototypes]  # (m, m), (N, K)
+    spread = commanded.std(0).clamp(min=1e-6)
+    among = covariance[prototypes][:, prototypes]  # (K, K)
+    ridge = 1e-3 * among.diagonal().mean().clamp(min=1e-12) * torch.eye(len(prototypes), device=s.device)
+    slopes = torch.linalg.solve(among + ridge, covariance[prototypes])  # (K, m)
+
+    def around(where: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean residual near commanded scores (B, K) and its variance, (B, m) each."""
+        nearest = torch.cdist(where / spread, commanded / spread).topk(min(NEAREST, len(known)), largest=False).indices
+        residuals = scores[nearest] - commanded[nearest] @ slopes  # (B, NEAREST, m)
+        return residuals.mean(1), residuals.var(1) / residuals.shape[1]
+
+    (there, there_variance), (here, here_variance) = around(values), around(s[:, prototypes])
+    bend = there - here
+    bend *= (1 - DOUBT * (there_variance + here_variance) / bend.square().clamp(min=1e-12)).clamp(min=0)
+    return _commanded(known, s, s + (values - s[:, prototypes]) @ slopes + bend, prototypes, values)
+
+
+def hide_correlated(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: Tensor) -> Tensor:
+    """`regress`, with the scores hidden that are correlated with a commanded one; for models that can hide scores."""
+    edited, prototypes = regress(known, s, prototypes, values), list(prototypes)
+    edited[:, correlated(known.scores, prototypes)] = HIDDEN
+    edited[:, prototypes] = values
+    return edited
+
+
+def correlated(known: Tensor, prototypes: list[int]) -> Tensor:
+    """Which prototypes are correlated with one of those beyond CORRELATED, themselves left out: known (N, m) -> bool
+    (m,)."""
+    centred = F.normalize(known - known.mean(0), dim=0)  # (N, m)
+    found = (centred.T @ centred[:, prototypes]).abs().amax(1) > CORRELATED
+    found[prototypes] = False
+    return found
+
+
+def show_only(s: Tensor, prototypes: Sequence[int]) -> Tensor:
+    """Scores (B, m) of which all but those of some prototypes are hidden."""
+    hidden, prototypes = torch.full_like(s, HIDDEN), list(prototypes)
+    hidden[:, prototypes] = s[:, prototypes]
+    return hidden
+
+
+OTHERS: dict[str, Callable[[KnownScores, Tensor, Sequence[int], Tensor], Tensor]] = {
+    "transport": transport,
+    "keep": keep,
+    "joint": regress,
+    "release": hide_correlated,
+}

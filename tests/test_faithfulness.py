@@ -1,0 +1,139 @@
+"""The measures of edits, parts and groups: known answers."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_models import residual_model
+
+from analysis.measures import edit_metrics as metrics
+from analysis.measures.candidates import Effects, best_setters, effect_values, quick_edit, rankings_agree
+from analysis.measures.desk import Desk
+from analysis.measures.groups import activation, best_groups, find_groups, group_name, group_values, likeness
+from analysis.measures.scores import KnownScores
+
+BEFORE = np.array([[-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
+AFTER = np.array([[1.0, 1.0, -1.0], [1.0, 1.0, 1.0]])
+
+
+def test_shares_of_changed_attributes():
+    assert metrics.steerability(AFTER, 0, True) == 1 and metrics.steerability(AFTER, 2, False) == 0.5
+    assert metrics.side_changes(BEFORE, AFTER, [1, 2]) == 0.25 and np.isnan(metrics.side_changes(BEFORE, AFTER, []))
+    assert metrics.mnac(BEFORE, AFTER) == 1.5  # the first image changes one attribute, the second two
+
+
+def test_correlation_difference_is_0_for_what_has_the_true_correlations():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 100000))
+    change = np.stack([a, 0.6 * a + 0.8 * b, b, np.zeros(100000)], 1)
+    truth = np.array([1, 0.6, 0, 0])
+    assert metrics.correlation_difference(change, 0, truth) == pytest.approx(0, abs=0.02)
+    assert metrics.correlation_difference(change, 0, np.array([1, 0, 0, 0])) == pytest.approx(0.6, abs=0.02)
+
+
+def test_cout_of_an_edit_that_one_pixel_decides_and_of_one_that_all_pixels_make():
+    x0, edited = -torch.ones(2, 1, 10, 5), -torch.ones(2, 1, 10, 5)
+    edited[:, 0, 0, 0] = 1
+    few = metrics.cout(lambda x: 100 * x[:, :, 0, 0].numpy(), x0, edited, 0, True)
+    assert few == pytest.approx(1 - 2 / 100)  # there after the first of 50 steps, half of which counts
+    assert metrics.cout(lambda x: -100 * x[:, :, 0, 0].numpy(), x0, edited, 0, False) == pytest.approx(few)
+    every = metrics.cout(lambda x: 100 * x.mean((2, 3)).numpy(), x0, torch.ones_like(x0), 0, True)
+    assert every == pytest.approx(0, abs=1e-3)  # there after half of the pixels
+    assert metrics.cout(lambda x: 100 * x[:, :, 0, 0].numpy(), x0, x0, 0, True) == pytest.approx(-1)  # never there
+
+
+def test_single_deletion_is_1_where_importance_tells_the_drop_and_0_where_it_tells_the_opposite():
+    drop = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
+    assert metrics.single_deletion(drop**3, drop) == 1 and metrics.single_deletion(-drop, drop) == 0
+    assert np.isnan(metrics.single_deletion(np.ones((2, 3)), drop))
+
+
+def test_boxes_meet_regions_as_a_loop_finds():
+    rng = np.random.default_rng(1)
+    regions, boxes = rng.random((6, 9, 8)) > 0.9, np.zeros((6, 5, 4), int)
+    boxes[..., :2] = rng.integers(0, 6, (6, 5, 2))
+    boxes[..., 2:] = boxes[..., :2] + rng.integers(1, 3, (6, 5, 2))
+    slow = [[regions[i, a:c, b:d].any() for a, b, c, d in boxes[i]] for i in range(6)]
+    np.testing.assert_array_equal(metrics.boxes_meet(regions, boxes), slow)
+
+
+def test_consistency_and_stability():
+    always, never = np.ones((10, 1), bool), np.zeros((10, 1), bool)
+    mostly = np.arange(10)[:, None] < 7
+    parts = [np.hstack([never, mostly]), np.hstack([always, never])]
+    assert metrics.consistency(parts).tolist() == [True, False]
+    before, after = np.stack(parts), np.stack([np.hstack([never, mostly]), np.hstack([always, mostly])])
+    assert metrics.stability(before, after).tolist() == [1, pytest.approx(0.3)]
+
+
+def two_factors(n: int = 4000) -> tuple[KnownScores, torch.Tensor, pd.DataFrame]:
+    """Prototypes 0, 2, 4 tell one attribute (2 against it), 1 and 3 another, 5 neither; those of one factor speak of
+    one half of the image."""
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(2, n, generator=g) < 0.4).float()
+    scores = torch.stack([a, b, 1 - a, b, a, torch.rand(n, generator=g)], 1) + 0.1 * torch.randn(n, 6, generator=g)
+    expected = torch.zeros(6, 2, 1, 4, 4)
+    expected[[0, 2, 4], 1, :, :2] = 1
+    expected[[1, 3], 1, :, 2:] = 1
+    expected[5, 1] = 1
+    return KnownScores(scores), expected, pd.DataFrame({"A": a.numpy(), "B": b.numpy()})
+
+
+def test_groups_are_what_tells_one_thing_at_one_place():
+    known, expected, attributes = two_factors()
+    groups = find_groups(known, expected)
+    assert sorted(map(sorted, (g.members for g in groups))) == [[0, 2, 4], [1, 3]]
+    first = next(g for g in groups if 0 in g.members)
+    direction = dict(zip(first.members, first.directions))
+    assert direction[0] == direction[4] == -direction[2]
+    best = best_groups(groups, known, attributes)
+    assert {name: groups[number] for name, (number, _) in best.items()}["A"] is first
+    assert min(telling.auroc for _, telling in best.values()) > 0.95
+    assert group_name(first, known, attributes).startswith("A (")
+    alike = likeness(known, expected)
+    assert alike[0, 1] < 0.1 < alike[0, 2] and np.allclose(alike, alike.T)
+
+
+def test_a_group_takes_the_values_of_the_images_that_have_it():
+    known, expected, _ = two_factors()
+    group = next(g for g in find_groups(known, expected) if 0 in g.members)
+    most, least = (dict(zip(group.members, group_values(known, group, share))) for share in (1, 0))
+    if group.directions[group.members.index(0)] < 0:
+        most, least = least, most
+    assert most[0] > 1 and most[4] > 1 and most[2] < 0 and least[0] < 0 and least[2] > 1
+    assert activation(known, group).mean().item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_the_best_setter_sets_its_attribute_and_nothing_else():
+    shape = (3, 2, 2)  # prototypes, low and high, attributes
+    appears, vanishes, changes = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    appears[0, 1, 0], changes[0, 1, 1] = 1, 0.4  # sets A, and B with it
+    appears[1, 0, 0], vanishes[1, 1, 0] = 0.9, 0.8  # set low it brings A about, set high it takes it away
+    appears[2, 1, 1] = 0.5
+    effects = Effects(appears, vanishes, changes)
+    chosen = best_setters(effects, ["A", "B"], {"A": [1], "B": [0]})
+    assert [(c.prototype, c.direction) for c in chosen] == [(1, -1), (2, 1)]
+    assert effect_values(effects, 0, [1])[1, 0] == pytest.approx(1.3)
+    scores = np.array([[0.0, 1.0, 0.5], [0.1, 0.9, 0.5], [0.9, 0.2, 0.5], [1.0, 0.0, 0.5]])
+    labels = pd.DataFrame({"A": [0, 0, 1, 1], "B": [0, 1, 0, 1]})
+    assert -1 <= rankings_agree(effects, scores, labels, {"A": [1], "B": [0]})["A"] <= 1
+
+
+def test_a_quick_edit_to_the_own_scores_is_the_image():
+    model, x0 = residual_model(), torch.rand(2, 3, 16, 16) * 2 - 1
+    s = model.score(x0).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(quick_edit(model, x0, s, s), x0)
+        expected = (x0 + model.estimate(s + 0.3) - model.estimate(s)).clamp(-1, 1)
+        torch.testing.assert_close(quick_edit(model, x0, s, s + 0.3), expected)
+
+
+def test_the_page_names_groups_and_sets_all_their_members():
+    known, expected, attributes = two_factors()
+    desk = object.__new__(Desk)
+    desk.known, desk.groups = known, find_groups(known, expected)
+    desk.group_names = [group_name(group, known, attributes) for group in desk.groups]
+    number = next(i for i, group in enumerate(desk.groups) if 1 in group.members)
+    assert desk.group_label(number).startswith(f"group {number}: ") and "B (" in desk.group_label(number)
+    settings = desk.group_settings(number, 1.0)
+    assert set(settings) == {1, 3} and settings[1] == pytest.approx(settings[3], abs=0.1)

@@ -1,0 +1,146 @@
+"""Counterfactual scores on synthetic scores whose answer is known: clusters, alternatives that exclude each other, a
+line."""
+
+import pytest
+import torch
+
+from analysis.measures.scores import (
+    NEAREST,
+    OTHERS,
+    KnownScores,
+    correlated,
+    keep,
+    positions,
+    quantiles,
+    regress,
+    show_only,
+    transport,
+)
+
+
+def gaussian_scores(n: int = 20000) -> torch.Tensor:
+    """Three scores: the second is .8 of the first plus noise, the third is on its own."""
+    g = torch.Generator().manual_seed(0)
+    a, b, c = torch.randn(3, n, generator=g)
+    return torch.stack([a, 0.8 * a + 0.6 * b, c], dim=1)
+
+
+def coloured(n: int = 6000) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores of images of one of four colours, one prototype a colour that is .9 for it and .1 for others, then two
+    that know nothing of it; and the colours."""
+    g = torch.Generator().manual_seed(1)
+    colour = torch.randint(4, (n,), generator=g)
+    s = torch.full((n, 6), 0.1)
+    s[torch.arange(n), colour] = 0.9
+    s[:, 4:] = torch.rand(n, 2, generator=g)
+    s[:, :4] += 0.02 * torch.randn(n, 4, generator=g)
+    return s, colour
+
+
+def test_a_colour_takes_the_place_of_the_one_that_was_there_and_nothing_else_changes():
+    scores, colour = coloured()
+    s = scores[:400]
+    edited = transport(KnownScores(scores), s, [2], torch.full((400, 1), 0.9))
+    assert edited[:, :4].argmax(1).eq(2).all()
+    others = edited[:, [0, 1, 3]]
+    assert others.max() < 0.2  # black, brown, blond alike are gone: alternatives exclude each other
+    assert torch.equal(edited[:, 4:], s[:, 4:])
+    regressed = regress(KnownScores(scores), s, [2], torch.full((400, 1), 0.9))
+    assert regressed[colour[:400] == 0, 0].median() > 0.5  # which the mean change of all images cannot do
+
+
+def test_two_clusters_are_exchanged():
+    g = torch.Generator().manual_seed(2)
+    cluster = torch.rand(5000, generator=g) < 0.5
+    scores = torch.stack([cluster.float(), 1 - cluster.float(), 2 * cluster.float() + 5], 1)
+    scores = torch.cat([scores + 0.05 * torch.randn(5000, 3, generator=g), torch.randn(5000, 1, generator=g)], dim=1)
+    own = scores[~cluster][:50]
+    edited = transport(KnownScores(scores), own, [0], torch.full((50, 1), 1.0))
+    torch.testing.assert_close(edited[:, 1:3], torch.tensor([0.0, 7.0]).expand(50, 2), atol=0.25, rtol=0)
+    assert torch.equal(edited[:, 3], own[:, 3])
+
+
+def test_along_a_line_the_others_follow_and_keep_their_deviation():
+    known = KnownScores(gaussian_scores())
+    s = torch.tensor([[0.0, 0.3, 0.2], [-1.0, -0.8, -1.0]])
+    edited = transport(known, s, [0], torch.tensor([[1.0], [1.0]]))
+    torch.testing.assert_close(edited[:, 1], torch.tensor([0.3 + 0.8, -0.8 + 1.6]), atol=0.15, rtol=0)
+    assert torch.equal(edited[:, [0, 2]], torch.tensor([[1.0, 0.2], [1.0, -1.0]]))
+
+
+@pytest.mark.parametrize("way", ["transport", "keep", "joint"])
+def test_an_edit_to_the_own_scores_changes_nothing_even_outside_of_the_known_range(way):
+    scores, _ = coloured(500)
+    s = torch.cat([scores[:3], torch.full((1, 6), 1.7), torch.full((1, 6), -2.0)])
+    for prototypes in ([0], [2, 5]):
+        edited = OTHERS[way](KnownScores(scores), s, prototypes, s[:, prototypes])
+        torch.testing.assert_close(edited, s, atol=1e-6, rtol=0)
+
+
+def test_edited_scores_stay_within_the_range_of_the_known_unless_they_were_outside():
+    scores = gaussian_scores(2000)
+    s = torch.tensor([[0.0, 99.0, 0.0], [2.5, 2.0, 0.0]])
+    for way in (transport, regress):
+        edited = way(KnownScores(scores), s, [0], torch.full((2, 1), 1e3))
+        assert edited[0, 1] <= 99 and edited[1, 1] <= scores[:, 1].max() and edited[:, 0].tolist() == [1e3, 1e3]
+
+
+def test_several_prototypes_at_once():
+    scores, _ = coloured()
+    s = scores[:100]
+    edited = transport(KnownScores(scores), s, [1, 4], torch.tensor([0.9, 0.5]).expand(100, 2))
+    assert edited[:, :4].argmax(1).eq(1).all() and edited[:, [0, 2, 3]].max() < 0.35
+    assert torch.equal(edited[:, 5], s[:, 5]) and (edited[:, 4] == 0.5).all()
+
+
+def test_few_known_images_tell_nothing_of_the_others():
+    g = torch.Generator().manual_seed(3)
+    scores, s = torch.randn(20, 5, generator=g), torch.randn(4, 5, generator=g)
+    edited = transport(KnownScores(scores), s, [1], torch.full((4, 1), 2.0))
+    assert torch.equal(
+        edited, keep(KnownScores(scores), s, [1], torch.full((4, 1), 2.0))
+    )  # all 20 are neighbours, of either value
+
+
+def test_regress_moves_the_others_by_their_regression_and_keep_leaves_them():
+    known, s = KnownScores(gaussian_scores()), torch.zeros(2, 3)
+    moved = regress(known, s, [0], torch.ones(2, 1))
+    torch.testing.assert_close(moved, torch.tensor([[1.0, 0.8, 0.0]]).expand(2, 3), atol=0.02, rtol=0)
+    moved = regress(known, s, [0, 2], torch.tensor([[1.0, 1.0], [-1.0, 0.0]]))
+    torch.testing.assert_close(moved[:, 1], torch.tensor([0.8, -0.8]), atol=0.02, rtol=0)
+    assert keep(known, s, [1], torch.tensor([[2.0], [3.0]])).tolist() == [[0, 2, 0], [0, 3, 0]] and not s.any()
+
+
+def test_regress_follows_scores_that_rise_and_fall_again_and_falls_back_to_the_line_where_little_is_known():
+    a, _, c = gaussian_scores().T
+    known, s = KnownScores(torch.stack([a, a.square(), c], dim=1)), torch.zeros(3, 3)
+    s[2, 0] = -1
+    moved = regress(known, s, [0], torch.tensor([[1.0], [-1.0], [1.0]])) - s
+    torch.testing.assert_close(moved[:, 1], torch.tensor([1.0, 1.0, 0.0]), atol=0.1, rtol=0)  # no line could
+    assert moved[:, 2].abs().max() < 0.1
+    few = gaussian_scores(NEAREST)
+    slope = torch.cov(few.T)[0, 1] / few[:, 0].var()
+    moved = regress(KnownScores(few), torch.zeros(1, 3), [0], torch.ones(1, 1))
+    assert moved[0, 1].item() == pytest.approx(slope.item(), rel=2e-3)
+
+
+def test_release_hides_what_is_correlated_and_nothing_else():
+    scores = gaussian_scores()
+    assert correlated(scores, [0]).tolist() == [False, True, False]
+    assert correlated(scores, [0, 1]).tolist() == [False, False, False]
+    edited = OTHERS["release"](KnownScores(scores), torch.zeros(1, 3), [0], torch.ones(1, 1))
+    assert edited[0, 0] == 1 and edited[0, 1].isnan() and edited[0, 2].item() == pytest.approx(0, abs=0.02)
+
+
+def test_positions_ranks_and_quantiles():
+    known = KnownScores(torch.tensor([[3.0], [1.0], [2.0], [2.0]]))
+    assert known.ranks[:, 0].tolist() == [0.875, 0.125, 0.375, 0.625]
+    values = torch.tensor([[0.0], [1.0], [2.0], [2.5], [9.0]])
+    assert positions(known, [0], values)[:, 0].tolist() == [0, 0.125, 0.5, 0.75, 1]
+    column = torch.arange(101.0)
+    torch.testing.assert_close(quantiles(torch.stack([column, -column], 1)), torch.tensor([[1.0, 99.0], [-99.0, -1.0]]))
+
+
+def test_show_only_hides_all_others():
+    shown = show_only(torch.tensor([[1.0, 2.0, 3.0]]), [0, 2])
+    assert shown[0, [0, 2]].tolist() == [1, 3] and shown[0, 1].isnan()
