@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 FLOAT = 4  # bytes
+OVERSAMPLING, ITERATIONS = 10, 6  # of subspace iteration
 LEAST_LOGIT = -69.0  # exp of it is nothing beside 1, but a normal float32: denormal numbers make exp more than twice as slow
 
 
@@ -50,23 +51,31 @@ class PixelMajor(nn.Module):
             )
         return min(bound, 2048)
 
-    def chunks(self, size: int):
-        """Yields (first index, float32 (C, H, W, n)) over all images, mirror images after the others."""
+    def chunks(self, size: int, mirrored: bool = True):
+        """Yields (first index, float32 (C, H, W, n)) over all images, mirror images after the others, or without them."""
         count = self.pixels.shape[-1]
-        for mirrored in (False, True) if self.xflip else (False,):
+        for flipped in (False, True) if self.xflip and mirrored else (False,):
             for start in range(0, count, size):
                 x = self._scaled(self.pixels[..., start : start + size])
-                yield start + mirrored * count, x.flip(2) if mirrored else x
+                yield start + flipped * count, x.flip(2) if flipped else x.contiguous()
 
 
 class RunningPosterior:
-    """Means of values under softmax weights whose logits arrive in chunks: rows (R,) of logits, values shared or a row each."""
+    """Means of values under softmax weights whose logits arrive in chunks: R rows of logits, Q rows of values.
 
-    def __init__(self):
+    owner (Q,): the row of logits that weighs each row of values; None where Q = R and each weighs its own.
+    """
+
+    def __init__(self, owner: Tensor | None = None):
+        self.owner = owner
         self.highest = self.total = self.mean = None
 
+    def _of_values(self, factors: Tensor, like: Tensor) -> Tensor:
+        factors = factors if self.owner is None else factors[self.owner]
+        return factors.view((-1,) + (1,) * (like.dim() - 1))
+
     def add(self, logits: Tensor, weigh) -> None:
-        """logits (R, n); weigh(weights (R, n)) -> the weighted sums of this chunk's values (R, ...)."""
+        """logits (R, n); weigh(weights (R, n)) -> the weighted sums of this chunk's values (Q, ...)."""
         highest = logits.amax(1)
         if self.highest is not None:
             highest = torch.maximum(highest, self.highest)
@@ -74,12 +83,11 @@ class RunningPosterior:
         sums, total = weigh(weights), weights.sum(1, dtype=torch.float64)
         if self.highest is not None:
             fade = (self.highest - highest).exp().double()
-            shape = (-1,) + (1,) * (sums.dim() - 1)
-            sums, total = sums + self.mean * fade.view(shape), total + self.total * fade
+            sums, total = sums + self.mean * self._of_values(fade, sums), total + self.total * fade
         self.highest, self.total, self.mean = highest, total, sums
 
     def result(self) -> Tensor:
-        return self.mean / self.total.view((-1,) + (1,) * (self.mean.dim() - 1))
+        return self.mean / self._of_values(self.total, self.mean)
 
 
 class EmpiricalDenoiser(nn.Module):
@@ -131,37 +139,40 @@ class EmpiricalDenoiser(nn.Module):
 class GaussianDenoiser(nn.Module):
     """The optimal denoiser of a Gaussian with the data's mean and biased covariance (Niedoba et al. 2025, Sec. 4).
 
-    D = mu + U diag(S / (S + sigma^2)) U^T (z - mu), of all directions or of the `rank` largest. Raises ValueError where neither the covariance nor
-    the matrix of scalar products between images fits max_memory.
+    D = mu + U diag(S / (S + sigma^2)) U^T (z - mu), of all directions or of the `rank` largest. Raises ValueError where
+    neither the covariance nor the matrix of scalar products between images fits max_memory; with a rank their place is
+    taken by subspace iteration, which needs little more than the directions themselves.
     """
 
     def __init__(self, data: PixelMajor, rank: int | None = None):
         super().__init__()
-        n, d = len(data), data.pixels[..., 0].numel()
+        n, (c, h, w) = len(data), data.image_shape
+        d, size = c * h * w, data.chunk_size(4 * c * h * w)
         side = min(n, d)
-        if 4 * 8 * side**2 + 8 * n * d * (n < d) > data.max_memory:
-            raise ValueError(
-                f"a Gaussian of {d} values an image needs {4 * 8 * side**2 / 1e9:.1f} GB; use smaller or fewer images, or raise max_memory"
-            )
-        size = data.chunk_size(4 * d)
+        room = 4 * 8 * side**2 + 8 * n * d * (n < d)
         mean = sum(x.flatten(0, 2).sum(1, dtype=torch.float64) for _, x in data.chunks(size)) / n  # (D,)
-        if n < d:
-            centred = torch.cat([x.flatten(0, 2).T.double() - mean for _, x in data.chunks(size)])  # (N, D)
-            values, vectors = torch.linalg.eigh(centred @ centred.T / n)
-            keep = values > values[-1].clamp(min=1e-300) * 1e-12
-            values = values[keep]
-            vectors = centred.T @ vectors[:, keep] / (values * n).sqrt()  # (D, directions)
+        if room <= data.max_memory:
+            values, vectors = (_from_products if n < d else _from_covariance)(data, mean, size)
+        elif rank is not None and 5 * 8 * d * (rank + OVERSAMPLING) <= data.max_memory:
+            values, vectors = _by_iteration(data, mean, size, rank)
         else:
-            covariance = mean.new_zeros(d, d)
-            for _, x in data.chunks(size):
-                centred = x.flatten(0, 2).double() - mean[:, None]
-                covariance += centred @ centred.T
-            values, vectors = torch.linalg.eigh(covariance / n)
+            raise ValueError(
+                f"a Gaussian of {d} values an image ({h}x{w}x{c}) needs {room / 1e9:.1f} GB; use smaller images"
+                " (--image_size), fewer directions (--rank), or raise max_memory"
+            )
         order = values.argsort(descending=True)[:rank]
         self.image_shape = data.image_shape
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("values", values[order].clamp(min=0), persistent=False)  # (K,)
         self.register_buffer("vectors", vectors[:, order], persistent=False)  # (D, K)
+
+    def filter(self, sigma: float) -> Tensor:
+        """The Wiener filter W = U diag(S / (S + sigma^2)) U^T: (D, D) float64."""
+        return (self.vectors * (self.values / (self.values + sigma**2))) @ self.vectors.T
+
+    def variance(self) -> Tensor:
+        """Of each value of an image: (D,) float64."""
+        return self.vectors.square() @ self.values
 
     def differentiable(self, z: Tensor, sigma: Tensor) -> Tensor:
         """z (B, C, H, W), sigma (B,) -> (B, C, H, W) float32, with gradients in z."""
@@ -176,7 +187,55 @@ class GaussianDenoiser(nn.Module):
         return self.differentiable(z, sigma)
 
 
+def _centred(data: PixelMajor, mean: Tensor, size: int):
+    """Yields float64 (D, n) less the mean (D,), over all images."""
+    return (x.flatten(0, 2).double() - mean[:, None] for _, x in data.chunks(size))
+
+
+def _from_products(data: PixelMajor, mean: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (K,) and directions (D, K) of the covariance, from the scalar products of fewer images than values."""
+    centred = torch.cat([x.T for x in _centred(data, mean, size)])  # (N, D)
+    values, vectors = torch.linalg.eigh(centred @ centred.T / len(centred))
+    keep = values > values[-1].clamp(min=1e-300) * 1e-12
+    values = values[keep]
+    return values, centred.T @ vectors[:, keep] / (values * len(centred)).sqrt()
+
+
+def _from_covariance(data: PixelMajor, mean: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (D,) and directions (D, D) of the covariance."""
+    covariance = mean.new_zeros(len(mean), len(mean))
+    for x in _centred(data, mean, size):
+        covariance.addmm_(x, x.T)
+    return torch.linalg.eigh(covariance / len(data))
+
+
+def _by_iteration(data: PixelMajor, mean: Tensor, size: int, rank: int) -> tuple[Tensor, Tensor]:
+    """The largest eigenvalues (K,) and their directions (D, K), K a little above rank (Halko et al. 2011, Alg. 4.4)."""
+    k = min(rank + OVERSAMPLING, len(data), len(mean))
+    directions = torch.randn(len(mean), k, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(mean.device)
+    for _ in range(ITERATIONS):
+        directions = torch.linalg.qr(directions).Q
+        products = torch.zeros_like(directions)
+        for x in _centred(data, mean, size):
+            products.addmm_(x, x.T @ directions)
+        previous, directions = directions, products / len(data)
+    values, rotation = torch.linalg.eigh(previous.T @ directions)  # Rayleigh and Ritz
+    return values, previous @ rotation
+
+
 def check_shape(z: Tensor, shape: tuple[int, ...]) -> None:
     """Raises ValueError where noisy images are not of the data's shape (C, H, W)."""
     if tuple(z.shape[1:]) != tuple(shape):
         raise ValueError(f"noisy images are {tuple(z.shape[1:])}, the data are {tuple(shape)} (channels, height, width)")
+
+
+def squared_difference(x: Tensor, z: Tensor) -> Tensor:
+    """x (C, ..., n), z (C, ...) -> (..., n), summed over channels."""
+    total = difference = None
+    for channel, noisy in zip(x, z):
+        if total is None:
+            total = torch.sub(channel, noisy[..., None]).square_()
+        else:
+            difference = torch.sub(channel, noisy[..., None], out=difference)
+            total.addcmul_(difference, difference)
+    return total

@@ -11,7 +11,8 @@ from conftest import Bench
 from PIL import Image
 
 from analysis.mechanism.heatmaps import between, marks, sensitivity
-from models.pspc import PUBLISHED_SIZES, Boxes, PSPCFlex, PSPCSquare, published_levels, smallest_windows
+from models.locality import LocalityDenoiser, Masks, PSPCFlex, smallest_windows
+from models.pspc import PUBLISHED_SIZES, Boxes, PSPCSquare, published_levels
 from models.samplers import euler
 from models.schedule import karras_sigmas
 from models.training_free import EmpiricalDenoiser, GaussianDenoiser, PixelMajor
@@ -72,7 +73,7 @@ def test_boxes_add_and_their_spread_is_the_transpose(size):
     torch.testing.assert_close(boxes.sums(maps), expected)
     windows = torch.rand(expected.shape, generator=GENERATOR)
     assert (boxes.sums(maps) * windows).sum().item() == pytest.approx((maps * boxes.spread(windows)).sum().item(), rel=1e-5)
-    assert boxes.cover.min() >= 1 and boxes.cover.sum() == boxes.positions * size**2
+    assert boxes.cover.min() >= 1 and boxes.cover.sum() == np.prod(boxes.shape) * size**2
 
 
 @pytest.mark.parametrize("channels, bound", [(3, 4e9), (1, 4e9), (3, 40000)])
@@ -126,6 +127,77 @@ def test_flexible_composites_equal_the_naive_loop():
     torch.testing.assert_close(denoiser.differentiable(z, levels), found, atol=1e-5, rtol=0)
 
 
+def naive_locality(images, z, sigma, threshold):
+    """Value by value, from the covariance: images (N, C, H, W), z (C, H, W), both float64."""
+    flat, noisy = images.flatten(1), z.flatten()
+    covariance = torch.from_numpy(np.cov(flat.numpy(), rowvar=False, bias=True))
+    wiener = covariance @ torch.linalg.inv(covariance + sigma**2 * torch.eye(len(covariance), dtype=torch.float64))
+    rows = wiener / wiener.diagonal()[:, None]
+    out = torch.zeros_like(noisy)
+    for q in range(len(noisy)):
+        mask = rows[q].abs() >= threshold * rows.abs().max()
+        distance = (flat[:, mask] - noisy[mask]).square().sum(1)
+        out[q] = (-distance / (2 * sigma**2)).softmax(0) @ flat[:, q]
+    return out.view(z.shape)
+
+
+@pytest.mark.parametrize("channels, xflip, bound", [(3, False, 4e9), (1, True, 4e9), (1, False, 4.2e5)])
+def test_locality_equals_the_naive_loop(channels, xflip, bound):
+    pixels, levels = draw(60, channels), torch.tensor([5.0, 0.7, 0.1, 0.01])
+    pixels += torch.randint(0, 40, pixels.shape, generator=GENERATOR, dtype=torch.uint8)  # of full rank, so that masks are not tiny
+    data = PixelMajor(pixels, xflip, max_memory=bound)
+    images = as_images(pixels)
+    images = torch.cat([images, images.flip(3)]) if xflip else images
+    denoiser, z = LocalityDenoiser(data, 0.1), noisy(images, levels)
+    found = denoiser(z, levels)
+    for i, level in enumerate(levels.double()):
+        expected = naive_locality(images, z[i].double(), level, 0.1)
+        assert (found[i] - expected).abs().max() < 1e-5
+    torch.testing.assert_close(denoiser.differentiable(z, levels), found, atol=1e-5, rtol=0)
+
+
+def test_locality_without_a_threshold_is_empirical_and_white_data_have_single_pixels():
+    pixels, levels = draw(20, 1), torch.tensor([2.0, 0.2])
+    data, z = PixelMajor(pixels), noisy(as_images(pixels), levels)
+    torch.testing.assert_close(LocalityDenoiser(data, 0)(z, levels), EmpiricalDenoiser(data)(z, levels), atol=1e-5, rtol=0)
+    grey, step = torch.full((16, 16), 120), 100 * torch.eye(16)
+    steps = torch.cat([grey + step, grey - step]).to(torch.uint8)  # +- unit vectors: the covariance is c I
+    assert LocalityDenoiser(PixelMajor(steps.view(32, 4, 4, 1))).mask(0.5).equal(torch.eye(16, dtype=torch.bool))
+    mask = LocalityDenoiser(PixelMajor(steps.repeat(1, 2).view(32, 4, 8, 1))).mask(0.5)
+    assert mask.equal(torch.eye(16, dtype=torch.bool).repeat(2, 2))  # itself and its copy
+
+
+def test_locality_of_constant_pixels_and_of_one_image():
+    pixels = draw(30, 1)
+    pixels[:, :4] = 7  # half of the image never varies
+    mask = LocalityDenoiser(PixelMajor(pixels), 0.02).mask(1.0)
+    assert mask[:32].sum() == 32 and mask[:32, :32].equal(torch.eye(32, dtype=torch.bool)) and mask[32:].sum() > 64
+    found = LocalityDenoiser(PixelMajor(pixels))(torch.randn(2, 1, 8, 8, generator=GENERATOR), torch.tensor([0.5, 3.0]))
+    torch.testing.assert_close(found[:, :, :4], torch.full((2, 1, 4, 8), 7 / 127.5 - 1))
+    one = draw(1)
+    found = LocalityDenoiser(PixelMajor(one))(torch.randn(1, 3, 8, 8, generator=GENERATOR), torch.tensor([0.3]))
+    torch.testing.assert_close(found, as_images(one).float(), atol=1e-6, rtol=0)
+
+
+def test_pixels_of_equal_masks_share_one_and_sparse_products_are_the_same():
+    some = torch.zeros(40, 40, dtype=torch.bool).fill_diagonal_(True)
+    some[20:] = False
+    some[20:, 3] = True  # twenty pixels that look at one
+    masks, values = Masks(some), torch.rand(40, 5, generator=GENERATOR)
+    assert masks.unique.is_sparse_csr and masks.unique.shape == (20, 40)  # pixel 3's own mask is theirs
+    torch.testing.assert_close(masks.sums(values)[masks.owner], some.float() @ values)
+
+
+def test_the_directions_of_a_low_rank_are_found_where_the_covariance_does_not_fit():
+    generator = torch.Generator().manual_seed(1)
+    images = 127 + 12 * torch.randn(300, 4, generator=generator) @ torch.randn(4, 400, generator=generator)
+    pixels = images.clamp(0, 255).round().to(torch.uint8).view(300, 20, 20, 1)
+    whole, bounded = GaussianDenoiser(PixelMajor(pixels), 4), GaussianDenoiser(PixelMajor(pixels, max_memory=1.2e6), 4)
+    torch.testing.assert_close(bounded.values, whole.values, rtol=1e-6, atol=0)
+    z = noisy(as_images(pixels), torch.tensor([0.5]))
+    torch.testing.assert_close(bounded(z, torch.tensor([0.5])), whole(z, torch.tensor([0.5])), atol=1e-4, rtol=0)
+
+
 def test_smallest_windows_hold_their_share():
     heat = torch.zeros(2, 2, 2, 2)
     heat[:, :] = torch.tensor([[0.5, 0.3], [0.15, 0.05]])
@@ -168,6 +240,10 @@ def test_sensitivity_is_the_jacobian():
         (lambda data: PSPCSquare(data, [3, 3]), "2 window sizes for 18 noise levels"),
         (lambda data: PSPCFlex(data, torch.ones(18, 8, 8, 4, 4)), r"expected \(18, 8, 8, 8, 8\)"),
         (lambda data: PSPCFlex(PixelMajor(draw(4), max_memory=50000), torch.ones(18, 8, 8, 8, 8)), "windows of 8x8 images take"),
+        (lambda data: LocalityDenoiser(data, 1.0), r"threshold of masks must lie in \[0, 1\), not 1.0"),
+        (lambda data: LocalityDenoiser(data, -0.1), "threshold of masks"),
+        (lambda data: LocalityDenoiser(PixelMajor(draw(4), max_memory=50000)), r"\(8x8x3\) need 0.0 GB; use smaller images"),
+        (lambda data: GaussianDenoiser(PixelMajor(draw(99), max_memory=1e5)), r"\(8x8x3\) needs .* \(--rank\)"),
         (lambda data: EmpiricalDenoiser(data)(torch.zeros(1, 1, 8, 8), torch.ones(1)), "noisy images are"),
         (lambda data: PixelMajor(torch.zeros(5, 8, 8, 3, dtype=torch.uint8), max_memory=100), "the images alone take"),
     ],
