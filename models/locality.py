@@ -1,5 +1,5 @@
-"""Posterior means over windows of any shape, one a pixel: from heat maps of a denoiser (PSPC-Flex, Niedoba et al. 2025) or from
-the data's covariance (Lukoianov et al. 2025)."""
+"""Posterior means over windows of any shape, one a pixel: from heat maps of a denoiser (PSPC-Flex, Niedoba et al. 2025)
+or from the data's covariance (Lukoianov et al. 2025)."""
 
 import warnings
 from collections.abc import Sequence
@@ -56,7 +56,8 @@ def _sparse(matrix: Tensor) -> Tensor:
 
 
 def masked_means(data: PixelMajor, z: Tensor, sigma: Tensor, masks: Masks) -> Tensor:
-    """The posterior mean of every pixel under its own mask, exactly: z (B, C, H, W), sigma (B,) -> (B, C, H, W) float32.
+    """The posterior mean of every pixel under its own mask, exactly: z (B, C, H, W), sigma (B,) -> (B, C, H, W)
+    float32.
 
     Masks over H W pixels serve all channels of a pixel, masks over C H W values one each. One pass over the data.
     """
@@ -80,7 +81,8 @@ def differentiable_means(x: Tensor, z: Tensor, sigma: Tensor, masks: Masks) -> T
 
 
 def smallest_windows(heat: Tensor, threshold: float) -> Tensor:
-    """The smallest set of pixels that holds a share of each heat map: (H, W, H, W) -> bool (H W, H W), one row a pixel of the output.
+    """The smallest set of pixels that holds a share of each heat map: (H, W, H, W) -> bool (H W, H W), one row a pixel
+    of the output.
 
     Raises ValueError where a pixel's map is all zero, so that nothing would cover it.
     """
@@ -97,13 +99,20 @@ def smallest_windows(heat: Tensor, threshold: float) -> Tensor:
 
 
 class PSPCFlex(nn.Module):
-    """One window shape a pixel, from heat maps of what a denoiser looks at: each pixel's posterior mean (Niedoba et al. 2025, Sec. 5.2).
+    """One window shape a pixel, from heat maps of what a denoiser looks at: each pixel's posterior mean (Niedoba et al.
+    2025, Sec. 5.2).
 
-    heatmaps: (L, H, W, H, W), non-negative, one a level; thresholds: the share of a map that its window holds, 1 being the whole image.
-    Raises ValueError where shapes do not fit or a pixel is not covered.
+    heatmaps: (L, H, W, H, W), non-negative, one a level; thresholds: the share of a map that its window holds, 1 being
+    the whole image. Raises ValueError where shapes do not fit or a pixel is not covered.
     """
 
-    def __init__(self, data: PixelMajor, heatmaps: Tensor, thresholds: Sequence[float] = PUBLISHED_THRESHOLDS, levels: Tensor | None = None):
+    def __init__(
+        self,
+        data: PixelMajor,
+        heatmaps: Tensor,
+        thresholds: Sequence[float] = PUBLISHED_THRESHOLDS,
+        levels: Tensor | None = None,
+    ):
         super().__init__()
         levels = published_levels() if levels is None else levels
         _, h, w = data.image_shape
@@ -111,16 +120,23 @@ class PSPCFlex(nn.Module):
         if tuple(heatmaps.shape) != expected:
             raise ValueError(f"heat maps are {tuple(heatmaps.shape)}, expected {expected} (levels, H, W, H, W)")
         if len(thresholds) != len(levels) or not all(0 < t <= 1 for t in thresholds):
-            raise ValueError(f"thresholds must be {len(levels)} numbers in (0, 1], one a noise level, not {list(thresholds)}")
+            raise ValueError(
+                f"thresholds must be {len(levels)} numbers in (0, 1], one a noise level, not {list(thresholds)}"
+            )
         room = (h * w) ** 2 * (sum(t < 1 for t in thresholds) + 2 * FLOAT)
         if room > data.max_memory / 2:
-            raise ValueError(f"the windows of {h}x{w} images take {room / 1e9:.2f} GB; raise max_memory above {2 * room / 1e9:.2f} GB")
+            raise ValueError(
+                f"the windows of {h}x{w} images take {room / 1e9:.2f} GB;"
+                f" raise max_memory above {2 * room / 1e9:.2f} GB"
+            )
         self.data, self.thresholds = data, tuple(thresholds)
         self.empirical = EmpiricalDenoiser(data)
         self.register_buffer("levels", levels, persistent=False)
         windows = [smallest_windows(heat, t) for heat, t in zip(heatmaps, thresholds) if t < 1]
         empty = torch.zeros(0, h * w, h * w, dtype=torch.bool)
-        self.register_buffer("windows", torch.stack(windows) if windows else empty, persistent=False)  # (levels below 1, HW, HW)
+        self.register_buffer(
+            "windows", torch.stack(windows) if windows else empty, persistent=False
+        )  # (levels below 1, HW, HW)
 
     @torch.no_grad()
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
@@ -137,7 +153,8 @@ class PSPCFlex(nn.Module):
         return out
 
     def differentiable(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """The same with gradients in z, holding the logits of every pixel and image in memory, one noisy image after the other."""
+        """The same with gradients in z, holding the logits of every pixel and image in memory, one noisy image after
+        the other."""
         x = torch.cat([x for _, x in self.data.chunks(2048)], dim=-1)  # (C, H, W, N)
         made = []
         for noisy, level, index in zip(z.float(), sigma.float(), nearest_level(sigma, self.levels).tolist()):
@@ -155,9 +172,9 @@ class LocalityDenoiser(nn.Module):
     """Windows from the data's covariance, one a value of an image (Lukoianov et al. 2025).
 
     A row of the Wiener filter at the noise level, divided by its diagonal entry, becomes 1 where its magnitude reaches
-    `threshold` times the largest of the whole matrix, else 0; 0 makes every mask the whole image, the empirical denoiser. A value
-    whose deviation is below half a grey level has no other in its window. The posterior mean is exact over all images.
-    Raises ValueError for a threshold outside [0, 1), and where filter and masks do not fit max_memory.
+    `threshold` times the largest of the whole matrix, else 0; 0 makes every mask the whole image, the empirical
+    denoiser. A value whose deviation is below half a grey level has no other in its window. The posterior mean is exact
+    over all images. Raises ValueError for a threshold outside [0, 1), and where filter and masks do not fit max_memory.
     """
 
     def __init__(self, data: PixelMajor, threshold: float = 0.02, rank: int | None = None):
@@ -202,8 +219,12 @@ class LocalityDenoiser(nn.Module):
         return out
 
     def differentiable(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """The same with gradients in z, holding the logits of every value and image in memory, one noisy image after the other."""
+        """The same with gradients in z, holding the logits of every value and image in memory, one noisy image after
+        the other."""
         x = torch.cat([x for _, x in self.data.chunks(2048)], dim=-1)  # (C, H, W, N)
         return torch.stack(
-            [differentiable_means(x, noisy, level, self._masks(level.item())) for noisy, level in zip(z.float(), sigma.float())]
+            [
+                differentiable_means(x, noisy, level, self._masks(level.item()))
+                for noisy, level in zip(z.float(), sigma.float())
+            ]
         )

@@ -1,4 +1,5 @@
-"""Patch set posterior composites: every patch has its own posterior over the same patch of all training images (Niedoba et al. 2025, Sec. 5)."""
+"""Patch set posterior composites: every patch has its own posterior over the same patch of all training images (Niedoba
+et al. 2025, Sec. 5)."""
 
 import math
 from collections.abc import Sequence
@@ -27,9 +28,9 @@ def nearest_level(sigma: Tensor, levels: Tensor) -> Tensor:
 class Boxes:
     """Sums over all p x p windows of maps (H, W, n), and back.
 
-    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p, and it beats shifted additions
-    at p > 3 and equals them there (tests/benchmarks/composites.py). Sums of squares stay sums of non-negative numbers:
-    nothing cancels, as it would in differences of running sums.
+    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p, and it beats shifted
+    additions at p > 3 and equals them there (tests/benchmarks/composites.py). Sums of squares stay sums of non-negative
+    numbers: nothing cancels, as it would in differences of running sums.
     """
 
     def __init__(self, height: int, width: int, size: int, device: torch.device):
@@ -54,16 +55,19 @@ class Boxes:
         return self._product(self.rows, self.columns, maps)
 
     def spread(self, windows: Tensor) -> Tensor:
-        """The transpose, (H - p + 1, W - p + 1, n) -> (H, W, n): what every pixel gets from the windows that hold it."""
+        """The transpose, (H - p + 1, W - p + 1, n) -> (H, W, n): what every pixel gets from the windows that hold
+        it."""
         return self._product(self.rows.T, self.columns.T, windows)
 
 
 class PSPCSquare(nn.Module):
-    """Square windows: D is the average, pixel by pixel, of the posterior means of all windows that hold the pixel (Niedoba et al. 2025, Sec. 5.1).
+    """Square windows: D is the average, pixel by pixel, of the posterior means of all windows that hold the pixel
+    (Niedoba et al. 2025, Sec. 5.1).
 
-    sizes: window side at each of `levels` (L,), high noise to low; the level nearest to sigma decides. A window of the whole image is the empirical
-    denoiser. Two passes over the data: first each window's largest logit and normaliser, then the weighted sum of the images. Logits are kept in
-    between where they fit half of the data's max_memory, else computed again. Raises ValueError where a size fits no window.
+    sizes: window side at each of `levels` (L,), high noise to low; the level nearest to sigma decides. A window of the
+    whole image is the empirical denoiser. Two passes over the data: first each window's largest logit and normaliser,
+    then the weighted sum of the images. Logits are kept in between where they fit half of the data's max_memory, else
+    computed again. Raises ValueError where a size fits no window.
     """
 
     def __init__(self, data: PixelMajor, sizes: Sequence[int] = PUBLISHED_SIZES, levels: Tensor | None = None):
@@ -74,7 +78,10 @@ class PSPCSquare(nn.Module):
             raise ValueError(f"{len(sizes)} window sizes for {len(levels)} noise levels; give one a level")
         for size in sizes:
             if not 1 <= size <= min(h, w):
-                raise ValueError(f"window size {size} does not fit images of {h}x{w}; give sizes from 1 to {min(h, w)}, or fit a schedule")
+                raise ValueError(
+                    f"window size {size} does not fit images of {h}x{w};"
+                    f" give sizes from 1 to {min(h, w)}, or fit a schedule"
+                )
         self.data, self.sizes = data, tuple(int(size) for size in sizes)
         self.empirical = EmpiricalDenoiser(data)
         self.register_buffer("levels", levels, persistent=False)
@@ -98,7 +105,8 @@ class PSPCSquare(nn.Module):
         return out
 
     def differentiable(self, z: Tensor, sigma: Tensor) -> Tensor:
-        """The same with gradients in z, holding the logits of every window and image in memory, one noisy image after the other."""
+        """The same with gradients in z, holding the logits of every window and image in memory, one noisy image after
+        the other."""
         x = torch.cat([x for _, x in self.data.chunks(2048)], dim=-1)  # (C, H, W, N)
         made = []
         for noisy, level in zip(z.float(), sigma.float()):
@@ -113,7 +121,8 @@ class PSPCSquare(nn.Module):
         return torch.stack(made)
 
     def _composite(self, z: Tensor, sigma: Tensor, size: int) -> Tensor:
-        """A mirror image is as far from z as its original is from the mirrored z, so mirrored z take the place of mirror images."""
+        """A mirror image is as far from z as its original is from the mirrored z, so mirrored z take the place of
+        mirror images."""
         count, (c, h, w) = len(z), self.data.image_shape
         if self.data.xflip:
             z, sigma = torch.cat([z, z.flip(3)]), sigma.repeat(2)

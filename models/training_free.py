@@ -1,4 +1,5 @@
-"""Denoisers that need no training: what is optimal for a finite data set, and for the Gaussian of its mean and covariance (Niedoba et al. 2025)."""
+"""Denoisers that need no training: what is optimal for a finite data set, and for the Gaussian of its mean and
+covariance (Niedoba et al. 2025)."""
 
 import math
 
@@ -7,14 +8,15 @@ from torch import Tensor, nn
 
 FLOAT = 4  # bytes
 OVERSAMPLING, ITERATIONS = 10, 6  # of subspace iteration
-LEAST_LOGIT = -69.0  # exp of it is nothing beside 1, but a normal float32: denormal numbers make exp more than twice as slow
+LEAST_LOGIT = -69.0  # exp of it is nothing beside 1, but a normal float32: denormal numbers make exp twice as slow
 
 
 class PixelMajor(nn.Module):
     """A data set of images, each pixel's values side by side: what denoisers of patches stream over.
 
-    pixels: uint8 (N, H, W, C); xflip: count each mirror image as well; max_memory: bytes that data and temporaries may take.
-    Chunks leave as float32 (C, H, W, n) in [-1, 1]; the data are kept so where that takes an eighth of the bound, else as uint8.
+    pixels: uint8 (N, H, W, C); xflip: count each mirror image as well; max_memory: bytes that data and temporaries may
+    take. Chunks leave as float32 (C, H, W, n) in [-1, 1]; the data are kept so where that takes an eighth of the bound,
+    else as uint8.
     """
 
     def __init__(self, pixels: Tensor, xflip: bool = False, max_memory: float = 4e9):
@@ -23,7 +25,8 @@ class PixelMajor(nn.Module):
             raise ValueError(f"images must be uint8 (N, H, W, C) with N > 0, not {pixels.dtype} {tuple(pixels.shape)}")
         self.xflip, self.max_memory = xflip, float(max_memory)
         if pixels.numel() > self.max_memory / 2:
-            raise ValueError(f"the images alone take {pixels.numel() / 1e9:.2f} GB; raise max_memory above {2 * pixels.numel() / 1e9:.2f} GB")
+            size = pixels.numel() / 1e9
+            raise ValueError(f"the images alone take {size:.2f} GB; raise max_memory above {2 * size:.2f} GB")
         pixels = pixels.permute(3, 1, 2, 0).contiguous()  # (C, H, W, N)
         if pixels.numel() * FLOAT <= self.max_memory / 8:
             pixels = self._scaled(pixels)
@@ -43,16 +46,17 @@ class PixelMajor(nn.Module):
         return self.pixels.shape[-1] * (2 if self.xflip else 1)
 
     def chunk_size(self, values_per_image: int) -> int:
-        """How many images at once keep that many float32 values an image within an eighth of the bound; at most 2048."""
+        """How many images at once keep that many float32 values an image within an eighth of the bound; at most
+        2048."""
         bound = int(self.max_memory / 8 / FLOAT / values_per_image)
         if not bound:
-            raise ValueError(
-                f"one image needs {values_per_image * FLOAT / 1e9:.3f} GB; raise max_memory above {values_per_image * FLOAT * 8 / 1e9:.3f} GB"
-            )
+            size = values_per_image * FLOAT / 1e9
+            raise ValueError(f"one image needs {size:.3f} GB; raise max_memory above {8 * size:.3f} GB")
         return min(bound, 2048)
 
     def chunks(self, size: int, mirrored: bool = True):
-        """Yields (first index, float32 (C, H, W, n)) over all images, mirror images after the others, or without them."""
+        """Yields (first index, float32 (C, H, W, n)) over all images, mirror images after the others, or without
+        them."""
         count = self.pixels.shape[-1]
         for flipped in (False, True) if self.xflip and mirrored else (False,):
             for start in range(0, count, size):
@@ -91,9 +95,11 @@ class RunningPosterior:
 
 
 class EmpiricalDenoiser(nn.Module):
-    """The optimal denoiser of the data set itself: D = sum_n w_n x^(n), w = softmax_n(-|z - x^(n)|^2 / (2 sigma^2)) (Niedoba et al. 2025, Eq. 5).
+    """The optimal denoiser of the data set itself: D = sum_n w_n x^(n), w = softmax_n(-|z - x^(n)|^2 / (2 sigma^2))
+    (Niedoba et al. 2025, Eq. 5).
 
-    In float64, since at low noise the squared distances are divided by 1e-5. Streams over the data once for the whole batch.
+    In float64, since at low noise the squared distances are divided by 1e-5. Streams over the data once for the whole
+    batch.
     """
 
     def __init__(self, data: PixelMajor):
@@ -124,7 +130,9 @@ class EmpiricalDenoiser(nn.Module):
         flat = z.double().flatten(1)  # (B, D)
         posterior, precision = RunningPosterior(), sigma.double()[:, None] ** -2
         for start, x in self._columns():
-            logits = (flat @ x - self.norms[start : start + x.shape[1]] / 2) * precision  # (B, n), but for what all images share
+            logits = (
+                flat @ x - self.norms[start : start + x.shape[1]] / 2
+            ) * precision  # (B, n), but for what all images share
             posterior.add(logits, lambda weights, x=x: weights @ x.T)
         return posterior.result().view(z.shape).float()
 
@@ -193,7 +201,8 @@ def _centred(data: PixelMajor, mean: Tensor, size: int):
 
 
 def _from_products(data: PixelMajor, mean: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (K,) and directions (D, K) of the covariance, from the scalar products of fewer images than values."""
+    """Eigenvalues (K,) and directions (D, K) of the covariance, from the scalar products of fewer images than
+    values."""
     centred = torch.cat([x.T for x in _centred(data, mean, size)])  # (N, D)
     values, vectors = torch.linalg.eigh(centred @ centred.T / len(centred))
     keep = values > values[-1].clamp(min=1e-300) * 1e-12
@@ -212,7 +221,9 @@ def _from_covariance(data: PixelMajor, mean: Tensor, size: int) -> tuple[Tensor,
 def _by_iteration(data: PixelMajor, mean: Tensor, size: int, rank: int) -> tuple[Tensor, Tensor]:
     """The largest eigenvalues (K,) and their directions (D, K), K a little above rank (Halko et al. 2011, Alg. 4.4)."""
     k = min(rank + OVERSAMPLING, len(data), len(mean))
-    directions = torch.randn(len(mean), k, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(mean.device)
+    directions = torch.randn(len(mean), k, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).to(
+        mean.device
+    )
     for _ in range(ITERATIONS):
         directions = torch.linalg.qr(directions).Q
         products = torch.zeros_like(directions)
@@ -226,7 +237,9 @@ def _by_iteration(data: PixelMajor, mean: Tensor, size: int, rank: int) -> tuple
 def check_shape(z: Tensor, shape: tuple[int, ...]) -> None:
     """Raises ValueError where noisy images are not of the data's shape (C, H, W)."""
     if tuple(z.shape[1:]) != tuple(shape):
-        raise ValueError(f"noisy images are {tuple(z.shape[1:])}, the data are {tuple(shape)} (channels, height, width)")
+        raise ValueError(
+            f"noisy images are {tuple(z.shape[1:])}, the data are {tuple(shape)} (channels, height, width)"
+        )
 
 
 def squared_difference(x: Tensor, z: Tensor) -> Tensor:
