@@ -35,29 +35,49 @@ class Boxes:
 
     def __init__(self, height: int, width: int, size: int, device: torch.device):
         self.rows, self.columns = (self._band(length, size, device) for length in (height, width))
+        self._scratch: dict[str, Tensor] = {}
         self.shape = len(self.rows), len(self.columns)  # of the window positions
         ones = torch.ones(*self.shape, 1, device=device)
-        self.cover = self.spread(ones)[..., 0]  # (H, W): windows that hold each pixel
+        self.cover = self.spread(ones)[..., 0].clone()  # (H, W): windows that hold each pixel
 
     @staticmethod
     def _band(length: int, size: int, device: torch.device) -> Tensor:
         start, place = torch.arange(length - size + 1, device=device)[:, None], torch.arange(length, device=device)
         return ((place >= start) & (place < start + size)).float()  # (positions, length)
 
-    @staticmethod
-    def _product(rows: Tensor, columns: Tensor, maps: Tensor) -> Tensor:
+    def scratch(self, name: str, *shape: int) -> Tensor | None:
+        """Memory that every chunk overwrites, since fresh pages cost as much as the arithmetic; None while gradients
+        are recorded."""
+        if torch.is_grad_enabled():
+            return None
+        if name not in self._scratch or self._scratch[name].shape != shape:
+            self._scratch[name] = torch.empty(shape, device=self.rows.device)
+        return self._scratch[name]
+
+    def _product(self, rows: Tensor, columns: Tensor, maps: Tensor, out: Tensor | None = None) -> Tensor:
         h, w, n = maps.shape
-        maps = (rows @ maps.reshape(h, w * n)).view(len(rows), w, n)
-        return torch.matmul(columns, maps)  # (rows, columns, n)
+        half = torch.mm(rows, maps.reshape(h, w * n), out=self.scratch(f"half {len(rows)}", len(rows), w * n))
+        return torch.matmul(columns, half.view(len(rows), w, n), out=out)  # (rows, columns, n)
 
     def sums(self, maps: Tensor) -> Tensor:
         """(H, W, n) -> (H - p + 1, W - p + 1, n)."""
         return self._product(self.rows, self.columns, maps)
 
     def spread(self, windows: Tensor) -> Tensor:
-        """The transpose, (H - p + 1, W - p + 1, n) -> (H, W, n): what every pixel gets from the windows that hold
-        it."""
-        return self._product(self.rows.T, self.columns.T, windows)
+        """The transpose, (H - p + 1, W - p + 1, n) -> (H, W, n): what every pixel gets from the windows that hold it.
+        Without gradients the next result overwrites it."""
+        shape = self.rows.shape[1], self.columns.shape[1], windows.shape[2]
+        return self._product(self.rows.T, self.columns.T, windows, self.scratch("spread", *shape))
+
+    def distances(self, x: Tensor, z: Tensor) -> Tensor:
+        """Images x (C, H, W, n), z (C, H, W) -> the squared distance of every window (H - p + 1, W - p + 1, n)."""
+        total, difference = (self.scratch(name, *x.shape[1:]) for name in ("total", "difference"))
+        return self.sums(squared_difference(x, z, total, difference))
+
+    def means(self, weights: Tensor, x: Tensor) -> Tensor:
+        """Weights of windows (H - p + 1, W - p + 1, n), images x (C, H, W, n) -> their weighted sums (C, H, W)."""
+        spread, product = self.spread(weights), self.scratch("difference", *x.shape[1:])
+        return torch.stack([torch.mul(channel, spread, out=product).sum(-1) for channel in x])
 
 
 class PSPCSquare(nn.Module):
@@ -115,9 +135,8 @@ class PSPCSquare(nn.Module):
                 made.append(self.empirical.differentiable(noisy[None], level[None])[0])
                 continue
             boxes = Boxes(x.shape[1], x.shape[2], size, z.device)
-            distance = (x - noisy[..., None]).square().sum(0)
-            weights = (boxes.sums(distance) * (-0.5 / level**2)).softmax(-1)
-            made.append(torch.einsum("hwn,chwn->chw", boxes.spread(weights), x) / boxes.cover)
+            weights = (boxes.distances(x, noisy) * (-0.5 / level**2)).softmax(-1)
+            made.append(boxes.means(weights, x) / boxes.cover)
         return torch.stack(made)
 
     def _composite(self, z: Tensor, sigma: Tensor, size: int) -> Tensor:
@@ -135,7 +154,7 @@ class PSPCSquare(nn.Module):
         normalisers = z.new_full((len(z), *boxes.shape), -torch.inf)
         for _, x in self.data.chunks(chunk, mirrored=False):
             for b in range(len(z)):
-                logits = boxes.sums(squared_difference(x, z[b])).mul_(scales[b])
+                logits = boxes.distances(x, z[b]).mul_(scales[b])
                 highest = logits.amax(2)
                 weights = logits.sub_(highest[..., None]).clamp_(min=LEAST_FACTOR).exp_()
                 torch.logaddexp(normalisers[b], weights.sum(2).log_().add_(highest), out=normalisers[b])
@@ -151,8 +170,8 @@ class PSPCSquare(nn.Module):
                     weights, highest = kept[b][index]
                     weights.mul_((highest - normalisers[b]).clamp_(min=LEAST_FACTOR).exp_()[..., None])
                 else:
-                    logits = boxes.sums(squared_difference(x, z[b])).mul_(scales[b])
+                    logits = boxes.distances(x, z[b]).mul_(scales[b])
                     weights = logits.sub_(normalisers[b, ..., None]).clamp_(min=LEAST_LOGIT).exp_()
-                out[b] += torch.einsum("hwn,chwn->chw", boxes.spread(weights), x)
+                out[b] += boxes.means(weights, x)
         out = out / boxes.cover
         return out[:count] + out[count:].flip(3) if self.data.xflip else out

@@ -242,12 +242,11 @@ def check_shape(z: Tensor, shape: tuple[int, ...]) -> None:
         )
 
 
-def squared_difference(x: Tensor, z: Tensor) -> Tensor:
-    """x (C, ..., n), z (C, ...) -> (..., n), summed over channels."""
-    total = difference = None
-    for channel, noisy in zip(x, z):
-        if total is None:
-            total = torch.sub(channel, noisy[..., None]).square_()
+def squared_difference(x: Tensor, z: Tensor, total: Tensor | None = None, difference: Tensor | None = None) -> Tensor:
+    """x (C, ..., n), z (C, ...) -> (..., n), summed over channels. total, difference (..., n): memory to write over."""
+    for index, (channel, noisy) in enumerate(zip(x, z)):
+        if index == 0:
+            total = torch.sub(channel, noisy[..., None], out=total).square_()
         else:
             difference = torch.sub(channel, noisy[..., None], out=difference)
             total.addcmul_(difference, difference)
