@@ -12,6 +12,7 @@ from PIL import Image
 
 from analysis.mechanism.agreement import CHANCE, similarities
 from analysis.mechanism.comparison import compare, published_order, table_of
+from analysis.mechanism.fit_schedule import near
 from analysis.mechanism.sensitivity import (
     Cone,
     between,
@@ -505,13 +506,16 @@ def test_heatmaps_schedule_and_comparison(archive):
     assert found["locality"][1] == pytest.approx(
         np.corrcoef(made["locality"][1].ravel(), made["network"][1].ravel())[0, 1]
     )
-    near = ["--outdir", out / "near", "--n_samples", 2, "--heatmaps", file]
-    archive.run("analysis/mechanism/fit_schedule.py", *own, *near)
-    sides = json.loads((out / "radius.json").read_text())["sides"]
-    assert set(sides) == {"network", "Wiener filter"}
-    tried = json.loads((out / "near" / "schedule.json").read_text())["errors"]["patch_sizes"]
-    for side, sizes in zip(sides["network"], tried):
-        assert all(side / 2 <= int(size) <= side * 2 for size in sizes)
+    folders = ["--compare", out, "--agree", out / "agree", "--heatmaps", out]
+    tables = archive.run("analysis/mechanism/tables.py", *folders).stdout
+    assert tables.count("network, noisy images:") == 2 and "| locality |" in tables and "| Wiener filter |" in tables
+    lost = archive.run("analysis/mechanism/tables.py", "--compare", out / "nowhere", check=False)
+    assert lost.returncode == 2 and "run analysis/mechanism/compare.py first" in lost.stderr
+    assert set(json.loads((out / "radius.json").read_text())["sides"]) == {"network", "Wiener filter"}
+
+
+def test_candidates_are_those_around_how_far_the_network_looks():
+    assert near([1, 3, 5, 7, 11, 32], 4.0) == [3, 5, 7] and near([1, 3, 32], 10.0) == [3] and near([1, 3, 32], 1) == [1]
 
 
 def test_an_edm_pickle_runs_only_when_trusted(archive):

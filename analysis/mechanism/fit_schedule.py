@@ -1,9 +1,9 @@
 """Fit the window sizes (and, with --heatmaps, the thresholds) of patch composites to one's own network and data.
 
-At each noise level the candidate of least mean squared difference to the network, on held-out noisy images. The
-published schedules are CIFAR-10's. With --heatmaps only the sizes within a factor of two of how far the network looks
-at that level are tried (see heatmaps.py). Writes schedule.json, which --patch_sizes and --thresholds of the other
-programs read, with every candidate's error.
+At each noise level the candidate of least mean squared difference to the network, on noisy versions of the last
+held-out images (compare.py reports on the first). The published schedules are CIFAR-10's. With --heatmaps only the
+sizes within a factor of two of how far the network looks at that level are tried (see heatmaps.py). Writes schedule.json,
+which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main() -> None:
             f" not of {args.n_steps} levels and {side}x{side} images"
         )
     data, bind = pixel_major(images, args, device), network_of(args, device).bind
-    x0 = to_tensor(held_out.pixels[: args.n_samples]).to(device)
+    x0 = to_tensor(held_out.pixels[-args.n_samples :]).to(device)  # compare.py reports on the first
     with torch.no_grad():
         network = bind(x0)
 
