@@ -12,7 +12,6 @@ from PIL import Image
 
 from analysis.mechanism.agreement import CHANCE, similarities
 from analysis.mechanism.comparison import compare, published_order, table_of
-from analysis.mechanism.fit_schedule import near
 from analysis.mechanism.sensitivity import (
     Cone,
     between,
@@ -329,18 +328,16 @@ def test_the_sensitivity_of_the_wiener_filter_is_that_of_its_denoiser():
 
 
 def test_the_side_of_what_is_looked_at():
-    y, x = (
-        torch.arange(21)[:, None, None, None] - torch.arange(21)[:, None],
-        torch.arange(21)[:, None, None] - torch.arange(21),
-    )
+    y = torch.arange(21)[:, None, None, None] - torch.arange(21)[:, None]
+    x = torch.arange(21)[:, None, None] - torch.arange(21)
     distance = torch.maximum(y.abs(), x.abs())  # (21, 21, 21, 21)
-    assert window_side((distance == 0).float()) == 1
-    maps = torch.where(distance == 0, 0.6, 0.0).double()
+    assert window_side((distance == 0).float(), 0.9) == 1
+    assert window_side(torch.ones(21, 21, 21, 21), 1.0) == pytest.approx(21)  # never more than the image
     ring = (distance == 1).double()
-    maps += (
-        0.4 * ring / ring.sum((2, 3), keepdim=True)
-    )  # .6 in the pixel, the rest on the ring: .9 three quarters of the way there
-    assert window_side(maps) == pytest.approx(1 + 2 * 0.75)
+    maps = torch.where(distance == 0, 0.6, 0.4 * ring / ring.sum((2, 3), keepdim=True)).double()
+    around = (ring.sum((2, 3)) + 1).sqrt()  # 3, less at the edges
+    assert window_side(maps, 0.6) == 1
+    assert window_side(maps, 0.9) == pytest.approx((1 + 0.75 * (around - 1)).mean().item())
 
 
 class Shift:
@@ -446,6 +443,11 @@ def test_denoise_and_sample_programs(archive):
     np.save(archive.home / "z.npy", np.zeros((3, 2, 3, 16, 16), np.float32))
     archive.run(denoise, *common, *SIZES, "--z", archive.home / "z.npy", "--t_idx", 0)
     assert len(np.load(out / "pspc_sq_outputs_t_00_of_03.npy")) == 2
+    unknown = ["--denoiser", "network", "--n_steps", 3, "--z", archive.home / "z.npy", "--t_idx", 0]
+    refused = archive.run(denoise, *common, *unknown, check=False)
+    assert refused.returncode == 2 and "give --hide_scores" in refused.stderr
+    archive.run(denoise, *common, *unknown, "--hide_scores")
+    assert len(np.load(out / "network_outputs_t_00_of_03.npy")) == 2
     archive.run(sample, *common, "--denoiser", "empirical", "--n_steps", 4, "--batch", 3)
     ends = np.load(out / "empirical_samples.npy")
     archive.run(sample, *common, "--denoiser", "network", "--n_steps", 4, "--sampler", "heun")
@@ -508,14 +510,14 @@ def test_heatmaps_schedule_and_comparison(archive):
     )
     folders = ["--compare", out, "--agree", out / "agree", "--heatmaps", out]
     tables = archive.run("analysis/mechanism/tables.py", *folders).stdout
-    assert tables.count("network, noisy images:") == 2 and "| locality |" in tables and "| Wiener filter |" in tables
+    assert (
+        tables.count("network, noisy images:") == 2 and "| locality |" in tables and "| Wiener filter, 90% |" in tables
+    )
     lost = archive.run("analysis/mechanism/tables.py", "--compare", out / "nowhere", check=False)
     assert lost.returncode == 2 and "run analysis/mechanism/compare.py first" in lost.stderr
-    assert set(json.loads((out / "radius.json").read_text())["sides"]) == {"network", "Wiener filter"}
-
-
-def test_candidates_are_those_around_how_far_the_network_looks():
-    assert near([1, 3, 5, 7, 11, 32], 4.0) == [3, 5, 7] and near([1, 3, 32], 10.0) == [3] and near([1, 3, 32], 1) == [1]
+    assert set(json.loads((out / "radius.json").read_text())["sides"]) == {
+        f"{n}, {p}%" for n in ("network", "Wiener filter") for p in (50, 90)
+    }
 
 
 def test_an_edm_pickle_runs_only_when_trusted(archive):

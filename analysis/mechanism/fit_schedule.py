@@ -1,9 +1,9 @@
 """Fit the window sizes (and, with --heatmaps, the thresholds) of patch composites to one's own network and data.
 
 At each noise level the candidate of least mean squared difference to the network, on noisy versions of the last
-held-out images (compare.py reports on the first). The published schedules are CIFAR-10's. With --heatmaps only the
-sizes within a factor of two of how far the network looks at that level are tried (see heatmaps.py). Writes schedule.json,
-which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
+held-out images (compare.py reports on the first). The published schedules are CIFAR-10's. With --heatmaps no window
+is tried that is larger than the network looks at that level (what holds 90 % of the heat, see heatmaps.py). Writes
+schedule.json, which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
 """
 
 import argparse
@@ -41,11 +41,6 @@ def candidate_sizes(text: str | None, side: int) -> list[int]:
     return sizes
 
 
-def near(sizes: list[int], side: float) -> list[int]:
-    """The candidates within a factor of two of a side; the nearest where there are none."""
-    return [size for size in sizes if side / 2 <= size <= side * 2] or [min(sizes, key=lambda size: abs(size - side))]
-
-
 def main() -> None:
     args = parse_args()
 
@@ -54,7 +49,7 @@ def main() -> None:
 
     from analysis.drawing.results import save_json
     from analysis.mechanism.common import levels_of, load_heatmaps, network_of, open_data, pixel_major, results_dir
-    from analysis.mechanism.sensitivity import window_side
+    from analysis.mechanism.sensitivity import REACH, window_side
     from models.locality import PSPCFlex
     from models.pspc import PSPCSquare
     from models.samplers import SeededNoise
@@ -87,8 +82,9 @@ def main() -> None:
             return (denoiser(z, sigma) - target).square().mean().item()
 
         tried = sizes
-        if heatmaps is not None and args.candidates is None:
-            tried = near(sizes, window_side(heatmaps[index]))
+        if heatmaps is not None and args.candidates is None:  # no window is larger than what the network looks at
+            reach = window_side(heatmaps[index], REACH)
+            tried = [size for size in sizes if size <= max(reach, sizes[0])]
         try:
             errors["patch_sizes"].append({size: error(PSPCSquare(data, [size], level[None])) for size in tried})
             if heatmaps is not None:

@@ -2,11 +2,11 @@
 
 For every output pixel and noise level, the mean over noisy images of |dD(y, x) / dz|, summed over channels:
 heatmaps_<denoiser>.npy of shape (levels, H, W, H, W), float32, for pspc_flex and for anyone; a picture at several
-pixels and levels; and how far the denoiser looks: the side of the square around a pixel that holds 90 % of its map, at
-every noise level, beside that of the Wiener filter (the optimal linear denoiser, of the data's covariance alone) and
-the window side of a square schedule (radius.json, radius.png). fit_schedule.py --heatmaps tries the window sizes around
-it. One backward pass a pixel serves all images of a batch, and passes the network's last convolutions in growing
-windows. Finished levels survive an interruption.
+pixels and levels; and how far the denoiser looks: the side of the window around a pixel that holds half and 90 % of its
+map, at every noise level, beside that of the Wiener filter (the optimal linear denoiser, of the data's covariance
+alone) and the windows of a square schedule (radius.json, radius.png). fit_schedule.py --heatmaps takes it from there.
+One backward pass a pixel serves all images of a batch, and passes the network's last convolutions in growing windows.
+Finished levels survive an interruption.
 """
 
 import argparse
@@ -51,14 +51,17 @@ def draw(maps, levels, path):
 def draw_sides(sides: dict, levels, path):
     """Sides of squares in pixels by name, each one a level."""
     from analysis.drawing.figures import plt, save_figure
+    from analysis.mechanism.sensitivity import REACH
 
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, values in sides.items():
-        style = {"drawstyle": "steps-mid", "color": "grey"} if name == "square schedule" else {"marker": "."}
+        style = {"color": "C1" if "Wiener" in name else "C0", "linestyle": "--" if f"{REACH:.0%}" in name else "-"}
+        if name == "square schedule":
+            style = {"color": "grey", "drawstyle": "steps-mid"}
         axis.plot(levels, values, label=name, **style)
-    axis.set(xscale="log", xlabel="sigma (noise on the left)", ylabel="side of the square in pixels")
+    axis.set(xscale="log", xlabel="sigma (noise on the left)", ylabel="side of the window in pixels")
     axis.invert_xaxis()
-    axis.legend(fontsize=8, title="90 % of the heat, or window")
+    axis.legend(fontsize=8, title="window that holds so much of the heat")
     return save_figure(figure, path)
 
 
@@ -79,7 +82,7 @@ def main() -> None:
         results_dir,
         training_free,
     )
-    from analysis.mechanism.sensitivity import between, sensitivity, wiener_sensitivity, window_side
+    from analysis.mechanism.sensitivity import CORE, REACH, between, sensitivity, wiener_sensitivity, window_side
     from models.pspc import PUBLISHED_SIZES
     from models.samplers import SeededNoise
     from train.distributed import pick_device
@@ -117,9 +120,11 @@ def main() -> None:
     settings = {key: value for key, value in vars(args).items() if key not in ("outdir", "device", "batch")}
     maps = in_batches(file, settings, args.n_steps, 1, compute, "levels")
     files = draw(maps, levels.numpy(), file.with_suffix(""))
-    sides = {args.denoiser: [window_side(torch.from_numpy(level)) for level in maps]}
-    filters = (wiener_sensitivity(wiener.filter(level), wiener.image_shape) for level in levels.tolist())
-    sides["Wiener filter"] = [window_side(level) for level in filters]
+    filters = [wiener_sensitivity(wiener.filter(level), wiener.image_shape) for level in levels.tolist()]
+    sides = {}
+    for share in (CORE, REACH):
+        for name, found in ((args.denoiser, torch.from_numpy(maps)), ("Wiener filter", filters)):
+            sides[f"{name}, {share:.0%}"] = [window_side(level, share) for level in found]
     if args.patch_sizes or args.n_steps == len(PUBLISHED_SIZES):
         sides["square schedule"] = patch_sizes(args)
     radius = save_json(folder / "radius.json", {"levels": levels.tolist(), "sides": sides})

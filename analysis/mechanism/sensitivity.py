@@ -10,6 +10,8 @@ from torch.nn import functional as F
 
 from models.unet import PixelPath
 
+CORE, REACH = 0.5, 0.9  # shares of the heat that are told of
+
 
 def marks(length: int, stride: int) -> list[int]:
     """Every `stride`-th position of a side, and its last."""
@@ -119,25 +121,26 @@ def wiener_sensitivity(wiener: Tensor, shape: tuple[int, int, int]) -> Tensor:
     return wiener.view(c, h * w, c, h * w).sum(0).abs().sum(1).view(h, w, h, w)
 
 
-def window_side(maps: Tensor, share: float = 0.9) -> float:
-    """The side of the square around a pixel that holds a share of its map (H, W, H, W), the mean over pixels; squares
-    end at the image's edge.
+def window_side(maps: Tensor, share: float) -> float:
+    """The side of the window around a pixel that holds a share of its map (H, W, H, W), the mean over pixels.
 
-    Between whole sides the share is taken to grow linearly; a map of one pixel has side 1.
+    The window is the smallest square around the pixel, cut at the image's edges; its side is the root of its area, in
+    pixels. Between whole squares the share is taken to grow linearly; a map of one pixel has side 1.
     """
     h, w = maps.shape[:2]
     rows, columns = torch.arange(h, device=maps.device), torch.arange(w, device=maps.device)
-    distance = torch.maximum(
-        (rows[:, None, None, None] - rows[:, None]).abs(), (columns[:, None, None] - columns).abs()
-    ).view(h * w, h * w)  # of every input pixel from every output pixel, the larger of both axes
+    down, across = (rows[:, None, None, None] - rows[:, None]).abs(), (columns[:, None, None] - columns).abs()
+    distance = torch.maximum(down, across).view(h * w, h * w)  # the radius of the square that reaches each input pixel
     held = torch.zeros(h * w, max(h, w), dtype=torch.float64, device=maps.device)
+    areas = held.clone().scatter_add_(1, distance, torch.ones_like(distance, dtype=torch.float64)).cumsum(1)
     held.scatter_add_(1, distance, maps.reshape(h * w, h * w).double())
     held = (held.cumsum(1) / held.sum(1, keepdim=True)).clamp(max=1)  # (HW, radius)
-    radius = (held < share).sum(1, keepdim=True)
-    upper = held.gather(1, radius)
-    lower = torch.where(radius > 0, held.gather(1, (radius - 1).clamp(min=0)), 0)
-    exact = torch.where(radius > 0, radius - (upper - share) / (upper - lower).clamp(min=1e-12), 0)
-    return (2 * exact + 1).mean().item()
+    radius = (held < share - 1e-12).sum(1, keepdim=True)
+    inner = (radius - 1).clamp(min=0)
+    lower, upper = held.gather(1, inner), held.gather(1, radius)
+    small, large = areas.gather(1, inner).sqrt(), areas.gather(1, radius).sqrt()
+    part = ((share - lower) / (upper - lower).clamp(min=1e-12)).clamp(0, 1)
+    return torch.where(radius > 0, small + part * (large - small), 1.0).mean().item()
 
 
 def between(maps, stride: int):
