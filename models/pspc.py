@@ -12,7 +12,6 @@ from models.training_free import FLOAT, LEAST_LOGIT, EmpiricalDenoiser, PixelMaj
 
 PUBLISHED_SIZES = (32, 32, 32, 32, 32, 32, 32, 23, 15, 11, 7, 5, 3, 3, 3, 3, 3, 3)  # CIFAR-10, high noise to low
 LEAST_FACTOR = LEAST_LOGIT / 2  # two such factors make a weight
-CACHED_VALUES = 400_000  # of one map of a chunk of images, so that what is made of it stays in a processor's cache
 
 
 def published_levels() -> Tensor:
@@ -76,8 +75,7 @@ class Boxes:
 
     def means(self, weights: Tensor, x: Tensor) -> Tensor:
         """Weights of windows (H - p + 1, W - p + 1, n), images x (C, H, W, n) -> their weighted sums (C, H, W)."""
-        spread, product = self.spread(weights), self.scratch("difference", *x.shape[1:])
-        return torch.stack([torch.mul(channel, spread, out=product).sum(-1) for channel in x])
+        return torch.einsum("hwn,chwn->chw", self.spread(weights), x)
 
 
 class PSPCSquare(nn.Module):
@@ -147,8 +145,6 @@ class PSPCSquare(nn.Module):
             z, sigma = torch.cat([z, z.flip(3)]), sigma.repeat(2)
         boxes, scales = Boxes(h, w, size, z.device), -0.5 / sigma**2
         chunk = self.data.chunk_size((c + 6) * h * w)
-        if not z.is_cuda:
-            chunk = min(chunk, max(CACHED_VALUES // (h * w), 16))
         fit = int(self.data.max_memory / 2 / (FLOAT * math.prod(boxes.shape) * self.data.pixels.shape[-1]))
         kept = [[] for _ in z[:fit]]  # weights and largest logits, chunk by chunk, of as many noisy images as fit
         normalisers = z.new_full((len(z), *boxes.shape), -torch.inf)

@@ -1,8 +1,8 @@
 """Fit the window sizes (and, with --heatmaps, the thresholds) of patch composites to one's own network and data.
 
 At each noise level the candidate of least mean squared difference to the network, on noisy versions of the last
-held-out images (compare.py reports on the first). The published schedules are CIFAR-10's. With --heatmaps no window
-is tried that is larger than the network looks at that level (what holds 90 % of the heat, see heatmaps.py). Writes
+held-out images (compare.py reports on the first). The published schedules are CIFAR-10's. With --heatmaps, of the
+windows larger than what holds 90 % of the heat at that level (see heatmaps.py) only the smallest is tried. Writes
 schedule.json, which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
 """
 
@@ -82,9 +82,9 @@ def main() -> None:
             return (denoiser(z, sigma) - target).square().mean().item()
 
         tried = sizes
-        if heatmaps is not None and args.candidates is None:  # no window is larger than what the network looks at
-            reach = window_side(heatmaps[index], REACH)
-            tried = [size for size in sizes if size <= max(reach, sizes[0])]
+        if heatmaps is not None and args.candidates is None:
+            reach = window_side(heatmaps[index], REACH)  # one window may be larger, since those at the edges are cut
+            tried = sizes[: 1 + sum(size < reach for size in sizes)]
         try:
             errors["patch_sizes"].append({size: error(PSPCSquare(data, [size], level[None])) for size in tried})
             if heatmaps is not None:

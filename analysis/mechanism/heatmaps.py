@@ -53,7 +53,7 @@ def draw_sides(sides: dict, levels, path):
     from analysis.drawing.figures import plt, save_figure
     from analysis.mechanism.sensitivity import REACH
 
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7.5, 4), layout="constrained")
     for name, values in sides.items():
         style = {"color": "C1" if "Wiener" in name else "C0", "linestyle": "--" if f"{REACH:.0%}" in name else "-"}
         if name == "square schedule":
@@ -61,7 +61,9 @@ def draw_sides(sides: dict, levels, path):
         axis.plot(levels, values, label=name, **style)
     axis.set(xscale="log", xlabel="sigma (noise on the left)", ylabel="side of the window in pixels")
     axis.invert_xaxis()
-    axis.legend(fontsize=8, title="window that holds so much of the heat")
+    figure.legend(
+        loc="outside right upper", fontsize=8, title="window that holds\nso much of the heat", title_fontsize=8
+    )
     return save_figure(figure, path)
 
 
