@@ -11,6 +11,7 @@ from models.schedule import karras_sigmas
 from models.training_free import FLOAT, LEAST_LOGIT, EmpiricalDenoiser, PixelMajor, check_shape, squared_difference
 
 PUBLISHED_SIZES = (32, 32, 32, 32, 32, 32, 32, 23, 15, 11, 7, 5, 3, 3, 3, 3, 3, 3)  # CIFAR-10, high noise to low
+ADDED = (2, 3)  # window sides whose sums are made by additions
 LEAST_FACTOR = LEAST_LOGIT / 2  # two such factors make a weight
 
 
@@ -27,12 +28,13 @@ def nearest_level(sigma: Tensor, levels: Tensor) -> Tensor:
 class Boxes:
     """Sums over all p x p windows of maps (H, W, n), and back.
 
-    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p, and it beats shifted
-    additions at p > 3 and equals them there (tests/benchmarks/composites.py). Sums of squares stay sums of non-negative
-    numbers: nothing cancels, as it would in differences of running sums.
+    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p, and it beats running sums
+    at every p, and shifted additions at p > 3 (tests/benchmarks/composites.py). Sums of squares stay sums of
+    non-negative numbers: nothing cancels, as it would in differences of running sums.
     """
 
     def __init__(self, height: int, width: int, size: int, device: torch.device):
+        self.size = size
         self.rows, self.columns = (self._band(length, size, device) for length in (height, width))
         self._scratch: dict[str, Tensor] = {}
         self.shape = len(self.rows), len(self.columns)  # of the window positions
@@ -60,7 +62,15 @@ class Boxes:
 
     def sums(self, maps: Tensor) -> Tensor:
         """(H, W, n) -> (H - p + 1, W - p + 1, n)."""
-        return self._product(self.rows, self.columns, maps)
+        if self.size not in ADDED:
+            return self._product(self.rows, self.columns, maps)
+        for axis in (0, 1):
+            length = maps.shape[axis] - self.size + 1
+            shifted = [maps.narrow(axis, offset, length) for offset in range(self.size)]
+            maps = shifted[0] + shifted[1]
+            for part in shifted[2:]:
+                maps.add_(part)
+        return maps
 
     def spread(self, windows: Tensor) -> Tensor:
         """The transpose, (H - p + 1, W - p + 1, n) -> (H, W, n): what every pixel gets from the windows that hold it.
