@@ -28,9 +28,9 @@ def nearest_level(sigma: Tensor, levels: Tensor) -> Tensor:
 class Boxes:
     """Sums over all p x p windows of maps (H, W, n), and back.
 
-    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p, and it beats running sums
-    at every p, and shifted additions at p > 3 (tests/benchmarks/composites.py). Sums of squares stay sums of
-    non-negative numbers: nothing cancels, as it would in differences of running sums.
+    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p. It beats running sums at
+    every p, and shifted additions at p > 3 (tests/benchmarks/composites.py). Sums of squares stay sums of non-negative
+    numbers: nothing cancels, as it would in differences of running sums.
     """
 
     def __init__(self, height: int, width: int, size: int, device: torch.device):
