@@ -502,9 +502,12 @@ def test_heatmaps_schedule_and_comparison(archive):
     done = archive.run(
         "analysis/mechanism/agree.py", *own, "--outdir", out / "agree", "--n_samples", 3, "--batch", 2, *both
     )
-    made = np.load(out / "agree" / "samples.npz")
+    agreed = json.loads((out / "agree" / "agree.json").read_text())
+    made, found = (
+        dict(zip(agreed["denoisers"], np.load(out / "agree" / "samples.npy"))),
+        agreed["similarities"]["pixels"],
+    )
     assert set(made) == names | {"network"} and made["locality"].shape == (3, 3, 16, 16)
-    found = json.loads((out / "agree" / "agree.json").read_text())["similarities"]["pixels"]
     assert found["locality"][1] == pytest.approx(
         np.corrcoef(made["locality"][1].ravel(), made["network"][1].ravel())[0, 1]
     )

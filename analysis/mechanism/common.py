@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from analysis.drawing.results import read_array
 from global_config import RECORDS_DIR, REPO_DIR
@@ -182,6 +183,20 @@ def training_free(name: str, data, args, levels):
         return PSPCFlex(data, load_heatmaps(args.heatmaps), thresholds, levels).to(data.pixels.device)
     except ValueError as error:
         raise UserError(f"{name}: {error}") from None
+
+
+def all_training_free(data, args, levels) -> dict:
+    """Every training-free Denoiser by name: pspc_flex where there are heat maps, locality where masks fit into memory.
+
+    Raises UserError.
+    """
+    names = ["empirical", "gaussian", "pspc_sq", *(["pspc_flex"] if args.heatmaps else [])]
+    denoisers = {name: training_free(name, data, args, levels) for name in tqdm(names, desc="preparing", leave=False)}
+    try:
+        denoisers["locality"] = training_free("locality", data, args, levels)
+    except UserError as error:
+        print(f"left out: {error}")
+    return denoisers
 
 
 def pixel_major(images, args, device):

@@ -71,11 +71,11 @@ def main() -> None:
     args = parse_args()
 
     import torch
-    from tqdm import tqdm
 
     from analysis.drawing.figures import picture_rows, save_figure
     from analysis.drawing.results import save_about, save_json, save_table
     from analysis.mechanism.common import (
+        all_training_free,
         hidden_network,
         levels_of,
         network_of,
@@ -83,7 +83,6 @@ def main() -> None:
         patch_sizes,
         pixel_major,
         results_dir,
-        training_free,
     )
     from analysis.mechanism.comparison import compare, conclusion, published_order, table_of
     from analysis.mechanism.drawing import draw_comparison
@@ -93,8 +92,7 @@ def main() -> None:
     device, levels, sizes = pick_device(args.device), levels_of(args), patch_sizes(args)
     images, held_out = open_data(args, held_out=True)
     data, network = pixel_major(images, args, device), network_of(args, device)
-    names = ["empirical", "gaussian", "pspc_sq", *(["pspc_flex"] if args.heatmaps else []), "locality"]
-    others = {name: training_free(name, data, args, levels) for name in tqdm(names, desc="preparing", leave=False)}
+    others = all_training_free(data, args, levels)
     x0 = to_tensor(held_out.pixels[: args.n_samples]).to(device)
     with torch.no_grad():
         networks = {"conditional" if network.run else "given": network.bind(x0)}
