@@ -96,7 +96,6 @@ def main() -> None:
     if args.n_samples > len(images):
         raise UserError(f"--n_samples {args.n_samples}: there are only {len(images)} images")
     bind, run = network_of(args, device) if args.denoiser == "network" else (None, None)
-    wiener = training_free("gaussian", major, args, levels)
     denoiser = None if bind else training_free(args.denoiser, major, args, levels).differentiable
     rows = np.sort(np.random.default_rng(args.seed).permutation(len(images))[: args.n_samples])
 
@@ -122,10 +121,16 @@ def main() -> None:
     settings = {key: value for key, value in vars(args).items() if key not in ("outdir", "device", "batch")}
     maps = in_batches(file, settings, args.n_steps, 1, compute, "levels")
     files = draw(maps, levels.numpy(), file.with_suffix(""))
-    filters = [wiener_sensitivity(wiener.filter(level), wiener.image_shape) for level in levels.tolist()]
-    sides = {}
+    looked, sides = {args.denoiser: torch.from_numpy(maps)}, {}
+    try:
+        wiener = training_free("gaussian", major, args, levels)
+        looked["Wiener filter"] = [
+            wiener_sensitivity(wiener.filter(level), wiener.image_shape) for level in levels.tolist()
+        ]
+    except UserError as error:
+        print(f"Wiener filter left out: {error}")
     for share in (CORE, REACH):
-        for name, found in ((args.denoiser, torch.from_numpy(maps)), ("Wiener filter", filters)):
+        for name, found in looked.items():
             sides[f"{name}, {share:.0%}"] = [window_side(level, share) for level in found]
     if args.patch_sizes or args.n_steps == len(PUBLISHED_SIZES):
         sides["square schedule"] = patch_sizes(args)
