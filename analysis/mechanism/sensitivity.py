@@ -28,6 +28,7 @@ class Cone:
     def __init__(self, path: PixelPath, x: Tensor, time: Tensor):
         """x (B, in, H, W) and time (B, embedding): what the path was called with."""
         self.path, self.reach = path, len(path.convs) + 2
+        self.whole = torch.zeros_like(x)
         self.slopes = []  # of each SiLU and the scale before it: (B, channels, H, W), edged with zeros
         with torch.no_grad():
             h = path.first(x)
@@ -48,8 +49,8 @@ class Cone:
         return gate * (1 + x * (1 - gate))
 
     def gradient(self, y: int, x: int, weights: Tensor) -> Tensor:
-        """Of sum_c weights[:, c] * path_c(y, x), weights (B, out), in the path's input: (B, in, H, W)."""
-        h, w = (side - 2 * self.reach for side in self.slopes[0].shape[2:])
+        """Of sum_c weights[:, c] * path_c(y, x), weights (B, out), in the path's input: (B, in, H, W), overwritten by
+        the next call."""
 
         def at(values: Tensor, radius: int) -> Tensor:
             top, left = y + self.reach - radius, x + self.reach - radius
@@ -60,9 +61,12 @@ class Cone:
         for radius, (conv, slopes) in enumerate(zip(reversed(self.path.convs), reversed(self.slopes[:-1])), start=2):
             g = F.pad(g, [1] * 4) + F.conv_transpose2d(g, conv.weight) * at(slopes, radius)
         g = F.conv_transpose2d(g, self.path.first.weight)  # (B, in, 2 reach + 1, 2 reach + 1)
-        whole = g.new_zeros(*g.shape[:2], h + 2 * self.reach, w + 2 * self.reach)
-        at(whole, self.reach).copy_(g)
-        return whole[:, :, self.reach : self.reach + h, self.reach : self.reach + w]
+        h, w = self.whole.shape[2:]
+        rows, columns = (slice(max(i - self.reach, 0), min(i + self.reach + 1, side)) for i, side in ((y, h), (x, w)))
+        top, left = self.reach - y, self.reach - x  # from the image's rows and columns to the window's
+        inside = g[:, :, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
+        self.whole.zero_()[:, :, rows, columns] = inside
+        return self.whole
 
 
 @contextmanager
