@@ -60,21 +60,15 @@ def main() -> None:
     plain = timed(training_step(False, "float32", False), repeats)
     times = {precision: timed(training_step(True, precision, True), repeats) for precision in ("float32", "bfloat16")}
     precision, ours = min(times.items(), key=lambda item: item[1])  # as train/budget.py chooses
-    print(
-        f"training step, published network, 1x32x32, batch 32: plain float32 {plain:.2f} s, ours ({precision}) {ours:.2f} s: {ours / plain:.0%}"
-    )
+    print(f"training step, published network, 1x32x32, batch 32: plain float32 {plain:.2f} s, ours ({precision}) {ours:.2f} s: {ours / plain:.0%}")
 
-    encoder = PrototypeEncoder(
-        3, 128, [32, 64, 64], [3, 3, 1], [2, 1, 1], [1, 0, 0], 2.0, normalise=True, similarity="competing"
-    )
+    encoder = PrototypeEncoder(3, 128, [32, 64, 64], [3, 3, 1], [2, 1, 1], [1, 0, 0], 2.0, normalise=True, similarity="competing")
     encoder.requires_grad_(False)
     x = torch.rand(256, 3, 32, 32)
     parts = x.contiguous(memory_format=torch.channels_last).split(images_a_call(x.device))  # as train/scores.py
     batched = timed(lambda: [encoder(part) for part in parts], repeats)
     single = timed(lambda: [encoder(x[i : i + 1]) for i in range(len(x))], repeats)
-    print(
-        f"encoding 256 decoded images: batched {batched:.3f} s, one at a time {single:.3f} s: {single / batched:.1f} times faster"
-    )
+    print(f"encoding 256 decoded images: batched {batched:.3f} s, one at a time {single:.3f} s: {single / batched:.1f} times faster")
 
     with tempfile.TemporaryDirectory() as folder:
         dataset.DATA_DIR = Path(folder)  # of the cache
@@ -87,10 +81,7 @@ def main() -> None:
 
         def encoded():
             pixels = dataset.load_all(config).pixels
-            return [
-                encoder(to_tensor(pixels[rows]))
-                for rows in np.array_split(np.arange(FILES), FILES // images_a_call(x.device))
-            ]
+            return [encoder(to_tensor(pixels[rows])) for rows in np.array_split(np.arange(FILES), FILES // images_a_call(x.device))]
 
         def decoded():
             with ThreadPoolExecutor(os.cpu_count()) as pool:
