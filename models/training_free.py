@@ -243,11 +243,15 @@ def check_shape(z: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def squared_difference(x: Tensor, z: Tensor, total: Tensor | None = None, difference: Tensor | None = None) -> Tensor:
-    """x (C, ..., n), z (C, ...) -> (..., n), summed over channels. total, difference (..., n): memory to write over."""
+    """x (C, ..., n), z (C, ...) -> (..., n), summed over channels.
+
+    total, difference (..., n): memory to write over, where no gradients are recorded.
+    """
+    recording = torch.is_grad_enabled()
     for index, (channel, noisy) in enumerate(zip(x, z)):
         if index == 0:
             total = torch.sub(channel, noisy[..., None], out=total).square_()
         else:
-            difference = torch.sub(channel, noisy[..., None], out=difference)
+            difference = torch.sub(channel, noisy[..., None], out=None if recording else difference)
             total.addcmul_(difference, difference)
     return total

@@ -275,6 +275,23 @@ def test_sensitivity_is_the_jacobian():
     assert heat[4, 4, 4, 4] > 0 and heat[0, 0, 3:].max() == 0 and heat[4, 4, 7].max() == 0  # nothing beyond two pixels
 
 
+@pytest.mark.parametrize("name", ["empirical", "gaussian", "square", "flex", "locality"])
+def test_gradients_are_finite_differences(name):
+    data, level = PixelMajor(draw(20, 3), True), torch.tensor([0.8])
+    denoiser = {
+        "empirical": lambda: EmpiricalDenoiser(data),
+        "gaussian": lambda: GaussianDenoiser(data),
+        "square": lambda: PSPCSquare(data, [3], level),
+        "flex": lambda: PSPCFlex(data, torch.rand(1, 8, 8, 8, 8, generator=GENERATOR), [0.5], level),
+        "locality": lambda: LocalityDenoiser(data),
+    }[name]()
+    z = noisy(as_images(draw(1, 3)), level).requires_grad_(True)
+    direction, pixel = torch.randn(z.shape, generator=GENERATOR), (0, 1, 4, 3)
+    gradient = torch.autograd.grad(denoiser.differentiable(z, level)[pixel], z)[0]
+    ahead, behind = (denoiser(z.detach() + step * direction, level)[pixel] for step in (0.01, -0.01))
+    assert (gradient * direction).sum().item() == pytest.approx((ahead - behind).item() / 0.02, rel=0.02, abs=2e-4)
+
+
 @pytest.mark.parametrize("layers", [0, 2, 7])
 def test_growing_windows_have_the_gradients_of_automatic_differentiation(layers):
     torch.manual_seed(layers)
