@@ -13,9 +13,10 @@ from analysis.measures.emergence import trace_scores
 from analysis.measures.health import effect
 from analysis.measures.regions import sensitivity_maps
 from analysis.measures.scores import KnownScores
-from analysis.mechanism.heatmaps import sensitivity
+from analysis.mechanism.sensitivity import sensitivity
+from models.locality import Masks, masked_means
 from models.patronus import HIDDEN
-from models.pspc import PSPCFlex, PSPCSquare
+from models.pspc import PSPCSquare
 from models.samplers import SAMPLERS, SeededNoise, invert, sample
 from models.schedule import karras_sigmas
 from models.training_free import EmpiricalDenoiser, GaussianDenoiser, PixelMajor
@@ -131,23 +132,22 @@ def test_training_free_denoisers():
     data = PixelMajor(pixels, xflip=True).to(CUDA)
     levels = karras_sigmas(2)[:-1]
     square = PSPCSquare(data, [16, 5], levels)
-    flex = PSPCFlex.__new__(PSPCFlex)
-    torch.nn.Module.__init__(flex)
-    flex.data = data
-    for made in (
+    masks = Masks.__new__(Masks)  # which pixels share a window depends on the data
+    masks.unique, masks.owner = torch.ones(3, 256, device=CUDA), torch.zeros(256, dtype=torch.long, device=CUDA)
+    for estimate in (
         EmpiricalDenoiser(data)(z, sigma),
         square._composite(z, sigma, 5),
         square._composite(z, sigma, 11),
-        flex._composite(z, sigma, torch.ones(256, 256, device=CUDA)),
+        masked_means(data, z, sigma, masks),
     ):
-        assert on_gpu(made) and made.shape == z.shape
+        assert on_gpu(estimate) and estimate.shape == z.shape
     many = PixelMajor(torch.zeros(60, 4, 4, 3, dtype=torch.uint8)).to(CUDA)  # more images than values in one
     assert on_gpu(GaussianDenoiser(many, rank=8)(z[..., :4, :4], sigma))
 
 
 def test_heat_maps():
     model, (z, sigma, s) = model_of("published"), noisy()
-    assert on_gpu(sensitivity(model.denoiser(s), z, sigma[:1], stride=15))
+    assert on_gpu(sensitivity(model.denoiser(s), z, sigma[:1], stride=15, model=model))
 
 
 def test_readers_and_features():

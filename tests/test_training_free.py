@@ -10,11 +10,23 @@ from benchmarks.naive import naive_square
 from conftest import DEVICE, Bench
 from PIL import Image
 
-from analysis.mechanism.heatmaps import between, marks, sensitivity
-from models.pspc import PUBLISHED_SIZES, Boxes, PSPCFlex, PSPCSquare, published_levels, smallest_windows
+from analysis.mechanism.agreement import CHANCE, similarities
+from analysis.mechanism.comparison import compare, published_order, table_of
+from analysis.mechanism.sensitivity import (
+    Cone,
+    between,
+    marks,
+    pixel_path_calls,
+    sensitivity,
+    wiener_sensitivity,
+    window_side,
+)
+from models.locality import LocalityDenoiser, Masks, PSPCFlex, smallest_windows
+from models.pspc import PUBLISHED_SIZES, Boxes, PSPCSquare, published_levels
 from models.samplers import euler
 from models.schedule import karras_sigmas
 from models.training_free import EmpiricalDenoiser, GaussianDenoiser, PixelMajor
+from models.unet import UNet
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -22,7 +34,13 @@ GENERATOR = torch.Generator().manual_seed(0)
 def draw(count: int, channels: int = 3, side: int = 8) -> torch.Tensor:
     """Smooth random images, uint8 (N, H, W, C)."""
     coarse = torch.rand(count, channels, side // 4, side // 4, generator=GENERATOR)
-    return torch.nn.functional.interpolate(coarse, side, mode="bilinear").mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
+    return (
+        torch.nn.functional.interpolate(coarse, side, mode="bilinear")
+        .mul(255)
+        .round()
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+    )
 
 
 def as_images(pixels: torch.Tensor) -> torch.Tensor:
@@ -30,7 +48,9 @@ def as_images(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def noisy(images: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-    return (images[: len(sigma)] + sigma[:, None, None, None] * torch.randn(images[: len(sigma)].shape, generator=GENERATOR)).float()
+    return (
+        images[: len(sigma)] + sigma[:, None, None, None] * torch.randn(images[: len(sigma)].shape, generator=GENERATOR)
+    ).float()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -55,13 +75,18 @@ def test_gaussian_is_the_posterior_mean_of_its_moments():
     mean, covariance = flat.mean(0), torch.from_numpy(np.cov(flat.numpy(), rowvar=False, bias=True))
     sigma = torch.tensor([0.01, 0.3, 5.0])
     z = noisy(as_images(pixels), sigma)
-    solve = [torch.linalg.solve(covariance + s**2 * torch.eye(64), (x.double().flatten() - mean)) for x, s in zip(z, sigma.double())]
+    solve = [
+        torch.linalg.solve(covariance + s**2 * torch.eye(64), (x.double().flatten() - mean))
+        for x, s in zip(z, sigma.double())
+    ]
     expected = torch.stack([(mean + covariance @ v).view(1, 8, 8) for v in solve])
     torch.testing.assert_close(GaussianDenoiser(PixelMajor(pixels))(z, sigma).double(), expected, atol=1e-5, rtol=0)
     many = PixelMajor(draw(100, 1))  # more images than values: the other way round
     few = GaussianDenoiser(many, rank=3)
     assert few.vectors.shape == (64, 3) and len(GaussianDenoiser(many).values) == 64
-    torch.testing.assert_close(few(z, torch.full((3,), 1e-6)), few(few(z, torch.full((3,), 1e-6)), torch.full((3,), 1e-6)), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        few(z, torch.full((3,), 1e-6)), few(few(z, torch.full((3,), 1e-6)), torch.full((3,), 1e-6)), atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
@@ -71,8 +96,10 @@ def test_boxes_add_and_their_spread_is_the_transpose(size):
     expected = torch.nn.functional.avg_pool2d(maps.permute(2, 0, 1)[:, None], size, 1)[:, 0].permute(1, 2, 0) * size**2
     torch.testing.assert_close(boxes.sums(maps), expected)
     windows = torch.rand(expected.shape, generator=GENERATOR).to(DEVICE)
-    assert (boxes.sums(maps) * windows).sum().item() == pytest.approx((maps * boxes.spread(windows)).sum().item(), rel=1e-5)
-    assert boxes.cover.min() >= 1 and boxes.cover.sum() == boxes.positions * size**2
+    assert (boxes.sums(maps) * windows).sum().item() == pytest.approx(
+        (maps * boxes.spread(windows)).sum().item(), rel=1e-5
+    )
+    assert boxes.cover.min() >= 1 and boxes.cover.sum() == np.prod(boxes.shape) * size**2
 
 
 @pytest.mark.parametrize("channels, bound", [(3, 4e9), (1, 4e9), (3, 40000)])
@@ -126,10 +153,91 @@ def test_flexible_composites_equal_the_naive_loop():
     torch.testing.assert_close(denoiser.differentiable(z, levels), found, atol=1e-5, rtol=0)
 
 
+def naive_locality(images, z, sigma, threshold):
+    """Value by value, from the covariance: images (N, C, H, W), z (C, H, W), both float64."""
+    flat, noisy = images.flatten(1), z.flatten()
+    covariance = torch.from_numpy(np.cov(flat.numpy(), rowvar=False, bias=True))
+    wiener = covariance @ torch.linalg.inv(covariance + sigma**2 * torch.eye(len(covariance), dtype=torch.float64))
+    rows = wiener / wiener.diagonal()[:, None]
+    out = torch.zeros_like(noisy)
+    for q in range(len(noisy)):
+        mask = rows[q].abs() >= threshold * rows.abs().max()
+        distance = (flat[:, mask] - noisy[mask]).square().sum(1)
+        out[q] = (-distance / (2 * sigma**2)).softmax(0) @ flat[:, q]
+    return out.view(z.shape)
+
+
+@pytest.mark.parametrize("channels, xflip, bound", [(3, False, 4e9), (1, True, 4e9), (1, False, 4.2e5)])
+def test_locality_equals_the_naive_loop(channels, xflip, bound):
+    pixels, levels = draw(60, channels), torch.tensor([5.0, 0.7, 0.1, 0.01])
+    pixels += torch.randint(
+        0, 40, pixels.shape, generator=GENERATOR, dtype=torch.uint8
+    )  # of full rank, so that masks are not tiny
+    data = PixelMajor(pixels, xflip, max_memory=bound)
+    images = as_images(pixels)
+    images = torch.cat([images, images.flip(3)]) if xflip else images
+    denoiser, z = LocalityDenoiser(data, 0.1), noisy(images, levels)
+    found = denoiser(z, levels)
+    for i, level in enumerate(levels.double()):
+        expected = naive_locality(images, z[i].double(), level, 0.1)
+        assert (found[i] - expected).abs().max() < 1e-5
+    torch.testing.assert_close(denoiser.differentiable(z, levels), found, atol=1e-5, rtol=0)
+
+
+def test_locality_without_a_threshold_is_empirical_and_white_data_have_single_pixels():
+    pixels, levels = draw(20, 1), torch.tensor([2.0, 0.2])
+    data, z = PixelMajor(pixels), noisy(as_images(pixels), levels)
+    torch.testing.assert_close(
+        LocalityDenoiser(data, 0)(z, levels), EmpiricalDenoiser(data)(z, levels), atol=1e-5, rtol=0
+    )
+    grey, step = torch.full((16, 16), 120), 100 * torch.eye(16)
+    steps = torch.cat([grey + step, grey - step]).to(torch.uint8)  # +- unit vectors: the covariance is c I
+    assert LocalityDenoiser(PixelMajor(steps.view(32, 4, 4, 1))).mask(0.5).equal(torch.eye(16, dtype=torch.bool))
+    mask = LocalityDenoiser(PixelMajor(steps.repeat(1, 2).view(32, 4, 8, 1))).mask(0.5)
+    assert mask.equal(torch.eye(16, dtype=torch.bool).repeat(2, 2))  # itself and its copy
+
+
+def test_locality_of_constant_pixels_and_of_one_image():
+    pixels = draw(30, 1)
+    pixels[:, :4] = 7  # half of the image never varies
+    mask = LocalityDenoiser(PixelMajor(pixels), 0.02).mask(1.0)
+    assert mask[:32].sum() == 32 and mask[:32, :32].equal(torch.eye(32, dtype=torch.bool)) and mask[32:].sum() > 64
+    found = LocalityDenoiser(PixelMajor(pixels))(torch.randn(2, 1, 8, 8, generator=GENERATOR), torch.tensor([0.5, 3.0]))
+    torch.testing.assert_close(found[:, :, :4], torch.full((2, 1, 4, 8), 7 / 127.5 - 1))
+    one = draw(1)
+    found = LocalityDenoiser(PixelMajor(one))(torch.randn(1, 3, 8, 8, generator=GENERATOR), torch.tensor([0.3]))
+    torch.testing.assert_close(found, as_images(one).float(), atol=1e-6, rtol=0)
+
+
+def test_pixels_of_equal_masks_share_one_and_sparse_products_are_the_same():
+    some = torch.zeros(40, 40, dtype=torch.bool).fill_diagonal_(True)
+    some[20:] = False
+    some[20:, 3] = True  # twenty pixels that look at one
+    masks, values = Masks(some), torch.rand(40, 5, generator=GENERATOR)
+    assert masks.unique.is_sparse_csr and masks.unique.shape == (20, 40)  # pixel 3's own mask is theirs
+    torch.testing.assert_close(masks.sums(values)[masks.owner], some.float() @ values)
+
+
+def test_the_directions_of_a_low_rank_are_found_where_the_covariance_does_not_fit():
+    generator = torch.Generator().manual_seed(1)
+    images = 127 + 12 * torch.randn(300, 4, generator=generator) @ torch.randn(4, 400, generator=generator)
+    pixels = images.clamp(0, 255).round().to(torch.uint8).view(300, 20, 20, 1)
+    whole, bounded = GaussianDenoiser(PixelMajor(pixels), 4), GaussianDenoiser(PixelMajor(pixels, max_memory=1.2e6), 4)
+    torch.testing.assert_close(bounded.values, whole.values, rtol=1e-6, atol=0)
+    z = noisy(as_images(pixels), torch.tensor([0.5]))
+    torch.testing.assert_close(bounded(z, torch.tensor([0.5])), whole(z, torch.tensor([0.5])), atol=1e-4, rtol=0)
+
+
 def test_smallest_windows_hold_their_share():
     heat = torch.zeros(2, 2, 2, 2)
     heat[:, :] = torch.tensor([[0.5, 0.3], [0.15, 0.05]])
-    for share, kept in ((0.4, [1, 0, 0, 0]), (0.45, [1, 0, 0, 0]), (0.7, [1, 1, 0, 0]), (0.9, [1, 1, 1, 0]), (1.0, [1, 1, 1, 1])):
+    for share, kept in (
+        (0.4, [1, 0, 0, 0]),
+        (0.45, [1, 0, 0, 0]),
+        (0.7, [1, 1, 0, 0]),
+        (0.9, [1, 1, 1, 0]),
+        (1.0, [1, 1, 1, 1]),
+    ):
         assert smallest_windows(heat, share)[0].int().tolist() == kept, share
     heat[1, 0] = 0
     with pytest.raises(ValueError, match=r"pixel \(1, 0\) is zero everywhere"):
@@ -141,10 +249,16 @@ def test_one_image_returns_itself_and_euler_ends_on_images():
     z = torch.randn(1, 3, 8, 8, generator=GENERATOR)
     image = as_images(pixels).float()
     data = PixelMajor(pixels)
-    for denoiser in (EmpiricalDenoiser(data), PSPCSquare(data, [3], levels), PSPCFlex(data, torch.ones(1, 8, 8, 8, 8), [0.3], levels)):
+    for denoiser in (
+        EmpiricalDenoiser(data),
+        PSPCSquare(data, [3], levels),
+        PSPCFlex(data, torch.ones(1, 8, 8, 8, 8), [0.3], levels),
+    ):
         torch.testing.assert_close(denoiser(z, levels), image, atol=1e-6, rtol=0)
     many = draw(12)
-    ends = euler(EmpiricalDenoiser(PixelMajor(many)), 80 * torch.randn(5, 3, 8, 8, generator=GENERATOR), karras_sigmas(18))
+    ends = euler(
+        EmpiricalDenoiser(PixelMajor(many)), 80 * torch.randn(5, 3, 8, 8, generator=GENERATOR), karras_sigmas(18)
+    )
     assert torch.cdist(ends.flatten(1), as_images(many).float().flatten(1)).min(1).values.max() < 1e-3
 
 
@@ -161,13 +275,146 @@ def test_sensitivity_is_the_jacobian():
     assert heat[4, 4, 4, 4] > 0 and heat[0, 0, 3:].max() == 0 and heat[4, 4, 7].max() == 0  # nothing beyond two pixels
 
 
+@pytest.mark.parametrize("name", ["empirical", "gaussian", "square", "flex", "locality"])
+def test_gradients_are_finite_differences(name):
+    data, level = PixelMajor(draw(20, 3), True), torch.tensor([0.8])
+    denoiser = {
+        "empirical": lambda: EmpiricalDenoiser(data),
+        "gaussian": lambda: GaussianDenoiser(data),
+        "square": lambda: PSPCSquare(data, [3], level),
+        "flex": lambda: PSPCFlex(data, torch.rand(1, 8, 8, 8, 8, generator=GENERATOR), [0.5], level),
+        "locality": lambda: LocalityDenoiser(data),
+    }[name]()
+    z = noisy(as_images(draw(1, 3)), level).requires_grad_(True)
+    direction, pixel = torch.randn(z.shape, generator=GENERATOR), (0, 1, 4, 3)
+    gradient = torch.autograd.grad(denoiser.differentiable(z, level)[pixel], z)[0]
+    ahead, behind = (denoiser(z.detach() + step * direction, level)[pixel] for step in (0.01, -0.01))
+    assert (gradient * direction).sum().item() == pytest.approx((ahead - behind).item() / 0.02, rel=0.02, abs=2e-4)
+
+
+@pytest.mark.parametrize("layers", [0, 2, 7])
+def test_growing_windows_have_the_gradients_of_automatic_differentiation(layers):
+    torch.manual_seed(layers)
+    unet = UNet(
+        3,
+        4,
+        base=8,
+        multipliers=(1, 2),
+        blocks=1,
+        attention=(False, False),
+        unshuffle=2,
+        pixel_channels=8,
+        pixel_layers=layers,
+    )
+    for scale in unet.pixels.scales:
+        torch.nn.init.normal_(scale.weight, std=0.3)
+    model = torch.nn.Module()  # what a Patronus is to sensitivity
+    model.unet = unet.eval()
+    condition = torch.randn(2, 4, generator=GENERATOR)
+
+    def denoiser(z, sigma):
+        return 0.3 * z + sigma.view(-1, 1, 1, 1) * unet(z, sigma, condition)
+
+    z = torch.randn(2, 3, 16, 16, generator=GENERATOR)
+    plain = sensitivity(denoiser, z, torch.tensor(0.7), stride=3)
+    torch.testing.assert_close(
+        sensitivity(denoiser, z, torch.tensor(0.7), stride=3, model=model), plain, rtol=1e-4, atol=1e-6
+    )
+    assert not unet.pixels._forward_hooks
+    path, x, time = (
+        unet.pixels,
+        torch.randn(2, 11, 16, 16, generator=GENERATOR),
+        torch.randn(2, 32, generator=GENERATOR),
+    )
+    x.requires_grad_(True)
+    weights = torch.randn(2, 3, generator=GENERATOR)
+    for y, column in ((0, 0), (15, 3), (8, 9)):
+        expected = torch.autograd.grad((path(x, time)[:, :, y, column] * weights).sum(), x)[0]
+        torch.testing.assert_close(
+            Cone(path, x.detach(), time).gradient(y, column, weights), expected, rtol=1e-4, atol=1e-6
+        )
+    with pixel_path_calls(None) as calls:
+        assert calls == []
+
+
+def test_the_sensitivity_of_the_wiener_filter_is_that_of_its_denoiser():
+    denoiser = GaussianDenoiser(PixelMajor(draw(50, 3)))
+    found = wiener_sensitivity(denoiser.filter(0.4), (3, 8, 8)).float()
+    z = torch.randn(2, 3, 8, 8, generator=GENERATOR)
+    torch.testing.assert_close(found, sensitivity(denoiser.differentiable, z, torch.tensor(0.4)), rtol=1e-3, atol=1e-5)
+
+
+def test_the_side_of_what_is_looked_at():
+    y = torch.arange(21)[:, None, None, None] - torch.arange(21)[:, None]
+    x = torch.arange(21)[:, None, None] - torch.arange(21)
+    distance = torch.maximum(y.abs(), x.abs())  # (21, 21, 21, 21)
+    assert window_side((distance == 0).float(), 0.9) == 1
+    assert window_side(torch.ones(21, 21, 21, 21), 1.0) == pytest.approx(21)  # never more than the image
+    ring = (distance == 1).double()
+    maps = torch.where(distance == 0, 0.6, 0.4 * ring / ring.sum((2, 3), keepdim=True)).double()
+    around = (ring.sum((2, 3)) + 1).sqrt()  # 3, less at the edges
+    assert window_side(maps, 0.6) == 1
+    assert window_side(maps, 0.9) == pytest.approx((1 + 0.75 * (around - 1)).mean().item())
+
+
+class Shift:
+    """A denoiser that is `by` above 0."""
+
+    def __init__(self, by):
+        self.by = by
+
+    def __call__(self, z, sigma):
+        return torch.zeros_like(z) + self.by
+
+
+def test_the_comparison_is_the_mean_squared_difference_with_its_error():
+    x0, levels = torch.zeros(4, 1, 8, 8), torch.tensor([2.0, 0.5], dtype=torch.float64)
+    others = {"empirical": Shift(3.0), "gaussian": Shift(torch.arange(4.0).view(4, 1, 1, 1)), "pspc_sq": Shift(0.5)}
+    found = compare({"conditional": Shift(0.0), "unconditional": Shift(0.25)}, others, x0, levels, 0)
+    table = table_of(found.rows).set_index(["images", "network", "sigma", "denoiser"])
+    row = table.loc[("noisy", "conditional", 2.0, "gaussian")]
+    assert row["difference"] == 3.5 and row["standard_error"] == pytest.approx(np.std([0, 1, 4, 9], ddof=1) / 2)
+    assert table.loc[("noisy", "conditional", 2.0, "unconditional")]["difference"] == 0.0625  # what s adds
+    assert set(table.loc["trajectory"].index.get_level_values("network")) == {"unconditional"}
+    assert found.told.loc[2.0, "s"] == pytest.approx(64 * 0.0625 / 4 / np.log(2))
+    order = published_order(found.rows).set_index(["images", "network", "nearer"])
+    assert order.loc[("noisy", "conditional", "gaussian")]["holds"] == [2.0, 0.5]
+    assert order.loc[("noisy", "conditional", "pspc_sq")]["undecided"] == [2.0, 0.5]  # 3.25 +- 2.0
+
+
+def test_samples_alike_have_similarity_one_and_chance_is_that_of_others():
+    rng = np.random.default_rng(0)
+    network = rng.normal(size=(40, 300))
+    vectors = {
+        "network": network,
+        "same": 2 * network + 5,
+        "other": rng.normal(size=(40, 300)),
+        "flat": np.ones((40, 300)),
+    }
+    found = similarities(vectors, centre=False)
+    np.testing.assert_allclose(found["same"], 1)
+    np.testing.assert_allclose(found["flat"], 0)
+    assert abs(np.mean(found["other"])) < 0.05 and abs(np.mean(found[CHANCE])) < 0.05
+    assert np.mean(similarities(vectors | {"same": network.copy()}, centre=True)["same"]) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
         (lambda data: PSPCSquare(data), "window size 32 does not fit images of 8x8"),
         (lambda data: PSPCSquare(data, [3, 3]), "2 window sizes for 18 noise levels"),
         (lambda data: PSPCFlex(data, torch.ones(18, 8, 8, 4, 4)), r"expected \(18, 8, 8, 8, 8\)"),
-        (lambda data: PSPCFlex(PixelMajor(draw(4), max_memory=50000), torch.ones(18, 8, 8, 8, 8)), "windows of 8x8 images take"),
+        (
+            lambda data: PSPCFlex(PixelMajor(draw(4), max_memory=50000), torch.ones(18, 8, 8, 8, 8)),
+            "windows of 8x8 images take",
+        ),
+        (lambda data: LocalityDenoiser(data, 1.0), r"threshold of masks must lie in \[0, 1\), not 1.0"),
+        (lambda data: LocalityDenoiser(data, -0.1), "threshold of masks"),
+        (
+            lambda data: LocalityDenoiser(PixelMajor(draw(4), max_memory=50000)),
+            r"\(8x8x3\) need 0.0 GB; use smaller images",
+        ),
+        (lambda data: GaussianDenoiser(PixelMajor(draw(99), max_memory=1e5)), r"\(8x8x3\) needs .* \(--rank\)"),
         (lambda data: EmpiricalDenoiser(data)(torch.zeros(1, 1, 8, 8), torch.ones(1)), "noisy images are"),
         (lambda data: PixelMajor(torch.zeros(5, 8, 8, 3, dtype=torch.uint8), max_memory=100), "the images alone take"),
     ],
@@ -198,16 +445,26 @@ def test_denoise_and_sample_programs(archive):
     denoise, sample = "analysis/mechanism/denoise.py", "analysis/mechanism/sample.py"
     archive.run(denoise, *common, *SIZES, "--batch", 2)
     outputs = [np.load(out / f"pspc_sq_outputs_t_{i:02d}_of_03.npy") for i in range(3)]
-    assert all(o.shape == (5, 3, 16, 16) and o.dtype == np.float32 for o in outputs) and (out / "pspc_sq_outputs_t_02_of_03.png").is_file()
+    assert (
+        all(o.shape == (5, 3, 16, 16) and o.dtype == np.float32 for o in outputs)
+        and (out / "pspc_sq_outputs_t_02_of_03.png").is_file()
+    )
     archive.run(denoise, *common, *SIZES, "--batch", 5, "--t_idx", 1)
     np.testing.assert_allclose(np.load(out / "pspc_sq_outputs_t_01_of_03.npy"), outputs[1], atol=1e-5)
     assert not list(out.glob(".*parts"))
-    for name in ("empirical", "gaussian"):
+    for name in ("empirical", "gaussian", "locality"):
         archive.run(denoise, *common, "--denoiser", name, "--n_steps", 3, "--t_idx", 2, "--xflip", "false")
         assert np.load(out / f"{name}_outputs_t_02_of_03.npy").shape == (5, 3, 16, 16)
+    archive.run(denoise, *common, "--denoiser", "locality", "--n_steps", 3, "--t_idx", 2, "--image_size", 8)
+    assert np.load(out / "locality_outputs_t_02_of_03.npy").shape == (5, 3, 8, 8)
     np.save(archive.home / "z.npy", np.zeros((3, 2, 3, 16, 16), np.float32))
     archive.run(denoise, *common, *SIZES, "--z", archive.home / "z.npy", "--t_idx", 0)
     assert len(np.load(out / "pspc_sq_outputs_t_00_of_03.npy")) == 2
+    unknown = ["--denoiser", "network", "--n_steps", 3, "--z", archive.home / "z.npy", "--t_idx", 0]
+    refused = archive.run(denoise, *common, *unknown, check=False)
+    assert refused.returncode == 2 and "give --hide_scores" in refused.stderr
+    archive.run(denoise, *common, *unknown, "--hide_scores")
+    assert len(np.load(out / "network_outputs_t_00_of_03.npy")) == 2
     archive.run(sample, *common, "--denoiser", "empirical", "--n_steps", 4, "--batch", 3)
     ends = np.load(out / "empirical_samples.npy")
     archive.run(sample, *common, "--denoiser", "network", "--n_steps", 4, "--sampler", "heun")
@@ -217,7 +474,9 @@ def test_denoise_and_sample_programs(archive):
 @pytest.mark.parametrize("stride", [1, 2, 3, 20])
 def test_heat_maps_between_strides_are_exact_where_maps_only_move(stride):
     offsets = np.arange(9)[:, None, None, None] - np.arange(9)[:, None], np.arange(9)[:, None, None] - np.arange(9)
-    maps = np.exp(-(offsets[0] ** 2) / 5.0) * np.exp(-np.abs(offsets[1] - 1) / 3.0)  # one kernel, cut off at the image's edges: (9, 9, 9, 9)
+    maps = np.exp(-(offsets[0] ** 2) / 5.0) * np.exp(
+        -np.abs(offsets[1] - 1) / 3.0
+    )  # one kernel, cut off at the image's edges: (9, 9, 9, 9)
     assert maps.shape == (9, 9, 9, 9)
     some = maps[np.ix_(marks(9, stride), marks(9, stride))]
     np.testing.assert_allclose(between(some, stride), maps, rtol=1e-12)
@@ -232,22 +491,61 @@ def test_heatmaps_schedule_and_comparison(archive):
     np.testing.assert_allclose(strided[:, ::3, ::3], maps[:, ::3, ::3], rtol=1e-4, atol=1e-6)
     assert maps.shape == (2, 16, 16, 16, 16) and maps.dtype == np.float32 and maps.min() >= 0
     file = out / "heatmaps_network.npy"
-    archive.run("analysis/mechanism/fit_schedule.py", *own, "--outdir", out, "--n_samples", 2, "--candidates", "3,16", "--heatmaps", file)
+    archive.run(
+        "analysis/mechanism/fit_schedule.py",
+        *own,
+        "--outdir",
+        out,
+        "--n_samples",
+        2,
+        "--candidates",
+        "3,16",
+        "--heatmaps",
+        file,
+    )
     fitted = json.loads((out / "schedule.json").read_text())
     for i in range(2):
-        assert fitted["errors"]["patch_sizes"][i][str(fitted["patch_sizes"][i])] == min(fitted["errors"]["patch_sizes"][i].values())
+        assert fitted["errors"]["patch_sizes"][i][str(fitted["patch_sizes"][i])] == min(
+            fitted["errors"]["patch_sizes"][i].values()
+        )
     both = ["--patch_sizes", out / "schedule.json", "--heatmaps", file, "--thresholds", out / "schedule.json"]
     done = archive.run("analysis/mechanism/compare.py", *own, "--outdir", out, "--n_samples", 3, *both)
-    assert "patches explain the network" in done.stdout and (out / "compare.png").is_file() and (out / "pictures.png").is_file()
-    lines = (out / "compare.csv").read_text().splitlines()
-    assert len(lines) == 1 + 2 * 2 * 4 and {line.split(",")[2] for line in lines[1:]} == {"empirical", "gaussian", "pspc_sq", "pspc_flex"}
+    assert "patches explain the unconditional network" in done.stdout
+    assert (out / "compare.png").is_file() and (out / "pictures.png").is_file()
+    lines = [line.split(",") for line in (out / "compare.csv").read_text().splitlines()[1:]]
+    names = {"empirical", "gaussian", "pspc_sq", "pspc_flex", "locality"}
+    assert len(lines) == 2 * (3 * 5 + 1) and {line[3] for line in lines} == names | {"unconditional"}
+    assert len(json.loads((out / "compare.json").read_text())["rows"][0]["differences"]) == 3
+    done = archive.run(
+        "analysis/mechanism/agree.py", *own, "--outdir", out / "agree", "--n_samples", 3, "--batch", 2, *both
+    )
+    agreed = json.loads((out / "agree" / "agree.json").read_text())
+    made, found = (
+        dict(zip(agreed["denoisers"], np.load(out / "agree" / "samples.npy"))),
+        agreed["similarities"]["pixels"],
+    )
+    assert set(made) == names | {"network"} and made["locality"].shape == (3, 3, 16, 16)
+    assert found["locality"][1] == pytest.approx(
+        np.corrcoef(made["locality"][1].ravel(), made["network"][1].ravel())[0, 1]
+    )
+    folders = ["--compare", out, "--agree", out / "agree", "--heatmaps", out]
+    tables = archive.run("analysis/mechanism/tables.py", *folders).stdout
+    assert (
+        tables.count("network, noisy images:") == 2 and "| locality |" in tables and "| Wiener filter, 90% |" in tables
+    )
+    lost = archive.run("analysis/mechanism/tables.py", "--compare", out / "nowhere", check=False)
+    assert lost.returncode == 2 and "run analysis/mechanism/compare.py first" in lost.stderr
+    assert set(json.loads((out / "radius.json").read_text())["sides"]) == {
+        f"{n}, {p}%" for n in ("network", "Wiener filter") for p in (50, 90)
+    }
 
 
 def test_an_edm_pickle_runs_only_when_trusted(archive):
     repo = archive.home / "clone"
     (repo / "torch_utils").mkdir(parents=True)
     (repo / "torch_utils" / "__init__.py").write_text(
-        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, z, sigma):\n        return z / (1 + sigma[:, None, None, None] ** 2)\n"
+        "import torch\nclass Net(torch.nn.Module):\n    def forward(self, z, sigma):\n"
+        "        return z / (1 + sigma[:, None, None, None] ** 2)\n"
     )
     code = f"import sys, pickle; sys.path.insert(0, {str(repo)!r}); from torch_utils import Net; "
     code += f"pickle.dump({{'ema': Net()}}, open({str(archive.home / 'net.pkl')!r}, 'wb'))"
@@ -284,6 +582,9 @@ def test_an_edm_pickle_runs_only_when_trusted(archive):
         ([], "window size 32 does not fit images of 16x16"),
         (["--denoiser", "pspc_flex"], "make them with"),
         (["--denoiser", "pspc_flex", "--heatmaps", "/nowhere.npy"], "not a readable .npy"),
+        (["--denoiser", "locality", "--mask_threshold", 1], "--mask_threshold must lie in [0, 1), not 1"),
+        (["--denoiser", "locality", "--max_memory", 0.001], "(16x16x3) need 0.0 GB; use smaller images (--image_size)"),
+        (["--denoiser", "empirical", "--image_size", 4], "--image_size must be at least 8"),
         (["--denoiser", "empirical", "--max_memory", 1e-6], "the images alone take"),
         (["--denoiser", "empirical", "--z", "/nowhere.npy"], "--z /nowhere.npy"),
     ],

@@ -1,12 +1,14 @@
 """Fit the window sizes (and, with --heatmaps, the thresholds) of patch composites to one's own network and data.
 
-At each noise level the candidate of least mean squared difference to the network, on held-out noisy images. The published schedules are CIFAR-10's.
-Writes schedule.json, which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
+At each noise level the candidate of least mean squared difference to the network, on noisy versions of the last
+held-out images (compare.py reports on the first). The published schedules are CIFAR-10's. With --heatmaps, of the
+windows larger than what holds 90 % of the heat at that level (see heatmaps.py) only the smallest is tried. Writes
+schedule.json, which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
 """
 
 import argparse
 
-from analysis.training_free import mechanism_parser, parse_mechanism
+from analysis.mechanism.options import mechanism_parser, parse_mechanism
 from train.errors import UserError, run_script
 
 SHARES = [0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 1.0]
@@ -15,7 +17,11 @@ SHARES = [0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 1.0]
 def parse_args() -> argparse.Namespace:
     parser = mechanism_parser(__doc__, denoiser=False)
     parser.add_argument("--n_samples", type=int, default=8, help="noisy images a level (default: 8)")
-    parser.add_argument("--candidates", metavar="3,5,...", help="window sizes to try (default: 1, 3, 5, 7, 11, 15, 23 and the whole image)")
+    parser.add_argument(
+        "--candidates",
+        metavar="3,5,...",
+        help="window sizes to try (default: of 1, 3, 5, 7, 11, 15, 23 and the whole image)",
+    )
     args = parse_mechanism(parser)
     if args.n_samples < 1:
         parser.error("--n_samples must be at least 1")
@@ -42,8 +48,10 @@ def main() -> None:
     from tqdm import tqdm
 
     from analysis.drawing.results import save_json
-    from analysis.training_free import levels_of, load_heatmaps, network_of, open_data, pixel_major, results_dir
-    from models.pspc import PSPCFlex, PSPCSquare
+    from analysis.mechanism.common import levels_of, load_heatmaps, network_of, open_data, pixel_major, results_dir
+    from analysis.mechanism.sensitivity import REACH, window_side
+    from models.locality import PSPCFlex
+    from models.pspc import PSPCSquare
     from models.samplers import SeededNoise
     from train.distributed import pick_device
     from train.images import to_tensor
@@ -53,8 +61,13 @@ def main() -> None:
     side = images.pixels.shape[1]
     sizes = candidate_sizes(args.candidates, side)
     heatmaps = load_heatmaps(args.heatmaps) if args.heatmaps else None
-    data, bind = pixel_major(images, args, device), network_of(args, device)
-    x0 = to_tensor(held_out.pixels[: args.n_samples]).to(device)
+    if heatmaps is not None and heatmaps.shape != (args.n_steps, side, side, side, side):
+        raise UserError(
+            f"--heatmaps {args.heatmaps}: of shape {tuple(heatmaps.shape)},"
+            f" not of {args.n_steps} levels and {side}x{side} images"
+        )
+    data, bind = pixel_major(images, args, device), network_of(args, device).bind
+    x0 = to_tensor(held_out.pixels[-args.n_samples :]).to(device)  # compare.py reports on the first
     with torch.no_grad():
         network = bind(x0)
 
@@ -68,20 +81,33 @@ def main() -> None:
         def error(denoiser, z=z, sigma=sigma, target=target) -> float:
             return (denoiser(z, sigma) - target).square().mean().item()
 
+        tried = sizes
+        if heatmaps is not None and args.candidates is None:
+            reach = window_side(heatmaps[index], REACH)  # one window may be larger, since those at the edges are cut
+            tried = sizes[: 1 + sum(size < reach for size in sizes)]
         try:
-            errors["patch_sizes"].append({size: error(PSPCSquare(data, [size], level[None])) for size in sizes})
+            errors["patch_sizes"].append({size: error(PSPCSquare(data, [size], level[None])) for size in tried})
             if heatmaps is not None:
                 maps = heatmaps[index : index + 1].to(device)
-                errors["thresholds"].append({share: error(PSPCFlex(data, maps, [share], level[None]).to(device)) for share in SHARES})
-        except (ValueError, IndexError) as problem:
+                errors["thresholds"].append(
+                    {share: error(PSPCFlex(data, maps, [share], level[None]).to(device)) for share in SHARES}
+                )
+        except ValueError as problem:
             raise UserError(f"level {index}: {problem}") from None
 
     fitted = {key: [min(found, key=found.get) for found in table] for key, table in errors.items() if table}
-    file = save_json(results_dir(args, "schedule") / "schedule.json", fitted | {"levels": levels.tolist(), "errors": errors})
+    file = save_json(
+        results_dir(args, "schedule") / "schedule.json", fitted | {"levels": levels.tolist(), "errors": errors}
+    )
     for index, level in enumerate(levels.tolist()):
-        line = ", ".join(f"{key} {values[index]} (error {errors[key][index][values[index]]:.2e})" for key, values in fitted.items())
+        line = ", ".join(
+            f"{key} {values[index]} (error {errors[key][index][values[index]]:.2e})" for key, values in fitted.items()
+        )
         print(f"sigma {level:8.4f}: {line}")
-    print(f"schedule: {file}; use it with: --patch_sizes {file}" + (f" --thresholds {file}" if "thresholds" in fitted else ""))
+    print(
+        f"schedule: {file}; use it with: --patch_sizes {file}"
+        + (f" --thresholds {file}" if "thresholds" in fitted else "")
+    )
 
 
 if __name__ == "__main__":

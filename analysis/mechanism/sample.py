@@ -1,12 +1,12 @@
 """Draw samples by integrating the probability-flow ODE of a training-free denoiser or a network (Niedoba et al. 2025).
 
-From noise at the highest level, one seed an image, or from --z_init, a .npy of shape (n, C, H, W). Writes <denoiser>_samples.npy and a PNG grid. The
-network of a run of ours is given the scores of data images, one each.
+From noise at the highest level, one seed an image, or from --z_init, a .npy of shape (n, C, H, W). Writes
+<denoiser>_samples.npy and a PNG grid. The network of a run of ours is given the scores of data images, one each.
 """
 
 import argparse
 
-from analysis.training_free import mechanism_parser, parse_mechanism
+from analysis.mechanism.options import mechanism_parser, parse_mechanism
 from train.errors import UserError, run_script
 
 
@@ -29,7 +29,8 @@ def main() -> None:
     import torch
 
     from analysis.drawing.results import read_array
-    from analysis.training_free import in_batches, levels_of, network_of, open_data, pixel_major, results_dir, save_grid, training_free
+    from analysis.mechanism.batches import in_batches, save_grid
+    from analysis.mechanism.common import levels_of, network_of, open_data, pixel_major, results_dir, training_free
     from models.samplers import SOLVERS, SeededNoise
     from train.distributed import pick_device
     from train.images import to_tensor
@@ -42,7 +43,7 @@ def main() -> None:
         given = read_array(args.z_init, "--z_init")
         if given.shape[1:] != (c, h, w):
             raise UserError(f"--z_init {args.z_init}: must have shape (n, {c}, {h}, {w}), not {given.shape}")
-    bind = network_of(args, device) if args.denoiser == "network" else None
+    bind = network_of(args, device).bind if args.denoiser == "network" else None
     denoiser = None if bind else training_free(args.denoiser, pixel_major(data, args, device), args, levels)
     count = len(given) if given is not None else args.n_samples
     sigmas = torch.cat([levels, levels.new_zeros(1)])
@@ -52,11 +53,17 @@ def main() -> None:
             z = torch.from_numpy(np.array(given[first:end])).float().to(device)
         else:
             z = levels[0].float() * SeededNoise(range(args.seed + first, args.seed + end), (c, h, w), device)()
-        used = bind(to_tensor(images.pixels[[i % len(images) for i in range(first, end)]]).to(device)) if bind else denoiser
+        used = (
+            bind(to_tensor(images.pixels[[i % len(images) for i in range(first, end)]]).to(device))
+            if bind
+            else denoiser
+        )
         return SOLVERS[args.sampler](used, z, sigmas).cpu().numpy()
 
     file = results_dir(args, "sample") / f"{args.denoiser}_samples.npy"
-    settings = {key: value for key, value in vars(args).items() if key not in ("outdir", "device")} | {"images": len(data)}
+    settings = {key: value for key, value in vars(args).items() if key not in ("outdir", "device")} | {
+        "images": len(data)
+    }
     samples = in_batches(file, settings, count, args.batch, compute, "sampling")
     picture = save_grid(samples, file.with_suffix(".png"))
     print(f"{len(samples)} samples: {file} {samples.shape}; picture: {picture}")
