@@ -72,6 +72,9 @@ class Drawer:
     def score(self, x):
         return x.flatten(1)
 
+    def largest_map(self, side):
+        return 2
+
     def sigmas(self, steps):
         return karras_sigmas(steps)
 

@@ -1,17 +1,27 @@
 """What does a prototype stand for?
 
-A sheet of prototype cards, one row a prototype: the image expected of it (E[x0 | its score high, all others hidden], and low), where the two
-differ, the training patches that match it best with their surroundings and ids, and test images that lack it before and after its score is raised,
-the patch boxed. Beside each: how much it moves, how it is used, and for labelled sets the attribute that it tells. By default the prototypes that
-matter most, no two that speak alike, none that stands for a flat area. Below them the same of groups: prototypes that do the same together, found
-without labels; `manipulate.py --set group:N=max` sets one. --paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test images under
-their own scores, raise the prototype to the largest score seen, regenerate from the same noise, keep the image in which it matched best. Beside
-either a table of every prototype's health. Results go to records/vis_prototype/<dataset>_v<n>/.
+A sheet of prototype cards, one row a prototype: the image expected of it (E[x0 | its score high, all others hidden],
+and low), where the two differ, the training patches that match it best with their surroundings and ids, and test images
+that lack it before and after its score is raised, the patch boxed. Beside each: how much it moves, how it is used, and
+for labelled sets the attribute that it tells. By default the prototypes that matter most, no two that speak alike, none
+that stands for a flat area. Below them the same of groups: prototypes that do the same together, found without labels;
+`manipulate.py --set group:N=max` sets one. --paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test
+images under their own scores, raise the prototype to the largest score seen, regenerate from the same noise, keep the
+image in which it matched best. Beside either a table of every prototype's health. Results go to
+records/vis_prototype/<dataset>_v<n>/.
 """
 
 import argparse
 
-from analysis.script import add_edit_options, edit_options, open_run, parse_prototypes, require, results_folder, run_parser
+from analysis.script import (
+    add_edit_options,
+    edit_options,
+    open_run,
+    parse_prototypes,
+    require,
+    results_folder,
+    run_parser,
+)
 from train.errors import run_script
 
 COUNT, GROUPS = 10, 6  # cards of single prototypes, and of groups
@@ -20,11 +30,17 @@ COUNT, GROUPS = 10, 6  # cards of single prototypes, and of groups
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
     add_edit_options(parser, auto=True)
-    parser.add_argument("--prototypes", metavar="0,3,17", help=f"which prototypes (default: the {COUNT} that matter most)")
+    parser.add_argument(
+        "--prototypes", metavar="0,3,17", help=f"which prototypes (default: the {COUNT} that matter most)"
+    )
     parser.add_argument("--paper", action="store_true", help="Fig. 5 of the paper instead of cards")
-    parser.add_argument("--num_samples", type=int, default=20, help="--paper: test images tried for each prototype (default: 20)")
+    parser.add_argument(
+        "--num_samples", type=int, default=20, help="--paper: test images tried for each prototype (default: 20)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="--paper: which test images (default: 0)")
-    parser.add_argument("--batch", type=int, help="--paper: images regenerated together (default: 32 on a CPU, 250 on a GPU)")
+    parser.add_argument(
+        "--batch", type=int, help="--paper: images regenerated together (default: 32 on a CPU, 250 on a GPU)"
+    )
     args = parser.parse_args()
     require(parser, args, num_samples=1, batch=1, steps=2, seed=0)
     return args
@@ -52,7 +68,9 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
     made = edit(run.model, encoding, edits, args.steps, batch=args.batch, title="regenerating").clamp(-1, 1)
     made = made.view(len(prototypes), n, *x0.shape[1:])  # (K, n, C, H, W)
 
-    drawn = {key: [] for key in ("ids", "original", "regenerated", "score_before", "score_after", "boxes", "maps", "patches")}
+    drawn = {
+        key: [] for key in ("ids", "original", "regenerated", "score_before", "score_after", "boxes", "maps", "patches")
+    }
     for row, k in enumerate(prototypes):
         match = encoder.match(made[row])
         best = match.scores[:, k].argmax().item()
@@ -63,7 +81,14 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
         patch[: inside.shape[0], : inside.shape[1]] = inside
         with torch.no_grad():
             similarity_map = encoder.similarities(made[row, best : best + 1])[0, k]
-        values = (images.ids[best], images.pixels[best], pixels, encoding.scores[best, k].item(), match.scores[best, k].item(), box)
+        values = (
+            images.ids[best],
+            images.pixels[best],
+            pixels,
+            encoding.scores[best, k].item(),
+            match.scores[best, k].item(),
+            box,
+        )
         for key, value in zip(drawn, (*values, similarity_map.cpu().numpy(), patch)):
             drawn[key].append(value)
     return {"prototypes": np.array(prototypes)} | {key: np.array(value) for key, value in drawn.items()}
@@ -125,8 +150,17 @@ def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, 
     pictures, leads = torch.cat(pictures), [setting[0][0] for setting in settings]  # (K, 2, C, H, W)
     rows, boxes = patches
     where = ((pictures[:, 1] - pictures[:, 0]).abs().mean(1) * 127.5).numpy()  # (K, H, W)
-    cards = {"prototypes": np.array(leads), "says_low": to_uint8(pictures[:, 0]), "says_high": to_uint8(pictures[:, 1]), "where": where}
-    cards |= {"patch_ids": np.array(train.ids)[rows[leads]], "patch_boxes": boxes[leads], "patch_images": train.pixels[rows[leads]]}
+    cards = {
+        "prototypes": np.array(leads),
+        "says_low": to_uint8(pictures[:, 0]),
+        "says_high": to_uint8(pictures[:, 1]),
+        "where": where,
+    }
+    cards |= {
+        "patch_ids": np.array(train.ids)[rows[leads]],
+        "patch_boxes": boxes[leads],
+        "patch_images": train.pixels[rows[leads]],
+    }
     cards |= example_edits(run, test, options, scores, settings)
     files = draw_cards(cards, texts, folder / "prototypes")
     single = {key: values[: len(prototypes)] for key, values in cards.items()}
