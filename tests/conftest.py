@@ -16,7 +16,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # of every process that tests start
 torch.set_num_threads(1)  # one process of pytest a core
 DEVICE = os.environ.get("PATRONUS_TEST_DEVICE", "cpu")  # of every script, trainer and trained run here
 # closed forms of pure functions are compared on the CPU, the only device sure to have float64 and the seeded generators
-DEVICELESS = {"train/convert_released.py", "analysis/diagnosis/plant_bias.py", "analysis/mechanism/tables.py"}  # scripts that compute nothing
+DEVICELESS = {  # scripts that compute nothing
+    "train/convert_released.py",
+    "train/export_run.py",
+    "analysis/diagnosis/plant_bias.py",
+    "analysis/mechanism/tables.py",
+}
 REPO = Path(__file__).resolve().parent.parent
 
 TINY = {

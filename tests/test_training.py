@@ -178,7 +178,7 @@ def test_a_run_of_an_earlier_version_can_be_used_but_not_resumed(bench):
     bench.run("train/conditional_sampling.py", "--steps", 3, "--total_gen_num", 2)
     bench.run("analysis/manipulation/manipulate.py", "--steps", 3, "--set", "1=max")  # joint, since it cannot hide scores
     refused = bench.run("analysis/manipulation/manipulate.py", "--steps", 3, "--set", "1=max", "--others", "release", check=False)
-    assert refused.returncode == 2 and "use keep or joint" in refused.stderr
+    assert refused.returncode == 2 and "use transport, joint or keep" in refused.stderr
     done = bench.train("--resume", 0, "--set", "train.steps=9", check=False)
     assert done.returncode == 2 and "--init_from" in done.stderr
 

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import torch
 
-from analysis.measures.information import BINS, PILOT, measure_information, only, without
+from analysis.measures.information import BINS, NOISE_SEEDS, PILOT, measure_information, only, without
 from analysis.script import SIGMA_MIN, open_run, run_parser
 from models.information import Levels, gap, integrate
 from models.patronus import HIDDEN, Guess
@@ -38,11 +38,11 @@ def plain(model, images, known, prototypes: list[int], count: int, sigma_min: fl
             row = order[[i % len(order)]]
             x0, s = to_tensor(images.pixels[row]).to(device), known[row].to(device)
             sigma = torch.full((1,), level, dtype=torch.float32, device=device)
-            z = x0 + sigma * SeededNoise([2**32 + i], x0.shape[1:], device)()
+            z = x0 + sigma * SeededNoise([NOISE_SEEDS + i], x0.shape[1:], device)()
             questions = [s, *without(model, s, prototypes, known)]
             questions += [torch.full_like(s, HIDDEN), *(only(s, k) for k in prototypes)] if model.masked else []
             guess, answers = model.read(z, sigma), []
-            for some in torch.cat(questions).split(images_a_call(device)):
+            for some in torch.cat(questions).split(images_a_call(device, model.largest_map(x0.shape[-1]))):
                 n = len(some)
                 given = guess and Guess(*(g.repeat(n, 1) for g in guess))
                 answers.append(model.denoise(z.repeat(n, 1, 1, 1), sigma.repeat(n), some, given))
