@@ -13,6 +13,7 @@ from PIL import Image
 from zygote import Fork
 
 os.environ["OMP_NUM_THREADS"] = "1"  # of every process that tests start
+os.environ["PATRONUS_PRETRAINED_DIR"] = os.devnull  # tests meet no shipped run but their own
 torch.set_num_threads(1)  # one process of pytest a core
 DEVICE = os.environ.get("PATRONUS_TEST_DEVICE", "cpu")  # of every script, trainer and trained run here
 # closed forms of pure functions are compared on the CPU, the only device sure to have float64 and the seeded generators
