@@ -44,7 +44,9 @@ element.addEventListener('click', event => {
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=None)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="default: 7860")
     return parser.parse_args()
 
@@ -81,7 +83,11 @@ class Parts:
 
         from jinja2 import Environment, FileSystemLoader
 
-        self.macros = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True).get_template("page.html").module
+        self.macros = (
+            Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
+            .get_template("page.html")
+            .module
+        )
 
     def scores(self, session: Session) -> str:
         from analysis.drawing.report import surrounded
@@ -95,7 +101,9 @@ class Parts:
             box, value = desk.box(taken.match, k), s[k].item()
             patch = pixels_uri(surrounded(taken.pixels, box, min(side, len(taken.pixels))))
             share = max(0.0, min(100.0, 100 * (value - lowest) / max(highest - lowest, 1e-9)))
-            bars.append({"k": k, "label": desk.label(k), "value": value, "share": round(share, 1), "box": box, "patch": patch})
+            bars.append(
+                {"k": k, "label": desk.label(k), "value": value, "share": round(share, 1), "box": box, "patch": patch}
+            )
         return str(self.macros.scores(pixels_uri(taken.pixels), len(taken.pixels), bars, session.chosen))
 
     def prototype(self, session: Session) -> str:
@@ -109,13 +117,18 @@ class Parts:
         side = min(desk.run.config.model.encoder.receptive_field.size + 4, len(low))
         patches = [surrounded(desk.train.pixels[i], box, side) for i, box in zip(desk.rows[k], desk.boxes[k])]
         expected = pixels_uri(strip([high, low, heat_pixels(where)]))
-        return str(self.macros.prototype(desk.label(k), expected, pixels_uri(strip(patches)), desk.low[k], desk.high[k]))
+        return str(
+            self.macros.prototype(desk.label(k), expected, pixels_uri(strip(patches)), desk.low[k], desk.high[k])
+        )
 
     def edited(self, session: Session, made, draft: bool) -> str:
         from analysis.drawing.web import heat_pixels, pixels_uri
 
         found, own = made.match.scores[0], session.taken.scores
-        rows = [f"prototype {k}: {own[k]:.2f} → set to {value:.2f} → found {found[k]:.2f}" for k, value in session.settings.items()]
+        rows = [
+            f"prototype {k}: {own[k]:.2f} → set to {value:.2f} → found {found[k]:.2f}"
+            for k, value in session.settings.items()
+        ]
         pictures = (pixels_uri(pixels) for pixels in (made.reconstruction, made.image, heat_pixels(made.difference)))
         return str(self.macros.edited(*pictures, rows, made.difference.mean(), draft))
 
@@ -140,7 +153,13 @@ def build(desk_of, names: list[str], first: str):
         desk = session.desk
         limits = [sorted((desk.low[k], desk.high[k], session.value(k))) for k in session.slots]
         found = [
-            gr.Slider(round(lowest - 0.005, 2), round(highest + 0.005, 2), value=round(session.value(k), 2), label=desk.label(k), visible=True)
+            gr.Slider(
+                round(lowest - 0.005, 2),
+                round(highest + 0.005, 2),
+                value=round(session.value(k), 2),
+                label=desk.label(k),
+                visible=True,
+            )
             for k, (lowest, _, highest) in zip(session.slots, limits)
         ]
         return found + [gr.Slider(visible=False)] * (SLIDERS - len(found))
@@ -160,7 +179,14 @@ def build(desk_of, names: list[str], first: str):
 
     def whole(session: Session, guidance: float, others: str) -> tuple:
         """Everything that an image or a run changes: (session, message, scores, prototype, edit, command, *sliders)."""
-        return session, "", parts.scores(session), parts.prototype(session), *edit(session, guidance, others), *sliders(session)
+        return (
+            session,
+            "",
+            parts.scores(session),
+            parts.prototype(session),
+            *edit(session, guidance, others),
+            *sliders(session),
+        )
 
     def guarded(function):
         """What our own errors say goes to the line of messages; all else stays as it was."""
@@ -251,7 +277,9 @@ def build(desk_of, names: list[str], first: str):
         with gr.Row():
             run = gr.Dropdown(names, value=first, label="run", elem_id="run")
             row = gr.Number(0, label="test image", precision=0, elem_id="row")
-            file = gr.File(label="or drop an image of yours", file_count="single", type="filepath", height=90, elem_id="file")
+            file = gr.File(
+                label="or drop an image of yours", file_count="single", type="filepath", height=90, elem_id="file"
+            )
         message = gr.Markdown("", elem_id="message")
         with gr.Row():
             with gr.Column(scale=3):
@@ -261,7 +289,9 @@ def build(desk_of, names: list[str], first: str):
                 slots = [gr.Slider(0, 1, step=0.01, elem_id=f"slot{i}", elem_classes="slot") for i in range(SLIDERS)]
                 guidance = gr.Slider(0, 5, value=0, step=0.5, label="guidance of the edit", elem_id="guidance")
                 others = gr.Radio(start.desk.others, value=WAYS[0], label="the other scores", elem_id="others")
-                group = gr.Dropdown(group_choices(start.desk), value=None, label="a group of prototypes", elem_id="group")
+                group = gr.Dropdown(
+                    group_choices(start.desk), value=None, label="a group of prototypes", elem_id="group"
+                )
                 with gr.Row():
                     most, least = gr.Button("set to most", elem_id="most"), gr.Button("set to least", elem_id="least")
                 with gr.Row():
@@ -269,7 +299,11 @@ def build(desk_of, names: list[str], first: str):
         edited = gr.HTML(elem_id="edited")
         command = gr.Textbox(label="the same on the command line", interactive=False, elem_id="command")
         with gr.Row():
-            kinds = [("from this image's scores", "image"), ("from nothing", "nothing"), ("from the moved sliders alone", "alone")]
+            kinds = [
+                ("from this image's scores", "image"),
+                ("from nothing", "nothing"),
+                ("from the moved sliders alone", "alone"),
+            ]
             kind = gr.Radio(kinds, value="image", label="generate", elem_id="kind")
             seed = gr.Number(0, label="seed of the noise", precision=0, elem_id="seed")
             go = gr.Button("generate", variant="primary", elem_id="go")
@@ -277,17 +311,23 @@ def build(desk_of, names: list[str], first: str):
 
         ways, everything = [guidance, others], [session, message, scores, prototype, edited, command, *slots]
         quiet = {"outputs": everything, "show_progress": "hidden"}
-        run.change(choices_of_run, run, [others, group], show_progress="hidden").then(open_run, [run, *ways], everything)
+        run.change(choices_of_run, run, [others, group], show_progress="hidden").then(
+            open_run, [run, *ways], everything
+        )
         for button, share in ((most, 1.0), (least, 0.0)):
             button.click(set_group(share), [session, group, *ways], **quiet)
         row.submit(take_test_image, [session, row, *ways], **quiet)
         row.blur(take_test_image, [session, row, *ways], **quiet)
-        file.upload(take_upload, [session, file, *ways], **quiet).then(lambda: None, outputs=file, show_progress="hidden")
+        file.upload(take_upload, [session, file, *ways], **quiet).then(
+            lambda: None, outputs=file, show_progress="hidden"
+        )
         scores.select(show, session, **quiet)
         for i, slot in enumerate(slots):
             change = slot.input(moved(i), [session, slot, *ways], trigger_mode="always_last", **quiet)
             change.then(lambda: gr.Timer(active=True), outputs=timer, show_progress="hidden")
-        timer.tick(settle, [session, *ways], **quiet).then(lambda: gr.Timer(active=False), outputs=timer, show_progress="hidden")
+        timer.tick(settle, [session, *ways], **quiet).then(
+            lambda: gr.Timer(active=False), outputs=timer, show_progress="hidden"
+        )
         guidance.release(settle, [session, *ways], **quiet)
         others.input(settle, [session, *ways], **quiet)
         back.click(undo, [session, *ways], **quiet)
@@ -326,10 +366,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:  # uploads pass through it, and are removed when they have been read
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = build(desk_of, names, f"{first.name}/{first.version}")
-        theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # none to be fetched
+        theme = gr.themes.Base(
+            font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        )  # none to be fetched
         look = {"theme": theme, "css": CSS, "footer_links": []}
         page.queue(default_concurrency_limit=1).launch(
-            server_name=args.host, server_port=args.port, share=False, max_file_size=MOST_BYTES, ssr_mode=False, run_history=False, **look
+            server_name=args.host,
+            server_port=args.port,
+            share=False,
+            max_file_size=MOST_BYTES,
+            ssr_mode=False,
+            run_history=False,
+            **look,
         )
 
 

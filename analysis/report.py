@@ -11,7 +11,12 @@ from analysis.script import open_run, results_folder, run_parser
 from train.errors import UserError, listed, run_script
 
 SAMPLES = 500  # made where there are none
-SORTS = [("bits down", "bits"), ("beyond down", "bits beyond the others"), ("noise down", "early first"), ("noise up", "late first")]
+SORTS = [
+    ("bits down", "bits"),
+    ("beyond down", "bits beyond the others"),
+    ("noise down", "early first"),
+    ("noise up", "late first"),
+]
 SORTS += [("usage down", "usage"), ("auroc down", "attribute (AUROC)"), ("number up", "number")]
 
 

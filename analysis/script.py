@@ -21,7 +21,9 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
     text = "versions of the run" if several else "version of the run"
-    parser.add_argument("--version_num", type=version_number, nargs="+" if several else None, help=f"{text} (default: the newest)")
+    parser.add_argument(
+        "--version_num", type=version_number, nargs="+" if several else None, help=f"{text} (default: the newest)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     if steps:
         parser.add_argument(

@@ -79,7 +79,10 @@ class Levels(NamedTuple):
         """Levels drawn in proportion to width times root mean square of densities `values` (n, Q) found in those bins (n,), each query alike; a share
         `least` stays as it is."""
         known = values / np.maximum(np.abs(values).mean(0), 1e-12)  # (n, Q)
-        found = [np.sqrt(np.square(known[bins == b]).mean()) if (bins == b).any() else np.nan for b in range(len(self.shares))]
+        found = [
+            np.sqrt(np.square(known[bins == b]).mean()) if (bins == b).any() else np.nan
+            for b in range(len(self.shares))
+        ]
         found = np.nan_to_num(np.array(found), nan=np.nanmean(found)) * self.widths
         return self._replace(shares=least * self.shares + (1 - least) * found / found.sum())
 

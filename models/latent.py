@@ -110,7 +110,9 @@ class LatentModel(nn.Module):
     highest: scores above it cannot be; None for similarities without a bound. Mean and deviation of the scores are buffers (m,).
     """
 
-    def __init__(self, network: nn.Module, scores: int, schedule: LinearSchedule | None = None, highest: float | None = None):
+    def __init__(
+        self, network: nn.Module, scores: int, schedule: LinearSchedule | None = None, highest: float | None = None
+    ):
         super().__init__()
         self.network, self.schedule, self.highest = network, schedule, highest
         self.register_buffer("mean", torch.zeros(scores))

@@ -81,7 +81,14 @@ class Patronus(nn.Module):
         reader: ScoreReader | None = None,
     ):
         super().__init__()
-        self.encoder, self.unet, self.schedule, self.decoder, self.reader, self.masked = encoder, unet, schedule, decoder, reader, masked
+        self.encoder, self.unet, self.schedule, self.decoder, self.reader, self.masked = (
+            encoder,
+            unet,
+            schedule,
+            decoder,
+            reader,
+            masked,
+        )
         self.sigma_data, self.sigma_skip, self._sigma_max = sigma_data, sigma_skip, sigma_max
         floor = 1e-4 if encoder.competing else 1e-6
         self.standardiser = Standardiser(len(encoder.prototypes), floor=floor) if standardise else None
@@ -108,7 +115,9 @@ class Patronus(nn.Module):
         if not self.masked:
             return self.standardised(s)
         shown, (scores, trust) = ~s.isnan() if shown is None else shown, guess or (0.0, 0.0)
-        return torch.cat([torch.where(shown, self.standardised(s), scores), torch.where(shown, 1.0, trust).to(s)], dim=1)
+        return torch.cat(
+            [torch.where(shown, self.standardised(s), scores), torch.where(shown, 1.0, trust).to(s)], dim=1
+        )
 
     def estimate(self, s: Tensor, guess: Guess | None = None, shown: Tensor | None = None) -> Tensor:
         """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32; with what was read of hidden scores, E[x0 | s, guess].
@@ -178,4 +187,8 @@ class Patronus(nn.Module):
 
     def sigmas(self, steps: int) -> Tensor:
         """The falling grid of noise levels for this formulation, closed by 0: (steps + 1,)."""
-        return karras_sigmas(steps, sigma_max=self.sigma_max) if self.schedule is None else ddim_sigmas(self.schedule, steps)
+        return (
+            karras_sigmas(steps, sigma_max=self.sigma_max)
+            if self.schedule is None
+            else ddim_sigmas(self.schedule, steps)
+        )

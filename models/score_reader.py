@@ -18,7 +18,9 @@ class ScoreReader(nn.Module):
     def __init__(self, channels: int, scores: int, width: int = 64):
         super().__init__()
         widths = [width, 2 * width, 2 * width]
-        self.convs = nn.ModuleList([nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip([channels, *widths], widths)])
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip([channels, *widths], widths)]
+        )
         self.level = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, 2 * sum(widths)))
         self.head = nn.Sequential(nn.Linear(CELLS**2 * widths[-1], 4 * width), nn.SiLU(), nn.Linear(4 * width, scores))
 

@@ -143,7 +143,9 @@ class UNet(nn.Module):
             if level < len(multipliers) - 1:
                 self.down.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
                 skips.append(channels)
-        self.middle = nn.ModuleList([ResidualBlock(channels, channels, embedding, dropout, attend) for attend in (True, False)])
+        self.middle = nn.ModuleList(
+            [ResidualBlock(channels, channels, embedding, dropout, attend) for attend in (True, False)]
+        )
         self.up = nn.ModuleList()
         for level, (multiplier, attend) in reversed(list(enumerate(zip(multipliers, attention)))):
             for _ in range(blocks + 1):
@@ -154,7 +156,11 @@ class UNet(nn.Module):
         self.last_norm = nn.GroupNorm(GROUPS, channels)
         out_channels = out_channels or in_channels
         self.last = nn.Conv2d(channels, (pixel_channels or out_channels) * unshuffle**2, 3, padding=1)
-        path = PixelPath(pixel_channels + in_channels, pixel_channels, pixel_layers, out_channels, embedding) if pixel_channels else None
+        path = (
+            PixelPath(pixel_channels + in_channels, pixel_channels, pixel_layers, out_channels, embedding)
+            if pixel_channels
+            else None
+        )
         self.pixels = path
         if zero_output:
             last = self.last if path is None else path.last

@@ -32,13 +32,32 @@ FAITHFULNESS = "analysis/evaluation/faithfulness.py"
 TRACE = "analysis/interpretability/trace_emergence.py"
 INFORMATION = "analysis/interpretability/information.py"
 FIGURES = {
-    MANIPULATE: ["manipulate/tiny_v0/manipulate.png", "manipulate/tiny_v0/manipulate.npz", "manipulate/tiny_v0/manipulate.json"],
-    "analysis/evaluation/interpolate.py": ["interpolate/tiny_v0/interpolate.png", "interpolate/tiny_v0/interpolate.npz"],
-    "analysis/evaluation/extrapolate.py": ["extrapolate/tiny_v0/extrapolate.png", "extrapolate/tiny_v0/extrapolate.npz"],
-    "analysis/evaluation/consistency.py": ["consistency/tiny_v0/consistency.png", "consistency/tiny_v0/consistency.npz"],
+    MANIPULATE: [
+        "manipulate/tiny_v0/manipulate.png",
+        "manipulate/tiny_v0/manipulate.npz",
+        "manipulate/tiny_v0/manipulate.json",
+    ],
+    "analysis/evaluation/interpolate.py": [
+        "interpolate/tiny_v0/interpolate.png",
+        "interpolate/tiny_v0/interpolate.npz",
+    ],
+    "analysis/evaluation/extrapolate.py": [
+        "extrapolate/tiny_v0/extrapolate.png",
+        "extrapolate/tiny_v0/extrapolate.npz",
+    ],
+    "analysis/evaluation/consistency.py": [
+        "consistency/tiny_v0/consistency.png",
+        "consistency/tiny_v0/consistency.npz",
+    ],
     OWNERSHIP: ["ownership/tiny_v0/ownership.png", "ownership/tiny_v0/ownership.npz"],
-    INFORMATION: [f"information/tiny_v0/{name}" for name in ("information.png", "information.pdf", "information.npz", "information.csv")],
-    TRACE: [f"trace_emergence/tiny_v0/{name}" for name in ("emergence.png", "strip.pdf", "emergence.gif", "emergence.npz", "emergence.csv")],
+    INFORMATION: [
+        f"information/tiny_v0/{name}"
+        for name in ("information.png", "information.pdf", "information.npz", "information.csv")
+    ],
+    TRACE: [
+        f"trace_emergence/tiny_v0/{name}"
+        for name in ("emergence.png", "strip.pdf", "emergence.gif", "emergence.npz", "emergence.csv")
+    ],
 }
 
 
@@ -84,7 +103,9 @@ def test_spectral_centroid_of_a_wave_is_its_frequency():
     x = np.arange(32) / 32
     wave = np.tile(np.cos(2 * np.pi * 5 * x), (32, 1))
     assert spectral_centroid(wave) == pytest.approx(5) and spectral_centroid(wave.T) == pytest.approx(5)
-    assert spectral_centroid(7 + np.cos(2 * np.pi * 3 * x)[:, None] * np.cos(2 * np.pi * 4 * x)) == pytest.approx(5)  # 3-4-5
+    assert spectral_centroid(7 + np.cos(2 * np.pi * 3 * x)[:, None] * np.cos(2 * np.pi * 4 * x)) == pytest.approx(
+        5
+    )  # 3-4-5
 
 
 def test_patches_of_one_prototype_are_alike_where_they_are():
@@ -97,7 +118,14 @@ def test_patches_of_one_prototype_are_alike_where_they_are():
 def test_settings_of_scores():
     scores = torch.tensor([[0.0, 1.0], [2.0, 3.0]])
     old = torch.tensor([1.0, 5.0])
-    for text, expected in (("1=max", [3, 3]), ("1=min", [1, 1]), ("1=mean", [2, 2]), ("1=0.5", [0.5, 0.5]), ("1=+0.5", [1.5, 5.5]), ("1=-1", [0, 4])):
+    for text, expected in (
+        ("1=max", [3, 3]),
+        ("1=min", [1, 1]),
+        ("1=mean", [2, 2]),
+        ("1=0.5", [0.5, 0.5]),
+        ("1=+0.5", [1.5, 5.5]),
+        ("1=-1", [0, 4]),
+    ):
         prototypes, change = parse_setting(text, scores, list)
         assert prototypes == [1] and change(old[:, None])[:, 0].tolist() == expected
 
@@ -110,7 +138,9 @@ def test_a_group_is_set_to_the_scores_of_the_images_that_have_it():
     members, change = parse_setting("group:0=max", scores, lambda: groups)
     assert members == [0, 1]
     assert torch.allclose(change(torch.zeros(2, 2)), torch.stack([high[-5:].mean(), 1 - high[-5:].mean()]).expand(2, 2))
-    assert torch.allclose(parse_setting("group:0=min", scores, lambda: groups)[1](torch.zeros(1, 2))[0, 0], low[:5].mean())
+    assert torch.allclose(
+        parse_setting("group:0=min", scores, lambda: groups)[1](torch.zeros(1, 2))[0, 0], low[:5].mean()
+    )
 
 
 @pytest.mark.parametrize("script", FIGURES)
@@ -131,7 +161,9 @@ def test_an_edit_that_changes_nothing_is_the_reconstruction(trained):
     trained.run(MANIPULATE, "--steps", 3, "--set", "2=+0", "--others", "keep", *chosen)
     folder = trained.records / "manipulate" / "tiny_v0"
     arrays = np.load(folder / "manipulate.npz")
-    assert arrays["names"].tolist() == ["000.png", "016.png", "001.png"] and np.array_equal(arrays["edit"], arrays["reconstruction"])
+    assert arrays["names"].tolist() == ["000.png", "016.png", "001.png"] and np.array_equal(
+        arrays["edit"], arrays["reconstruction"]
+    )
     entry = json.loads((folder / "manipulate.json").read_text())["images"]["001.png"]["prototype_2"]
     assert entry["own"] == entry["set"] and entry["found_in_edit"] == entry["found_in_reconstruction"]
     trained.run(MANIPULATE, "--steps", 3, "--attribute", "Bright=0.5")
@@ -257,12 +289,16 @@ def test_bad_input_is_one_line(trained, script, args, expected):
 
 def test_plant_bias(trained):
     rule = "Bright == Left"
-    done = trained.run("analysis/diagnosis/plant_bias.py", "--config", trained.config, "--where", rule, "--name", "tied")
+    done = trained.run(
+        "analysis/diagnosis/plant_bias.py", "--config", trained.config, "--where", rule, "--name", "tied"
+    )
     folder = trained.records / "plant_bias" / "tied"
     assert yaml.safe_load((folder / "tied.yaml").read_text())["data"]["where"] == rule
     assert pd.read_csv(folder / "correlations_after.csv", index_col=0).loc["Bright", "Left"] == pytest.approx(1)
     counts = pd.read_csv(folder / "counts.csv", index_col="attribute")
-    assert counts.loc["Bright", "after"] == counts.loc["Left", "after"] and "correlation of Bright and Left" in done.stdout
+    assert (
+        counts.loc["Bright", "after"] == counts.loc["Left", "after"] and "correlation of Bright and Left" in done.stdout
+    )
     assert (folder / "correlations.png").is_file()
     assert load_config(folder / "tied.yaml").name == "tied"
 
@@ -312,8 +348,33 @@ def test_faithfulness_of_drawn_faces(bench):
     bench.train()
     bench.run(FAITHFULNESS, "--steps", 3, "--num_samples", 4)
     numbers = json.loads((bench.records / "faithfulness" / "tiny_v0" / "faithfulness.json").read_text())
-    measured = {"pair", "hit", "region", "appears", "side", "taken", "single", "latent", "map", "map_alone", "map_box", "map_gradient"}
-    measured |= {"mnac", "cd_truth", "cd_data", "cout", "distance", "distance_joint", "composition", "reversibility", "deletion", "stable", "both"}
+    measured = {
+        "pair",
+        "hit",
+        "region",
+        "appears",
+        "side",
+        "taken",
+        "single",
+        "latent",
+        "map",
+        "map_alone",
+        "map_box",
+        "map_gradient",
+    }
+    measured |= {
+        "mnac",
+        "cd_truth",
+        "cd_data",
+        "cout",
+        "distance",
+        "distance_joint",
+        "composition",
+        "reversibility",
+        "deletion",
+        "stable",
+        "both",
+    }
     assert measured <= set(numbers)
     shares = ["hit", "appears", "side", "single", "latent", "map", "map_alone", "map_box", "map_gradient"]
     assert all(0 <= numbers[name] <= 1 for name in shares) and -1 <= numbers["region"] <= 1

@@ -9,7 +9,17 @@ from sklearn.metrics import mutual_info_score
 
 from analysis.measures.quality import mutual_bits
 from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
-from analysis.measures.shortcuts import Edits, class_gap, edit_effect, generated_effect, generated_evidence, holm, judge, random_gap, tellable
+from analysis.measures.shortcuts import (
+    Edits,
+    class_gap,
+    edit_effect,
+    generated_effect,
+    generated_evidence,
+    holm,
+    judge,
+    random_gap,
+    tellable,
+)
 from models.schedule import karras_sigmas
 from train.data.dataset import ImageSet
 
@@ -88,7 +98,9 @@ class Drawer:
 def test_a_planted_shortcut_is_named_and_nothing_else(biased):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, (300, 2)).astype(float)
-    x0 = torch.from_numpy(labels * 0.8 - 0.4 + 0.05 * rng.normal(size=labels.shape)).float()[:, None, None]  # (N, 1, 1, 2)
+    x0 = torch.from_numpy(labels * 0.8 - 0.4 + 0.05 * rng.normal(size=labels.shape)).float()[
+        :, None, None
+    ]  # (N, 1, 1, 2)
     model, readers = Drawer(biased), {"pixels": lambda x: x.flatten(1).numpy()}
     scores = model.score(x0)
     edits = Edits(model, readers, x0[:40], 4, 0.0)
@@ -97,8 +109,12 @@ def test_a_planted_shortcut_is_named_and_nothing_else(biased):
     rows = []
     for i, j in ((0, 1), (1, 0)):
         edit = edit_effect(effects[i][:, j] / 0.8, np.array([0.01, -0.01] * 10))
-        coefficient, _, p = generated_effect((generated - x0.flatten(1).numpy())[:, j] / 0.8, labels[:, i], labels[:, j])
-        rows.append({"raised": i, "moved": j, "edit": edit.mean, "edit_p": edit.p, "generated": coefficient, "generated_p": p})
+        coefficient, _, p = generated_effect(
+            (generated - x0.flatten(1).numpy())[:, j] / 0.8, labels[:, i], labels[:, j]
+        )
+        rows.append(
+            {"raised": i, "moved": j, "edit": edit.mean, "edit_p": edit.p, "generated": coefficient, "generated_p": p}
+        )
     table = judge(pd.DataFrame(rows))
     assert table["shortcut"].tolist() == [biased, False]
     assert effects[0][:, 0].mean() == pytest.approx(0.8, abs=0.05)
@@ -113,7 +129,11 @@ def test_readers_read():
     images = ImageSet(pixels, [str(i) for i in range(200)], pd.DataFrame(labels, columns=["Top", "Bottom"]), None)
     with_gap = labels.copy()
     with_gap[:5, 0] = np.nan
-    model = type("Model", (), {"score": staticmethod(lambda x: torch.stack([x[:, :, :8].mean((1, 2, 3)), x[:, :, 8:].mean((1, 2, 3))], 1))})()
+    model = type(
+        "Model",
+        (),
+        {"score": staticmethod(lambda x: torch.stack([x[:, :, :8].mean((1, 2, 3)), x[:, :, 8:].mean((1, 2, 3))], 1))},
+    )()
     scores = model.score(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy()
     device = torch.device(DEVICE)
     for reader in (classifier_reader(images, with_gap, device), prototype_reader(model, scores, with_gap)):

@@ -36,7 +36,9 @@ def use(bench, scripts=SCRIPTS) -> dict[str, str]:
         options = SCRIPTS[script]
         done = bench.run(script, *options, check=False)
         errors = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
-        assert "Traceback" not in done.stderr and (done.returncode, len(errors)) in ((0, 0), (2, 1)), f"{script}: {done.stderr}"
+        assert "Traceback" not in done.stderr and (done.returncode, len(errors)) in ((0, 0), (2, 1)), (
+            f"{script}: {done.stderr}"
+        )
         said[script] = "".join(errors)
     return said
 
@@ -79,7 +81,9 @@ def test_images_smaller_than_a_patch_and_batches_larger_than_the_data(bench):
     bench.config = bench.write_config(fields | {"data.image_size": 8, "train.batch_size": 200})
     bench.train()  # a field of 13 pixels, images of 8
     assert not any(use(bench, [*LOOKING, "analysis/interpretability/ownership.py"]).values())
-    too_small = bench.write_config({"data.image_size": 8, "model.encoder.kernels": [9, 9], "model.encoder.paddings": [0, 0]}, "small.yaml")
+    too_small = bench.write_config(
+        {"data.image_size": 8, "model.encoder.kernels": [9, 9], "model.encoder.paddings": [0, 0]}, "small.yaml"
+    )
     done = bench.run("train/train_patronus.py", "--config", too_small, check=False)
     assert done.returncode == 2 and "leave no cell" in done.stderr
 

@@ -36,7 +36,9 @@ def bomb(side: int = 20000) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
 
 
 def damaged(data: bytes, rng) -> bytes:
@@ -68,7 +70,11 @@ def archive(rng) -> bytes:
 
 def checkpoint(rng) -> bytes:
     file = io.BytesIO()
-    torch.save({"model": {"w": torch.zeros(3)}, "step": 1, "config": {"a": (1, 2)}}, file, _use_new_zipfile_serialization=bool(rng.integers(2)))
+    torch.save(
+        {"model": {"w": torch.zeros(3)}, "step": 1, "config": {"a": (1, 2)}},
+        file,
+        _use_new_zipfile_serialization=bool(rng.integers(2)),
+    )
     return file.getvalue()
 
 
@@ -95,9 +101,21 @@ KINDS = {
     "image": ("x.png", png, read_folder),
     "archive": ("x.zip", archive, read_archive),
     "checkpoint": ("x.pt", checkpoint, read_tensors),
-    "pickle": ("x.pickle", lambda rng: pickle.dumps({"TrainingConfig": {"LR": 1e-5, "loss_lambda": (1.0, 0.0)}}), read_plain_pickle),
-    "yaml": ("x.yaml", lambda rng: b"name: x\ndata: {source: mnist5k, image_size: 32, channels: 1}\nmodel: {}\ntrain: {steps: 3}\n", load_config),
-    "idx": ("x.gz", lambda rng: gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 9]) + rng.bytes(9)), lambda path: read_idx(path, 1)),
+    "pickle": (
+        "x.pickle",
+        lambda rng: pickle.dumps({"TrainingConfig": {"LR": 1e-5, "loss_lambda": (1.0, 0.0)}}),
+        read_plain_pickle,
+    ),
+    "yaml": (
+        "x.yaml",
+        lambda rng: b"name: x\ndata: {source: mnist5k, image_size: 32, channels: 1}\nmodel: {}\ntrain: {steps: 3}\n",
+        load_config,
+    ),
+    "idx": (
+        "x.gz",
+        lambda rng: gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 9]) + rng.bytes(9)),
+        lambda path: read_idx(path, 1),
+    ),
     "table": ("x.csv", lambda rng: b"img_filename,split,A\n0.png,0,1\n0.png,2,-1\n", read_table),
 }
 
@@ -173,7 +191,13 @@ def test_archives_of_a_wrong_checksum_or_version_name_the_member(tmp_path):
 
 def test_texts_of_other_encodings_and_great_depth(tmp_path):
     path = tmp_path / "x.yaml"
-    for text in ("name: é".encode("latin-1"), b"\xff\xfe" + "name: x".encode("utf-16-le"), b"[" * 3000 + b"]" * 3000, b"{a: " * 3000, b"\x00"):
+    for text in (
+        "name: é".encode("latin-1"),
+        b"\xff\xfe" + "name: x".encode("utf-16-le"),
+        b"[" * 3000 + b"]" * 3000,
+        b"{a: " * 3000,
+        b"\x00",
+    ):
         path.write_bytes(text)
         assert "x.yaml" in refused_or_read(load_config, path)
     import pandas as pd

@@ -33,8 +33,13 @@ def gaussian(loading: torch.Tensor, tau: float):
         return denoise
 
     def draw(count: int, generator):
-        x = torch.randn(count, PIXELS, generator=generator, dtype=torch.float64) @ torch.linalg.cholesky(torch.linalg.inv(precision)).T
-        return x.view(count, 1, 1, PIXELS).float(), x @ loading + tau * torch.randn(count, generator=generator, dtype=torch.float64)
+        x = (
+            torch.randn(count, PIXELS, generator=generator, dtype=torch.float64)
+            @ torch.linalg.cholesky(torch.linalg.inv(precision)).T
+        )
+        return x.view(count, 1, 1, PIXELS).float(), x @ loading + tau * torch.randn(
+            count, generator=generator, dtype=torch.float64
+        )
 
     return denoiser, covariances, draw, precision
 
@@ -77,14 +82,20 @@ def test_gaussian_information_a_level_and_in_total():
     assert bits.total[0] == pytest.approx(total, rel=0.02)
     assert abs(bits.total[0] - total) < 3 * bits.error[0]
     assert integrate(levels, bins, errors).total[0] == pytest.approx(total, rel=0.1)  # the same mean, more noise
-    fine = np.array([[truth(s) for s in np.exp(np.linspace(a, b, 33))] for a, b in zip(levels.edges[:-1], levels.edges[1:])]).mean(1)
+    fine = np.array(
+        [[truth(s) for s in np.exp(np.linspace(a, b, 33))] for a, b in zip(levels.edges[:-1], levels.edges[1:])]
+    ).mean(1)
     np.testing.assert_allclose(bits.density[0, :-1], fine, rtol=0.12, atol=0.01)
 
     adapted = levels.adapted(squared, bins)
     sigma, bins = adapted.draw(count, np.random.default_rng(1))
-    found = measure(denoiser(), denoiser(c), x0, torch.tensor(sigma), torch.randn(x0.shape, generator=generator)).squared
+    found = measure(
+        denoiser(), denoiser(c), x0, torch.tensor(sigma), torch.randn(x0.shape, generator=generator)
+    ).squared
     again = integrate(adapted, bins, found.flatten(1).sum(1).double().numpy()[:, None])
-    assert again.total[0] == pytest.approx(total, rel=0.02) and again.error[0] < bits.error[0]  # importance sampling pays and does not bias
+    assert (
+        again.total[0] == pytest.approx(total, rel=0.02) and again.error[0] < bits.error[0]
+    )  # importance sampling pays and does not bias
 
 
 def test_only_the_pixel_that_is_told_has_information():
@@ -107,7 +118,12 @@ def test_only_the_pixel_that_is_told_has_information():
     levels = Levels.uniform(0.05, 30, 12)
     sigma, bins = levels.draw(4000, np.random.default_rng(0))
     noise = torch.randn(x0.shape, generator=generator)
-    found = measure(denoiser(), denoiser(c), x0, torch.tensor(sigma, dtype=torch.float32), noise).squared[:, 0, 0].double().numpy()
+    found = (
+        measure(denoiser(), denoiser(c), x0, torch.tensor(sigma, dtype=torch.float32), noise)
+        .squared[:, 0, 0]
+        .double()
+        .numpy()
+    )
     bits = integrate(levels, bins, found)
     assert bits.total[[0, 2]].tolist() == [0, 0]
     seen = 1 / (1 + 0.05**-2)
@@ -147,5 +163,8 @@ def test_draws_are_spread_evenly_and_weighted_back():
     levels = Levels.uniform(0.1, 10, 4)._replace(shares=np.array([0.1, 0.2, 0.3, 0.3, 0.1]))
     sigma, bins = levels.draw(1000, np.random.default_rng(0))
     assert np.bincount(bins).tolist() == [100, 200, 300, 300, 100]
-    assert ((np.log(sigma) >= levels.edges[bins] - 1e-9) & (np.log(sigma) <= np.append(levels.edges[1:], levels.edges[-1])[bins] + 1e-9)).all()
+    assert (
+        (np.log(sigma) >= levels.edges[bins] - 1e-9)
+        & (np.log(sigma) <= np.append(levels.edges[1:], levels.edges[-1])[bins] + 1e-9)
+    ).all()
     assert levels.weights(bins).mean() == pytest.approx(levels.widths.sum())

@@ -39,7 +39,9 @@ def test_a_full_disk_is_one_line(bench):
     assert interruptions.full_disk(bench, [2000]) >= 3
 
 
-@pytest.mark.skipif(os.getuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere, and setpriv is not installed")
+@pytest.mark.skipif(
+    os.getuid() == 0 and not shutil.which("setpriv"), reason="root may write anywhere, and setpriv is not installed"
+)
 def test_records_that_may_not_be_written_to(bench):
     bench.train()
     assert interruptions.read_only(bench) == 3
@@ -47,7 +49,12 @@ def test_records_that_may_not_be_written_to(bench):
 
 def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_kept(tmp_path):
     code = "import os, sys; from pathlib import Path; from train.whole_files import beside; p = beside(Path(sys.argv[1]) / 'x.pt'); "
-    dead = subprocess.run([sys.executable, "-c", code + "p.write_text(''); print(p)", str(tmp_path)], capture_output=True, text=True, check=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", code + "p.write_text(''); print(p)", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     dead, ours = Path(dead.stdout.strip()), beside(tmp_path / "x.pt")
     foreign = tmp_path / ".x.pt.another-host.1.abcdef.tmp.pt"
     for path in (ours, foreign):
@@ -64,7 +71,9 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
         file.write_text("ha")
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(UserError, match="a.txt: cannot be written .No space left on device.; what was there before is intact"):
+    with pytest.raises(
+        UserError, match="a.txt: cannot be written .No space left on device.; what was there before is intact"
+    ):
         replace_file(path, half)
     assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
 
@@ -73,7 +82,9 @@ def test_a_folder_is_never_seen_without_its_contents_and_never_shared(tmp_path):
     (tmp_path / "version_0").mkdir()
     (tmp_path / "version_0" / "x").write_text("")
     numbers = iter(range(9))
-    folder = new_folder(tmp_path, lambda making: (making / "x").write_text("ours"), lambda: tmp_path / f"version_{next(numbers)}")
+    folder = new_folder(
+        tmp_path, lambda making: (making / "x").write_text("ours"), lambda: tmp_path / f"version_{next(numbers)}"
+    )
     assert folder.name == "version_1" and (folder / "x").read_text() == "ours"
     with pytest.raises(UserError):
         new_folder(tmp_path / "version_0" / "x", lambda making: None, lambda: tmp_path / "y")

@@ -47,7 +47,9 @@ def test_a_known_mixture_comes_back(tmp_path):
     torch.testing.assert_close(drawn.std(0), scores.std(0), atol=0.06, rtol=0)
     torch.testing.assert_close(torch.corrcoef(drawn.T), torch.corrcoef(scores.T), atol=0.08, rtol=0)
     assert ((drawn[:, 0] > 2.75).float().mean() - 0.4).abs() < 0.04  # both clusters, in their shares
-    assert (tmp_path / "best.pt").is_file() and trainer.best < json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["held_out"]
+    assert (tmp_path / "best.pt").is_file() and trainer.best < json.loads(
+        (tmp_path / "metrics.jsonl").read_text().splitlines()[0]
+    )["held_out"]
 
 
 def test_resuming_changes_nothing(tmp_path):
@@ -55,7 +57,17 @@ def test_resuming_changes_nothing(tmp_path):
 
     def trainer(state=None):
         torch.manual_seed(0)
-        config = latent_config({"network": "unet1d", "formulation": "eps", "multipliers": [1, 2], "blocks": 1, "epochs": 4, "batch_size": 64}, "test")
+        config = latent_config(
+            {
+                "network": "unet1d",
+                "formulation": "eps",
+                "multipliers": [1, 2],
+                "blocks": 1,
+                "epochs": 4,
+                "batch_size": 64,
+            },
+            "test",
+        )
         return LatentTrainer(config, build_latent(config, 4, MAX_SCORE), scores, 0, torch.device(DEVICE), state)
 
     straight, first = trainer(), trainer()
@@ -164,16 +176,26 @@ def inception_home(tmp_path_factory):
 
 
 def test_fid_is_that_of_pytorch_fid_by_hand(with_latent, inception_home, tmp_path):
-    with_latent.environment["TORCH_HOME"] = str(tmp_path)  # the weights are given as a file, as on a machine without a network
+    with_latent.environment["TORCH_HOME"] = str(
+        tmp_path
+    )  # the weights are given as a file, as on a machine without a network
     with_latent.run("train/conditional_sampling.py", "--steps", 3, "--total_gen_num", 12, "--seed", 5)
     folder = sorted((with_latent.records / "FID" / "cond_tiny_0").glob("run_*/"))[-1]
     weights = inception_home / "hub" / "checkpoints" / WEIGHTS
-    done = with_latent.run("analysis/evaluation/fid.py", "--images", folder, "--dims", 64, "--inception-weights", weights)
+    done = with_latent.run(
+        "analysis/evaluation/fid.py", "--images", folder, "--dims", 64, "--inception-weights", weights
+    )
     report = json.loads(next((with_latent.records / "fid_scores" / "tiny_v0").glob("*.json")).read_text())
     assert report["images_a_side"] == 10 and report["images_a_side_of_floor"] == 5 and report["sampling"]["seed"] == 5
     pair = [report["folders"]["generated"], report["folders"]["real"]]
     command = [sys.executable, "-m", "pytorch_fid", *pair, "--dims", "64", "--device", DEVICE, "--num-workers", "0"]
-    by_hand = subprocess.run(command, env=with_latent.environment | {"TORCH_HOME": str(inception_home)}, capture_output=True, text=True, check=True)
+    by_hand = subprocess.run(
+        command,
+        env=with_latent.environment | {"TORCH_HOME": str(inception_home)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     value = float(by_hand.stdout.split("FID:")[1])
     assert report["fid"] == pytest.approx(value, rel=1e-6, abs=1e-9) and value > 1e-3
     assert "python -m pytorch_fid" in done.stdout and "64 features need" in done.stdout
@@ -214,11 +236,18 @@ def test_frechet_distance_of_known_gaussians():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(4000, 3))
     assert frechet(a, a + np.array([3.0, 0, 0])) == pytest.approx(9, abs=1e-4)
-    assert frechet(a, 2 * a) == pytest.approx(np.trace(np.cov(a, rowvar=False)) + 3 * 0 + (a.mean(0) ** 2).sum(), abs=1e-4)
+    assert frechet(a, 2 * a) == pytest.approx(
+        np.trace(np.cov(a, rowvar=False)) + 3 * 0 + (a.mean(0) ** 2).sum(), abs=1e-4
+    )
 
 
 def test_fid_scripts_need_no_heavy_import_for_help():
-    for script in ("train/train_latent_ddim.py", "train/unconditional_sampling.py", "analysis/evaluation/fid.py", "analysis/diagnosis/diagnose.py"):
+    for script in (
+        "train/train_latent_ddim.py",
+        "train/unconditional_sampling.py",
+        "analysis/evaluation/fid.py",
+        "analysis/diagnosis/diagnose.py",
+    ):
         code = f"import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path({str(REPO / script)!r}, run_name='__main__')\n"
         code += "except SystemExit: pass\nassert not {'torch', 'numpy', 'pandas'} & set(sys.modules), 'heavy'"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

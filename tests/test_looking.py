@@ -21,7 +21,11 @@ from train.data.dataset import ImageSet, load_split
 from train.images import to_tensor, to_uint8
 from train.scores import encode
 
-SCRIPTS = ["train/train_patronus.py", "train/conditional_sampling.py", "analysis/interpretability/visualize_prototype.py"]
+SCRIPTS = [
+    "train/train_patronus.py",
+    "train/conditional_sampling.py",
+    "analysis/interpretability/visualize_prototype.py",
+]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -105,11 +109,23 @@ def test_a_foreign_checkpoint_is_refused_and_runs_nothing(bench):
 def test_visualisation(trained):
     done = trained.run(SCRIPTS[2], "--steps", 3, "--prototypes", "5,0")
     folder = trained.records / "vis_prototype" / "tiny_v0"
-    assert {path.name for path in folder.iterdir()} == {"prototypes.png", "prototypes.pdf", "prototypes.npz", "health.csv", "about.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "prototypes.png",
+        "prototypes.pdf",
+        "prototypes.npz",
+        "health.csv",
+        "about.json",
+    }
     cards = np.load(folder / "prototypes.npz")
-    assert cards["prototypes"].tolist() == [5, 0] and cards["says_high"].shape == (2, 16, 16, 3) and cards["after"].shape == (2, 3, 16, 16, 3)
+    assert (
+        cards["prototypes"].tolist() == [5, 0]
+        and cards["says_high"].shape == (2, 16, 16, 3)
+        and cards["after"].shape == (2, 3, 16, 16, 3)
+    )
     difference = np.abs(cards["says_high"].astype(int) - cards["says_low"]).mean(-1)
-    assert np.abs(difference - cards["where"]).max() <= 1 and cards["where"].max() > 0  # the map is what the two pictures differ by
+    assert (
+        np.abs(difference - cards["where"]).max() <= 1 and cards["where"].max() > 0
+    )  # the map is what the two pictures differ by
     assert all(len(set(line)) == 5 for line in cards["patch_ids"].tolist())  # five images a prototype
 
     trained.run(SCRIPTS[2], "--paper", "--num_samples", 4, "--steps", 3, "--prototypes", "5,0")
@@ -117,10 +133,16 @@ def test_visualisation(trained):
     assert drawn["prototypes"].tolist() == [5, 0] and drawn["regenerated"].shape == (2, 16, 16, 3)
     for i in range(2):  # the patch is what the box cuts out, and its score is the map's maximum
         top, left, bottom, right = drawn["boxes"][i]
-        assert np.array_equal(drawn["patches"][i][: bottom - top, : right - left], drawn["regenerated"][i][top:bottom, left:right])
+        assert np.array_equal(
+            drawn["patches"][i][: bottom - top, : right - left], drawn["regenerated"][i][top:bottom, left:right]
+        )
         assert drawn["maps"][i].max() == pytest.approx(drawn["score_after"][i], rel=1e-5)
     table = pd.read_csv(folder / "health.csv", index_col="prototype")
-    assert len(table) == 6 and table["usage"].sum() == pytest.approx(1, abs=1e-4) and set(table["attribute"]) <= {"Bright", "Left"}
+    assert (
+        len(table) == 6
+        and table["usage"].sum() == pytest.approx(1, abs=1e-4)
+        and set(table["attribute"]) <= {"Bright", "Left"}
+    )
     assert "health.csv" in done.stdout
 
 
@@ -147,7 +169,9 @@ def test_encoding_in_batches_equals_one_by_one():
     model = type("Model", (), {"score": staticmethod(encoder)})()
     pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 8, 1), dtype=np.uint8)
     images = ImageSet(pixels, list("abcdefghijk"), pd.DataFrame(index=range(11)), None)
-    torch.testing.assert_close(encode(model, images, batch=4, progress=False), encode(model, images, batch=1, progress=False))
+    torch.testing.assert_close(
+        encode(model, images, batch=4, progress=False), encode(model, images, batch=1, progress=False)
+    )
 
 
 def test_one_step_is_what_the_scores_say(trained, monkeypatch):

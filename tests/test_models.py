@@ -109,9 +109,22 @@ def test_published_unet_has_the_published_size_and_outputs_its_input_shape():
 
 def test_unet_options():
     x, t, s = torch.randn(2, 3, 16, 16), torch.tensor([1.0, 2.5]), torch.rand(2, 5)
-    net = UNet(3, 5, base=8, multipliers=(1, 2), blocks=1, attention=(False, True), dropout=0.0, unshuffle=2, zero_output=True)
+    net = UNet(
+        3, 5, base=8, multipliers=(1, 2), blocks=1, attention=(False, True), dropout=0.0, unshuffle=2, zero_output=True
+    )
     assert net(x, t, s).abs().max() == 0
-    path = UNet(6, 5, base=8, multipliers=(1, 2), blocks=1, attention=(False, False), unshuffle=4, out_channels=3, pixel_channels=8, pixel_layers=2)
+    path = UNet(
+        6,
+        5,
+        base=8,
+        multipliers=(1, 2),
+        blocks=1,
+        attention=(False, False),
+        unshuffle=4,
+        out_channels=3,
+        pixel_channels=8,
+        pixel_layers=2,
+    )
     assert path(torch.randn(2, 6, 16, 16), t, s).shape == (2, 3, 16, 16)
     torch.nn.init.normal_(net.last.weight)
     assert not torch.allclose(net(x, t, s), net(x, t, s + 1))
@@ -145,7 +158,11 @@ def test_grids():
     grid = ddim_sigmas(LinearSchedule(), 10)
     assert len(grid) == 11 and grid[0].item() == pytest.approx(LinearSchedule().sigma_max, rel=1e-5) and grid[-1] == 0
     assert karras_sigmas(1, sigma_max=20.0).tolist() == pytest.approx([20, 0])  # what a preview takes
-    for bad in (lambda: karras_sigmas(0), lambda: ddim_sigmas(LinearSchedule(), 0), lambda: ddim_sigmas(LinearSchedule(100), 101)):
+    for bad in (
+        lambda: karras_sigmas(0),
+        lambda: ddim_sigmas(LinearSchedule(), 0),
+        lambda: ddim_sigmas(LinearSchedule(100), 101),
+    ):
         with pytest.raises(ValueError):
             bad()
 
@@ -205,7 +222,9 @@ def test_ancestral_sampling_has_the_right_moments_and_eta_0_is_ddim():
     made = ancestral(gaussian, z, karras_sigmas(400), noise)
     assert made.mean().item() == pytest.approx(MEAN, abs=0.03)
     assert made.std().item() == pytest.approx(STD, rel=0.03)
-    torch.testing.assert_close(ancestral(gaussian, z, karras_sigmas(20), noise, eta=0.0), euler(gaussian, z, karras_sigmas(20)))
+    torch.testing.assert_close(
+        ancestral(gaussian, z, karras_sigmas(20), noise, eta=0.0), euler(gaussian, z, karras_sigmas(20))
+    )
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -233,7 +252,11 @@ def test_edm_preconditioning_at_the_limits():
 
 
 def test_published_loss_is_the_error_of_eps():
-    model = Patronus(tiny_encoder(), UNet(3, 7, base=8, multipliers=(1, 2), blocks=1, attention=(False,) * 2, dropout=0.0), LinearSchedule())
+    model = Patronus(
+        tiny_encoder(),
+        UNet(3, 7, base=8, multipliers=(1, 2), blocks=1, attention=(False,) * 2, dropout=0.0),
+        LinearSchedule(),
+    )
     x0, noise = torch.randn(2, 3, 8, 8), torch.randn(2, 3, 8, 8)
     s = model.score(torch.rand(2, 3, 16, 16))
     sigma = model.schedule.sigma(torch.tensor([10, 800]))
@@ -254,7 +277,9 @@ def test_distinctness():
 def test_spread_is_zero_for_independent_scores_and_counts_constant_and_repeated_ones():
     signs = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
     assert spread(signs, least=0.3).item() == pytest.approx(0, abs=1e-6)
-    assert spread(signs[:, [0, 0]], least=0.3).item() == pytest.approx(2 / 4, rel=1e-3)  # two correlations of 1 among four pairs
+    assert spread(signs[:, [0, 0]], least=0.3).item() == pytest.approx(
+        2 / 4, rel=1e-3
+    )  # two correlations of 1 among four pairs
     constant = torch.stack([signs[:, 0], torch.ones(4)], dim=1)
     assert spread(constant, least=0.3).item() == pytest.approx(0.3 / 2, rel=1e-2)
 
@@ -287,7 +312,10 @@ def test_hidden_scores_are_read_off_the_image_and_shown_ones_are_not():
         torch.testing.assert_close(model.denoiser(hidden)(z, sigma), some)
         right = model.standardised(s)  # a reader that is right and trusted leaves nothing hidden
         torch.testing.assert_close(model.denoise(z, sigma, hidden, Guess(right, torch.ones(2, 1))), whole)
-        assert model.condition(hidden, Guess(right, torch.full((2, 1), 0.5)))[:, 6].tolist() == [0.5, 0.5]  # else it is marked as a guess
+        assert model.condition(hidden, Guess(right, torch.full((2, 1), 0.5)))[:, 6].tolist() == [
+            0.5,
+            0.5,
+        ]  # else it is marked as a guess
         torch.testing.assert_close(model.read(z, sigma).trust[:, 0], torch.tensor([1 / 1.1, 0.25]))
         model.reader.head[-1].bias += 1
         torch.testing.assert_close(model.denoise(z, sigma, s), whole)

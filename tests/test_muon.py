@@ -45,7 +45,11 @@ def test_a_kernel_is_a_matrix_in_any_memory_format():
     torch.manual_seed(0)
     start, gradients = torch.randn(8, 4, 3, 3), torch.randn(3, 8, 4, 3, 3)
     made = []
-    for shape, layout in (((8, 36), torch.contiguous_format), ((8, 4, 3, 3), torch.contiguous_format), ((8, 4, 3, 3), torch.channels_last)):
+    for shape, layout in (
+        ((8, 36), torch.contiguous_format),
+        ((8, 4, 3, 3), torch.contiguous_format),
+        ((8, 4, 3, 3), torch.channels_last),
+    ):
         p = nn.Parameter(start.reshape(shape).clone(memory_format=layout))
         made.append(trained_by(Muon([p], lr=0.1), [p], [[g.reshape(shape)] for g in gradients])[0].reshape(start.shape))
     assert torch.equal(made[0], made[1]) and torch.equal(made[0], made[2])

@@ -24,8 +24,17 @@ from train.errors import UserError
 from train.runs import load_run
 
 pytestmark = pytest.mark.xdist_group("pages")  # one worker, since a long fixture is shared
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update"]
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+]
 TINY_WORK = {
     "analysis/interpretability/visualize_prototype.py": ["--steps", 3],
     "analysis/interpretability/information.py": ["--num_samples", 60],
@@ -46,7 +55,12 @@ def browser_page(**options):
         page = browser.new_page(**options)
         page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: None if re.match(r"file:|data:|blob:|https?://127\.0\.0\.1", request.url) else wrong.append(request.url))
+        page.on(
+            "request",
+            lambda request: (
+                None if re.match(r"file:|data:|blob:|https?://127\.0\.0\.1", request.url) else wrong.append(request.url)
+            ),
+        )
         try:
             yield page, wrong
         finally:
@@ -63,7 +77,9 @@ def pixels_of(page, selector: str) -> np.ndarray:
 def reported(tmp_path_factory) -> Bench:
     """A bench with a run and some of what a report tells of it."""
     bench = Bench(tmp_path_factory.mktemp("reported"))
-    bench.config = bench.write_config({"train.steps": 150, "train.encoder_steps": 60, "train.decoder_steps": 60})  # long enough for edits to show
+    bench.config = bench.write_config(
+        {"train.steps": 150, "train.encoder_steps": 60, "train.decoder_steps": 60}
+    )  # long enough for edits to show
     bench.train()
     for script, options in TINY_WORK.items():
         bench.run(script, *options)
@@ -141,7 +157,9 @@ def served(bench, *options):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, str(REPO / "analysis/page.py"), "--port", str(port), "--device", DEVICE, *options]
-    process = subprocess.Popen(command, env=bench.environment, cwd=bench.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, env=bench.environment, cwd=bench.home, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         for _ in range(600):
             with socket.socket() as probe:
@@ -157,14 +175,19 @@ def served(bench, *options):
 
 def test_the_page_in_a_browser(reported):
     pytest.importorskip("gradio", reason="the page's package gradio is not installed")
-    with served(reported, "--version_num", "0") as address, browser_page(viewport={"width": 1200, "height": 1400}) as (page, wrong):
+    with (
+        served(reported, "--version_num", "0") as address,
+        browser_page(viewport={"width": 1200, "height": 1400}) as (page, wrong),
+    ):
         page.goto(address, wait_until="domcontentloaded")
         page.wait_for_selector("#edit", timeout=60000)
 
         def changes(selector, act):
             before = page.get_attribute(selector, "src")
             act()
-            page.wait_for_function("([q, s]) => document.querySelector(q) && document.querySelector(q).src !== s", arg=[selector, before])
+            page.wait_for_function(
+                "([q, s]) => document.querySelector(q) && document.querySelector(q).src !== s", arg=[selector, before]
+            )
 
         bar = page.locator(".bar").nth(1)
         box = page.locator(f"#box-{bar.get_attribute('data-k')}")
@@ -174,7 +197,8 @@ def test_the_page_in_a_browser(reported):
         assert (faint, box.evaluate("b => getComputedStyle(b).opacity")) in (("0", "1"), ("1", "1"))
         bar.click()
         page.wait_for_function(
-            "k => document.querySelector('#prototype b').textContent.startsWith('prototype ' + k)", arg=bar.get_attribute("data-k")
+            "k => document.querySelector('#prototype b').textContent.startsWith('prototype ' + k)",
+            arg=bar.get_attribute("data-k"),
         )
 
         original, field = pixels_of(page, "#edit"), page.locator("#slot0 input[type=number]")
@@ -200,9 +224,15 @@ def test_the_page_in_a_browser(reported):
         assert "--set" in page.locator("#command textarea").input_value()
         own = io.BytesIO()
         Image.fromarray(np.full((50, 30, 3), 200, np.uint8)).save(own, "PNG")
-        changes(frame, lambda: upload.set_input_files({"name": "own.png", "mimeType": "image/png", "buffer": own.getvalue()}))
+        changes(
+            frame,
+            lambda: upload.set_input_files({"name": "own.png", "mimeType": "image/png", "buffer": own.getvalue()}),
+        )
         assert (pixels_of(page, frame) == 200).all()
-        for name, data, said in (("bomb.png", bomb(), "million"), ("text.png", b"not an image", "no image that can be read")):
+        for name, data, said in (
+            ("bomb.png", bomb(), "million"),
+            ("text.png", b"not an image", "no image that can be read"),
+        ):
             upload.set_input_files({"name": name, "mimeType": "image/png", "buffer": data})
             page.wait_for_function("t => document.querySelector('#message').textContent.includes(t)", arg=said)
         assert (pixels_of(page, frame) == 200).all()  # what was there stays
@@ -256,6 +286,10 @@ def test_places_in_words_and_pictures_as_text():
 def test_nothing_listens_where_gradio_is_missing(reported):
     code = "import sys, runpy; sys.modules['gradio'] = None; sys.argv = ['page.py', '--version_num', '0']; runpy.run_path(%r, run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", code % str(REPO / "analysis/page.py")], env=reported.environment, cwd=REPO, capture_output=True, text=True
+        [sys.executable, "-c", code % str(REPO / "analysis/page.py")],
+        env=reported.environment,
+        cwd=REPO,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2 and "pip install -e .[page]" in done.stderr, done.stderr

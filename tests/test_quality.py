@@ -38,7 +38,10 @@ def test_quality_script(trained):
         done = trained.run("analysis/evaluation/prototype_quality.py", *extra)
         assert "40 images" in done.stdout
     folder = trained.records / "prototype_quality" / "tiny_v0"
-    assert set(pd.read_csv(folder / "quality.csv")["attribute"]) <= {"Bright", "Left"} and (folder / "untrained.csv").is_file()
+    assert (
+        set(pd.read_csv(folder / "quality.csv")["attribute"]) <= {"Bright", "Left"}
+        and (folder / "untrained.csv").is_file()
+    )
 
 
 def test_reconstruction_script(trained):
@@ -60,7 +63,9 @@ def test_fidelity_of_known_points():
     assert same["precision"] == same["recall"] == same["coverage"] == 1
     far = fidelity(line, line + 100, 2)
     assert set(far.values()) == {0.0}
-    half = fidelity(line, np.concatenate([line[:10], line[:10] + 500]) + 1e-3, 2)  # half the points are nowhere, half the data are not met
+    half = fidelity(
+        line, np.concatenate([line[:10], line[:10] + 500]) + 1e-3, 2
+    )  # half the points are nowhere, half the data are not met
     assert half["precision"] == 0.5 and 0.4 < half["coverage"] < 0.7 and 0.4 < half["density"] < 0.7
 
 
@@ -69,7 +74,9 @@ def test_grain_of_known_images(tmp_path):
     board = (np.indices((8, 8)).sum(0) % 2 * 10).astype(np.uint8)
     for name, pixels in (("ramp", ramp), ("board", board)):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    assert grain([tmp_path / "ramp.png"]) == 0 and grain([tmp_path / "board.png"]) == 40  # four neighbours, ten levels each
+    assert (
+        grain([tmp_path / "ramp.png"]) == 0 and grain([tmp_path / "board.png"]) == 40
+    )  # four neighbours, ten levels each
     assert grain([tmp_path / "ramp.png", tmp_path / "board.png"]) == 20
 
 
@@ -78,6 +85,8 @@ def test_frechet_distance_without_inception(trained):
     made = trained.run("train/conditional_sampling.py", "--steps", 2, "--total_gen_num", 8).stdout
     folder = made.split(" images in ")[1].split(" (")[0]
     done = trained.run("analysis/evaluation/fid.py", "--features", "efficientnet-lite0", "--images", folder)
-    assert "Frechet distance (EfficientNet-lite0)" in done.stdout and "FID" not in done.stdout.split("images a side")[0].replace("/FID/", "")
+    assert "Frechet distance (EfficientNet-lite0)" in done.stdout and "FID" not in done.stdout.split("images a side")[
+        0
+    ].replace("/FID/", "")
     numbers = json.loads(Path(done.stdout.split("protocol: ")[1].strip()).read_text())
     assert numbers["frechet_distance"] > 0 and numbers["dims"] == 1280 and 0 <= numbers["precision"] <= 1

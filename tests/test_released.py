@@ -52,7 +52,9 @@ class Maker:
                 self.state[f"{name}.attention.mhsa.in_proj_{kind}"] = self.state.pop(f"in_proj.{kind}")
 
 
-def published_state(channels=3, base=16, multipliers=(1, 2), attention=(False,) * 4, m=5, widths=(8, 8, 8, 12), kernel=3, seed=0) -> dict:
+def published_state(
+    channels=3, base=16, multipliers=(1, 2), attention=(False,) * 4, m=5, widths=(8, 8, 8, 12), kernel=3, seed=0
+) -> dict:
     """A model in the published format, as its specification lists names and shapes."""
     make, t = Maker(seed), 4 * base
     make.state["proactBlock.prototype_vectors"] = torch.rand(m, widths[-1], 1, 1, generator=make.generator)
@@ -116,7 +118,11 @@ def attend(p, name, x):
 
 def block(p, name, x, time, condition):
     h = conv(p, f"{name}.conv_1", F.silu(norm(p, f"{name}.normlize_1", x)))
-    h = h + linear(p, f"{name}.dense_1", F.silu(time))[:, :, None, None] + linear(p, f"{name}.dense_2", F.silu(condition))[:, :, None, None]
+    h = (
+        h
+        + linear(p, f"{name}.dense_1", F.silu(time))[:, :, None, None]
+        + linear(p, f"{name}.dense_2", F.silu(condition))[:, :, None, None]
+    )
     h = conv(p, f"{name}.conv_2", F.silu(norm(p, f"{name}.normlize_2", h)))
     x = conv(p, f"{name}.match_input", x, padding=0) if f"{name}.match_input.weight" in p else x
     return attend(p, f"{name}.attention", x + h) if f"{name}.attention.group_norm.weight" in p else x + h
@@ -158,8 +164,20 @@ def published_distances(p, x, strides, paddings):
 
 def pickled_config(shape, strides, paddings, **more) -> dict:
     """A config.pickle with every field and type of the published ones."""
-    base = {"DEVICE": torch.device("cuda"), "DATASET": "X", "root_log_dir": "records", "log_dir": "Logs", "checkpoint_dir": "checkpoints"}
-    model = {"BASE_CH": 64, "BASE_CH_MULT": (1, 2, 4, 4), "APPLY_ATTENTION": (False,) * 4, "ATTENTION_TYPE": "mhsa", "DROPOUT_RATE": 0.1}
+    base = {
+        "DEVICE": torch.device("cuda"),
+        "DATASET": "X",
+        "root_log_dir": "records",
+        "log_dir": "Logs",
+        "checkpoint_dir": "checkpoints",
+    }
+    model = {
+        "BASE_CH": 64,
+        "BASE_CH_MULT": (1, 2, 4, 4),
+        "APPLY_ATTENTION": (False,) * 4,
+        "ATTENTION_TYPE": "mhsa",
+        "DROPOUT_RATE": 0.1,
+    }
     training = {
         "TIMESTEPS": 1000,
         "IMG_SHAPE": shape,
@@ -196,7 +214,13 @@ CASES = {
     "grey": ("FMNIST_clean", (1, 32, 32), {"channels": 1, "multipliers": (1, 2, 2)}, (2, 1, 1, 1), (1, 0, 0, 0)),
     "colour": ("CelebA", (3, 64, 64), {"multipliers": (1, 2, 3)}, (2, 1, 1, 1), (1, 0, 0, 0)),
     "attention": ("cifar10", (3, 32, 32), {"attention": (False, True)}, (2, 1, 1, 1), (1, 0, 0, 0)),
-    "five layers": ("CHEXPERT_CardioPM", (1, 64, 64), {"channels": 1, "widths": (8, 8, 8, 8, 12), "kernel": 5}, (2, 2, 1, 1, 1), (1, 1, 0, 0, 0)),
+    "five layers": (
+        "CHEXPERT_CardioPM",
+        (1, 64, 64),
+        {"channels": 1, "widths": (8, 8, 8, 8, 12), "kernel": 5},
+        (2, 2, 1, 1, 1),
+        (1, 1, 0, 0, 0),
+    ),
 }
 
 
@@ -323,7 +347,9 @@ def test_hostile_and_foreign_files_are_refused(tmp_path):
         read_plain_pickle(folder / "config.pickle")
 
 
-@pytest.mark.parametrize("value", [{1: (2.0, None)}, {"a": {3, 4}}, {"d": torch.device("cuda", 1)}, {"s": frozenset("ab"), "b": b"x"}])
+@pytest.mark.parametrize(
+    "value", [{1: (2.0, None)}, {"a": {3, 4}}, {"d": torch.device("cuda", 1)}, {"s": frozenset("ab"), "b": b"x"}]
+)
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 def test_plain_values_come_through(tmp_path, value, protocol):
     (tmp_path / "p").write_bytes(pickle.dumps(value, protocol=protocol))
@@ -380,7 +406,9 @@ def published_latent(p, x, t):
         skip = f"{name}.skip_connection"
         return h + (F.conv1d(x, p[f"{skip}.weight"], p[f"{skip}.bias"]) if f"{skip}.weight" in p else x)
 
-    time = linear(p, "time_emb.time_blocks.3", F.silu(linear(p, "time_emb.time_blocks.1", p["time_emb.time_blocks.0.weight"][t])))
+    time = linear(
+        p, "time_emb.time_blocks.3", F.silu(linear(p, "time_emb.time_blocks.1", p["time_emb.time_blocks.0.weight"][t]))
+    )
     h = F.conv1d(x[:, None], p["initial_conv.weight"], p["initial_conv.bias"], padding=1)
     for side, resample in (("down", F.conv1d), ("up", F.conv_transpose1d)):
         i = 0
@@ -413,8 +441,17 @@ def test_a_published_latent_network_is_exact(tmp_path, multipliers, blocks):
 
 def test_export_and_back_is_the_same(tmp_path):
     values = {"name": "CelebA", "data": {"source": "celeba", "image_size": 32, "channels": 3}}
-    encoder = {key: TINY["model"]["encoder"][key] for key in ("prototypes", "channels", "kernels", "strides", "paddings")}
-    values["model"] = {"base_channels": 8, "multipliers": [1, 2], "blocks": 2, "attention": [False, True], "dropout": 0.0, "encoder": encoder}
+    encoder = {
+        key: TINY["model"]["encoder"][key] for key in ("prototypes", "channels", "kernels", "strides", "paddings")
+    }
+    values["model"] = {
+        "base_channels": 8,
+        "multipliers": [1, 2],
+        "blocks": 2,
+        "attention": [False, True],
+        "dropout": 0.0,
+        "encoder": encoder,
+    }
     values = merged(read_settings(REPO / "configs" / "base" / "paper.yaml"), values)
     config = validate(values, "test")
     net = runs.build_model(config)
@@ -440,8 +477,18 @@ def with_release(tmp_path_factory) -> Bench:
         pixels, labels = rng.integers(0, 256, (20, 28, 28), dtype=np.uint8), np.arange(20, dtype=np.uint8) % 2
         (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, 20, 28, 28) + pixels.tobytes())
         (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 20) + labels.tobytes())
-    place = bench.records / "diffusion" / "patronus" / "FMNIST_clean-train" / "Logs_Checkpoints" / "checkpoints" / "version_4"
-    write_run(place, published_state(1, m=8), pickled_config((1, 32, 32), (2, 1, 1, 1), (1, 0, 0, 0), surprise=(1, "x")))
+    place = (
+        bench.records
+        / "diffusion"
+        / "patronus"
+        / "FMNIST_clean-train"
+        / "Logs_Checkpoints"
+        / "checkpoints"
+        / "version_4"
+    )
+    write_run(
+        place, published_state(1, m=8), pickled_config((1, 32, 32), (2, 1, 1, 1), (1, 0, 0, 0), surprise=(1, "x"))
+    )
     latent = bench.records / "latent_ddim" / "trained_models" / "FMNIST_clean-4" / "version_1"
     latent.mkdir(parents=True)
     torch.save(latent_state((1, 2)), latent / "best_model.pt")
@@ -456,7 +503,10 @@ def test_a_published_run_works_in_place(with_release):
         ("analysis/interpretability/visualize_prototype.py", ["--num_samples", 2, "--steps", 3, "--prototypes", "1,2"]),
         ("analysis/manipulation/manipulate.py", ["--steps", 3, "--set", "1=max", "--images", "0"]),
         ("analysis/interpretability/information.py", ["--num_samples", 50, "--prototypes", "0,2"]),
-        ("analysis/interpretability/trace_emergence.py", ["--num_samples", 2, "--steps", 3, "--prototypes", "1,2", "--draws", 50]),
+        (
+            "analysis/interpretability/trace_emergence.py",
+            ["--num_samples", 2, "--steps", 3, "--prototypes", "1,2", "--draws", 50],
+        ),
         ("train/conditional_sampling.py", ["--steps", 3, "--total_gen_num", 2]),
         ("train/unconditional_sampling.py", ["--steps", 3, "--total_gen_num", 2]),
     ):
@@ -473,7 +523,16 @@ def test_conversion_and_training_from_it(with_release):
     before = torch.load(folder / "checkpoints" / "last.pt", weights_only=True)["model"]
     refused = with_release.run("train/train_patronus.py", "--config", "configs/none.yaml", "--resume", 5, check=False)
     assert refused.returncode == 2
-    settings = ["--set", "train.batch_size=4", "--set", "train.steps=2", "--set", "train.lr=1e-9", "--set", "train.precision=float32"]
+    settings = [
+        "--set",
+        "train.batch_size=4",
+        "--set",
+        "train.steps=2",
+        "--set",
+        "train.lr=1e-9",
+        "--set",
+        "train.precision=float32",
+    ]
     with_release.run("train/train_patronus.py", "--init_from", "FMNIST_clean/4", *settings)
     trained = torch.load(folder.with_name("version_6") / "checkpoints" / "last.pt", weights_only=True)
     assert trained["step"] == 2 and trained["model"].keys() == before.keys()

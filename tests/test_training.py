@@ -120,7 +120,9 @@ def test_compiled_training_takes_the_same_losses(bench, monkeypatch):
     compiled = []
     whole = torch.nn.Module.compile
     # the graph is captured and differentiated as ever, but not turned into C++, which takes a minute
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self) or whole(self, backend="aot_eager"))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self: compiled.append(self) or whole(self, backend="aot_eager")
+    )
     plain = losses({"model.dropout": 0.0})
     assert not compiled
     np.testing.assert_allclose(losses({"model.dropout": 0.0, "train.compile": True}), plain, rtol=1e-4)
@@ -139,10 +141,16 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_checkpoint(
 
 
 def test_a_budget_of_minutes_becomes_steps_once(bench):
-    done = bench.train("--set", "train.minutes=0.03", "--set", "train.encoder_steps=1000", "--set", "train.precision=auto")
+    done = bench.train(
+        "--set", "train.minutes=0.03", "--set", "train.encoder_steps=1000", "--set", "train.precision=auto"
+    )
     assert "minutes allow" in done.stdout
     train = yaml.safe_load((bench.version(0) / "config.yaml").read_text())["train"]
-    assert train["minutes"] is None and 0 < train["encoder_steps"] < train["steps"] and train["precision"] in ("float32", "bfloat16")
+    assert (
+        train["minutes"] is None
+        and 0 < train["encoder_steps"] < train["steps"]
+        and train["precision"] in ("float32", "bfloat16")
+    )
     assert weights(bench.version(0))["step"] == train["steps"]
     done = bench.train("--resume", 0, "--set", "train.minutes=1", check=False)
     assert done.returncode == 2 and "with --resume give train.steps" in done.stderr
@@ -162,22 +170,38 @@ def test_the_encoder_rests_after_its_steps_and_learns_before(bench):
 
 def test_a_run_of_an_earlier_version_can_be_used_but_not_resumed(bench):
     """Its config knows none of the newer settings, and its checkpoint holds a decoder beside the model."""
-    older = {"model.residual": False, "model.masked": False, "model.reader": False, "train.encoder_steps": 0, "train.decoder_steps": 0}
+    older = {
+        "model.residual": False,
+        "model.masked": False,
+        "model.reader": False,
+        "train.encoder_steps": 0,
+        "train.decoder_steps": 0,
+    }
     bench.config = bench.write_config(older | {"model.encoder.similarity": "log", "train.encoder_lr_scale": 0.1})
     bench.train()
     path = bench.version(0) / "checkpoints" / "last.pt"
     state = torch.load(path, weights_only=True)
     for section, keys in (
-        (state["config"]["model"], ("residual", "masked", "reader", "sigma_data", "sigma_max", "pixel_channels", "pixel_layers")),
+        (
+            state["config"]["model"],
+            ("residual", "masked", "reader", "sigma_data", "sigma_max", "pixel_channels", "pixel_layers"),
+        ),
         (state["config"]["model"]["encoder"], ("temperature",)),
-        (state["config"]["train"], ("minutes", "mask", "score_noise", "spread", "decoder_steps", "encoder_batch_size", "encoder_lr")),
+        (
+            state["config"]["train"],
+            ("minutes", "mask", "score_noise", "spread", "decoder_steps", "encoder_batch_size", "encoder_lr"),
+        ),
     ):
         for key in keys:
             del section[key]
     torch.save(state | {"decoder": {}}, path)
     bench.run("train/conditional_sampling.py", "--steps", 3, "--total_gen_num", 2)
-    bench.run("analysis/manipulation/manipulate.py", "--steps", 3, "--set", "1=max")  # joint, since it cannot hide scores
-    refused = bench.run("analysis/manipulation/manipulate.py", "--steps", 3, "--set", "1=max", "--others", "release", check=False)
+    bench.run(
+        "analysis/manipulation/manipulate.py", "--steps", 3, "--set", "1=max"
+    )  # joint, since it cannot hide scores
+    refused = bench.run(
+        "analysis/manipulation/manipulate.py", "--steps", 3, "--set", "1=max", "--others", "release", check=False
+    )
     assert refused.returncode == 2 and "use transport, joint or keep" in refused.stderr
     done = bench.train("--resume", 0, "--set", "train.steps=9", check=False)
     assert done.returncode == 2 and "--init_from" in done.stderr
@@ -202,7 +226,10 @@ def test_two_processes_train_like_one(bench):
     bench.train()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     bench.train(launcher=launcher)
-    one, two = ([json.loads(line)["loss"] for line in (bench.version(v) / "metrics.jsonl").read_text().splitlines()] for v in (0, 1))
+    one, two = (
+        [json.loads(line)["loss"] for line in (bench.version(v) / "metrics.jsonl").read_text().splitlines()]
+        for v in (0, 1)
+    )
     assert one == pytest.approx(two, rel=1e-3)
 
 
@@ -262,7 +289,11 @@ def test_bad_files(bench):
 @pytest.mark.parametrize("name", sorted(path.stem for path in (REPO / "configs" / "paper").glob("*.yaml")))
 def test_two_steps_of_every_published_config(bench, name):
     channels = load_config(REPO / "configs" / "paper" / f"{name}.yaml").data.channels
-    settings = {"data.source": "folder", "data.path": str(bench.images), "data.image_size": 64 if name == "chexpert" else 32}
+    settings = {
+        "data.source": "folder",
+        "data.path": str(bench.images),
+        "data.image_size": 64 if name == "chexpert" else 32,
+    }
     settings |= {"train.batch_size": 2, "train.steps": 2, "model.base_channels": 8}
     arguments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     bench.run("train/train_patronus.py", "--config", REPO / "configs" / "paper" / f"{name}.yaml", *arguments)
@@ -278,7 +309,10 @@ def test_every_image_is_seen_once_an_epoch():
 
 
 def test_learning_rate_warms_up_and_falls(bench):
-    config = load_config(bench.config, ["train.steps=1000", "train.warmup_steps=100", "train.encoder_steps=0", "train.decoder_steps=0", "train.lr=1"])
+    config = load_config(
+        bench.config,
+        ["train.steps=1000", "train.warmup_steps=100", "train.encoder_steps=0", "train.decoder_steps=0", "train.lr=1"],
+    )
     assert learning_rate(config, 0, 1000) == pytest.approx(0.01, rel=1e-3)
     assert learning_rate(config, 500, 1000) == pytest.approx(0.5)
     assert learning_rate(config, 999, 1000) < 1e-4

@@ -10,7 +10,9 @@ from train.generation import conditional_scores, parse_sampling, sample_run, sam
 
 def main() -> None:
     parser = sampling_parser(__doc__)
-    parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="whose scores (default: test)")
+    parser.add_argument(
+        "--split", default="test", choices=["train", "val", "test"], help="whose scores (default: test)"
+    )
     args = parse_sampling(parser)
 
     from train.data.dataset import load_split

@@ -17,9 +17,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", nargs="?", help="folder with ckpt.tar and config.pickle")
     parser.add_argument("--name", help="published data set name (default: read off the path)")
-    parser.add_argument("--export", action="store_true", help="write a run of ours in the published format, below records/released_format/")
+    parser.add_argument(
+        "--export",
+        action="store_true",
+        help="write a run of ours in the published format, below records/released_format/",
+    )
     parser.add_argument("--dataset", help="with --export: name of the run's data set (default: that of the newest run)")
-    parser.add_argument("--version_num", type=version_number, help="with --export: version of the run (default: the newest)")
+    parser.add_argument(
+        "--version_num", type=version_number, help="with --export: version of the run (default: the newest)"
+    )
     args = parser.parse_args()
     if args.export == bool(args.path):
         parser.error("give either the folder of a published run, or --export")

@@ -4,9 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 
-MEMORY_ADVICE = (
-    "halve --batch where the script has it, or --total_gen_num, --num_samples and the like; else take --device cpu or a larger card"
-)
+MEMORY_ADVICE = "halve --batch where the script has it, or --total_gen_num, --num_samples and the like; else take --device cpu or a larger card"
 
 
 class UserError(Exception):
@@ -37,7 +35,9 @@ def writing(path: object):
     try:
         yield
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); what was there before is intact") from None
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); what was there before is intact"
+        ) from None
 
 
 @contextmanager

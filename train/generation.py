@@ -35,11 +35,19 @@ def sampling_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--version_num", type=version_number, help="version of the run (default: the newest)")
     parser.add_argument("--total_gen_num", type=int, default=10000, help="number of images (default: 10000)")
     parser.add_argument(
-        "--sampler", choices=SAMPLERS, help="default: ancestral where the run has a decoder, else heun, which calls the network twice a step"
+        "--sampler",
+        choices=SAMPLERS,
+        help="default: ancestral where the run has a decoder, else heun, which calls the network twice a step",
     )
-    parser.add_argument("--steps", type=int, help=f"1 previews E[x0 | s] (default: 5 of ancestral where the run has a decoder, else {STEPS})")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        help=f"1 previews E[x0 | s] (default: 5 of ancestral where the run has a decoder, else {STEPS})",
+    )
     parser.add_argument("--eta", type=float, help="of the ancestral sampler: 0 is DDIM, 1 is DDPM (default: 1)")
-    parser.add_argument("--batch", type=int, help="images sampled together (default: by the size of the model's feature maps)")
+    parser.add_argument(
+        "--batch", type=int, help="images sampled together (default: by the size of the model's feature maps)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="image i has seed SEED + i (default: 0)")
     parser.add_argument("--run", type=int, metavar="K", help="go on with run_K (default: a new one)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -83,7 +91,9 @@ def open_folder(parent: Path, number: int | None, settings: dict) -> Path:
     from train.whole_files import replace_file
 
     def begin(folder: Path) -> None:
-        replace_file(folder.with_name(f"{folder.name}.json"), lambda path: path.write_text(json.dumps(settings, indent=1)))
+        replace_file(
+            folder.with_name(f"{folder.name}.json"), lambda path: path.write_text(json.dumps(settings, indent=1))
+        )
 
     if number is not None:
         folder, file = parent / f"run_{number}", parent / f"run_{number}.json"
@@ -97,7 +107,9 @@ def open_folder(parent: Path, number: int | None, settings: dict) -> Path:
         different = [key for key in settings if begun.get(key) != settings[key]]
         if different:
             key = different[0]
-            raise UserError(f"--run {number} was begun with {key} = {begun.get(key)}, not {settings[key]}; give the same or start a new run")
+            raise UserError(
+                f"--run {number} was begun with {key} = {begun.get(key)}, not {settings[key]}; give the same or start a new run"
+            )
         return folder
     number = 0
     while True:
@@ -139,11 +151,17 @@ def generate(
     device = torch.device(device)
     sigmas = grid_of_levels(run.model, sampling.steps)
     parent = SAMPLES_DIR / f"{kind}_{run.name}_{run.version}"
-    settings = {"run": str(run.folder), "training_step": run.step, "averaged_weights": run.averaged} | sampling._asdict() | about
+    settings = (
+        {"run": str(run.folder), "training_step": run.step, "averaged_weights": run.averaged}
+        | sampling._asdict()
+        | about
+    )
     folder = distributed.broadcast(open_folder(parent, number, settings) if rank == 0 else None, world)
     data = run.config.data
     # listed once: the others would already find what the first process has sampled meanwhile, and share the rest differently
-    missing = distributed.broadcast([i for i in range(sampling.total_gen_num) if not (folder / f"{i:06d}.png").exists()], world)
+    missing = distributed.broadcast(
+        [i for i in range(sampling.total_gen_num) if not (folder / f"{i:06d}.png").exists()], world
+    )
     batch = batch or distributed.images_a_call(device, run.model.largest_map(data.image_size))
     mine, writing = missing[rank::world], []
     with ThreadPoolExecutor(WRITERS) as pool, enough_memory(device, f"give --batch {max(1, batch // 2)}"):
@@ -195,7 +213,9 @@ def sample_run(args: argparse.Namespace, kind: str, prepare: Callable) -> None:
         about, scores_of = prepare(run, sampling, device, rank, world)
         folder = generate(run, kind, sampling, about, scores_of, device, args.run, args.batch, rank, world)
     if rank == 0:
-        print(f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} --version_num {run.version}")
+        print(
+            f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} --version_num {run.version}"
+        )
 
 
 def conditional_scores(run, images, device) -> Callable:

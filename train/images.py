@@ -38,4 +38,8 @@ def save_png(pixels: np.ndarray, path: Path, workshop: Path | None = None) -> Pa
 def grid(pixels: np.ndarray, columns: int) -> np.ndarray:
     """uint8 (N, H, W, C) -> one image of N / columns rows (N a multiple of columns): (rows H, columns W, C)."""
     n, h, w, c = pixels.shape
-    return pixels.reshape(n // columns, columns, h, w, c).transpose(0, 2, 1, 3, 4).reshape(n // columns * h, columns * w, c)
+    return (
+        pixels.reshape(n // columns, columns, h, w, c)
+        .transpose(0, 2, 1, 3, 4)
+        .reshape(n // columns * h, columns * w, c)
+    )

@@ -56,7 +56,11 @@ def latent_config(values: dict, where: str) -> LatentConfig:
 
 def build_latent(config: LatentConfig, scores: int, highest: float | None) -> LatentModel:
     """A freshly initialised latent model over that many scores, of which none is above `highest`."""
-    network = LatentMLP(scores, config.width, config.layers) if config.network == "mlp" else LatentUNet1d(64, config.multipliers, config.blocks)
+    network = (
+        LatentMLP(scores, config.width, config.layers)
+        if config.network == "mlp"
+        else LatentUNet1d(64, config.multipliers, config.blocks)
+    )
     schedule = LinearSchedule(config.timesteps) if config.formulation == "eps" else None
     return LatentModel(network, scores, schedule, highest)
 
@@ -93,7 +97,9 @@ def cached_scores(run: Run, device: torch.device) -> ScoreSplits:
 
 def latent_files(run: Run) -> dict[int, Path]:
     """Version -> file of a run's latent models, the authors' published ones too, ascending."""
-    ours = {int(path.parent.name.removeprefix("version_")): path for path in latents_folder(run).glob("version_*/best.pt")}
+    ours = {
+        int(path.parent.name.removeprefix("version_")): path for path in latents_folder(run).glob("version_*/best.pt")
+    }
     return dict(sorted((released_latents(run.name, run.version) | ours).items()))
 
 
@@ -108,13 +114,17 @@ def load_latent(run: Run, version: int | None = None, device: torch.device | str
     if version is None:
         version = list(known)[-1]
     if version not in known:
-        raise UserError(f"--latent_version {version}: {run.name} version {run.version} has no such latent model; there are {listed(known, 30)}")
+        raise UserError(
+            f"--latent_version {version}: {run.name} version {run.version} has no such latent model; there are {listed(known, 30)}"
+        )
     path, scores = known[version], len(run.model.encoder.prototypes)
     if path.name != "best.pt":
         return read_released_latent(path, scores).to(device).eval().requires_grad_(False), version
     state = load_state(path, {"config", "model", "run_step"})
     if state["run_step"] != run.step:
-        raise UserError(f"{path}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; train a new latent model")
+        raise UserError(
+            f"{path}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; train a new latent model"
+        )
     model = build_latent(latent_config(state["config"], str(path)), scores, run.model.encoder.highest)
     try:
         model.load_state_dict(state["model"])

@@ -38,14 +38,26 @@ SOURCES = {  # published data set -> (ours, image size, published epochs)
 STRIDES = {4: [2, 1, 1, 1], 5: [2, 2, 1, 1, 1]}  # published, where config.pickle is silent
 PADDINGS = {4: [1, 0, 0, 0], 5: [1, 1, 0, 0, 0]}
 TABLES = ("time_embeddings.time_blocks.0.weight", "time_emb.time_blocks.0.weight")
-BLOCK = {"norm1": "normlize_1", "conv1": "conv_1", "time": "dense_1", "condition": "dense_2", "norm2": "normlize_2", "conv2": "conv_2"}
+BLOCK = {
+    "norm1": "normlize_1",
+    "conv1": "conv_1",
+    "time": "dense_1",
+    "condition": "dense_2",
+    "norm2": "normlize_2",
+    "conv2": "conv_2",
+}
 BLOCK |= {"skip": "match_input", "attention.norm": "attention.group_norm", "attention.mhsa": "attention.mhsa"}
 BLOCK_1D = {"time": "time_emb_proj", "skip": "skip_connection"}
 
 
 def published_name(name: str) -> str:
     """The published name of one of our tensors."""
-    fixed = {"encoder.prototypes": "proactBlock.prototype_vectors", "unet.first": "first", "unet.last_norm": "final.0", "unet.last": "final.2"}
+    fixed = {
+        "encoder.prototypes": "proactBlock.prototype_vectors",
+        "unet.first": "first",
+        "unet.last_norm": "final.0",
+        "unet.last": "final.2",
+    }
     fixed |= {"unet.time_mlp.0": "time_embeddings.time_blocks.1", "unet.time_mlp.2": "time_embeddings.time_blocks.3"}
     fixed |= {f"unet.condition_mlp.{i}": f"cond_embeddings.vector_fc.{i}" for i in (0, 2)}
     if name in fixed:
@@ -87,7 +99,9 @@ def published_latent_name(name: str) -> str:
     return f"{head}_blocks.{index}.{_block_name(rest, BLOCK_1D)}"
 
 
-def rename(ours: dict[str, Tensor], theirs: dict[str, Tensor], name_of, path: Path, ignored: tuple[str, ...]) -> dict[str, Tensor]:
+def rename(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], name_of, path: Path, ignored: tuple[str, ...]
+) -> dict[str, Tensor]:
     """`theirs` under our names and in the shapes of `ours`. Raises UserError that names the file, the key and both shapes."""
     taken, found = set(ignored), {}
     for name, tensor in ours.items():
@@ -116,7 +130,9 @@ def _check_table(state: dict, key: str, width: int, path: Path) -> None:
         raise UserError(f"{path}: '{key}' is not the sinusoid table of the published model")
 
 
-def _levels(state: dict, prefix: str, base: int, changes: tuple[str, ...], conv: str, path: Path) -> tuple[list[int], int, list[bool]]:
+def _levels(
+    state: dict, prefix: str, base: int, changes: tuple[str, ...], conv: str, path: Path
+) -> tuple[list[int], int, list[bool]]:
     """Multipliers, blocks a level and attention a level, from the names of a list of blocks in which `changes` end a level."""
     levels, index = [[]], 0
     while True:
@@ -133,7 +149,9 @@ def _levels(state: dict, prefix: str, base: int, changes: tuple[str, ...], conv:
         index += 1
     counts = {len(level) for level in levels}
     if len(counts) != 1 or 0 in counts or any(width % base for level in levels for width, _ in level):
-        raise UserError(f"{path}: '{prefix}' does not hold levels of equally many blocks whose widths are multiples of {base}")
+        raise UserError(
+            f"{path}: '{prefix}' does not hold levels of equally many blocks whose widths are multiples of {base}"
+        )
     return [level[0][0] // base for level in levels], counts.pop(), [level[0][1] for level in levels]
 
 
@@ -158,10 +176,16 @@ def published_config(name: str, state: dict, pickled: dict, path: Path) -> Confi
     paddings = training.plb_layer_paddings or PADDINGS.get(layers, [0] * layers)
     for field, values in (("plb_layer_strides", strides), ("plb_layer_paddings", paddings)):
         if len(values) != layers:
-            raise UserError(f"{file}: TrainingConfig.{field} = {tuple(values)}: the encoder of {path.name} has {layers} layers")
+            raise UserError(
+                f"{file}: TrainingConfig.{field} = {tuple(values)}: the encoder of {path.name} has {layers} layers"
+            )
     values = {
         "name": name,
-        "data": {"source": source, "image_size": training.IMG_SHAPE[1] if training.IMG_SHAPE else size, "channels": channels},
+        "data": {
+            "source": source,
+            "image_size": training.IMG_SHAPE[1] if training.IMG_SHAPE else size,
+            "channels": channels,
+        },
         "model": {
             "timesteps": training.TIMESTEPS,
             "base_channels": base,
@@ -200,7 +224,9 @@ def read_released(folder: Path, name: str) -> tuple[Config, dict[str, Tensor]]:
         raise UserError(f"{folder / 'config.pickle'}: missing; a published run holds it beside ckpt.tar")
     config = published_config(name, state, read_plain_pickle(folder / "config.pickle"), path)
     _check_table(state, TABLES[0], config.model.base_channels, path)
-    return config, rename(build_model(config).state_dict(), state, published_name, path, (TABLES[0], "proactBlock.ones"))
+    return config, rename(
+        build_model(config).state_dict(), state, published_name, path, (TABLES[0], "proactBlock.ones")
+    )
 
 
 def released_runs() -> list[tuple[str, int, Path]]:
@@ -230,7 +256,9 @@ def read_released_latent(path: Path, scores: int) -> LatentModel:
     first = state.get("time_emb.time_blocks.1.weight")
     embedding = first.shape[0] if isinstance(first, Tensor) and first.dim() == 2 else 4 * base
     network = LatentUNet1d(base, multipliers, blocks, embedding=embedding, kernel=kernel)
-    plain = any(re.fullmatch(r"(down|up)_blocks\.\d+\.weight", key) for key in state)  # resampling layers without a name of their own
+    plain = any(
+        re.fullmatch(r"(down|up)_blocks\.\d+\.weight", key) for key in state
+    )  # resampling layers without a name of their own
 
     def name_of(name: str) -> str:
         key = published_latent_name(name)

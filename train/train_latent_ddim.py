@@ -18,7 +18,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
     parser.add_argument("--version_num", type=version_number, help="version of the run (default: the newest)")
     parser.add_argument("--network", default="mlp", choices=["mlp", "unet1d"], help="default: mlp")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, e.g. epochs=100; repeatable")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting, e.g. epochs=100; repeatable",
+    )
     parser.add_argument("--resume", type=int, metavar="L", help="go on with that version of the run's latent models")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     return parser.parse_args()
@@ -44,7 +50,9 @@ def main() -> None:
         folder = latents_folder(run) / f"version_{args.resume}"
         begun = folder / "config.yaml"
         if (folder / "last.pt").is_file():
-            state = load_state(folder / "last.pt", {"config", "model", "averaged", "optimizer", "step", "best", "run_step"})
+            state = load_state(
+                folder / "last.pt", {"config", "model", "averaged", "optimizer", "step", "best", "run_step"}
+            )
             values = state["config"]
         elif begun.is_file():  # stopped before the first checkpoint
             with reading(begun):
@@ -53,14 +61,18 @@ def main() -> None:
             known = [path.parent.name for path in latents_folder(run).glob("version_*/config.yaml")]
             raise UserError(f"--resume {args.resume}: {folder} holds no training; there are {listed(sorted(known))}")
         if state is not None and state["run_step"] != run.step:
-            raise UserError(f"{folder}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; start a new one")
+            raise UserError(
+                f"{folder}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; start a new one"
+            )
     config = latent_config(override(values, args.set), "--set")
     scores = cached_scores(run, device)
     torch.manual_seed(config.seed)
     model = build_latent(config, scores.train.shape[1], run.model.encoder.highest)
     trainer = LatentTrainer(config, model, scores, run.step, device, state)
     if args.resume is None:
-        folder = claim_version(latents_folder(run), lambda folder: save_config(folder, config.model_dump(mode="json")), latent_files(run))
+        folder = claim_version(
+            latents_folder(run), lambda folder: save_config(folder, config.model_dump(mode="json")), latent_files(run)
+        )
     version = folder.name.removeprefix("version_")
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     print(

@@ -12,8 +12,16 @@ from train.versions import PRETRAINED, version_number
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", help="YAML file; see configs/ and configs/paper/ (default: configs/faces.yaml)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one entry, e.g. train.lr=1e-4; repeatable")
-    parser.add_argument("--resume", type=int, metavar="VERSION", help="go on with that version of the config's data set")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one entry, e.g. train.lr=1e-4; repeatable",
+    )
+    parser.add_argument(
+        "--resume", type=int, metavar="VERSION", help="go on with that version of the config's data set"
+    )
     text = "start a new run from the weights of another one, the authors' too; without --config with its own settings"
     parser.add_argument("--init_from", metavar="DATASET/VERSION", help=text)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
@@ -44,20 +52,31 @@ def read_config(args: argparse.Namespace):
         origin = load_origin(args.init_from)
         if args.config:
             return load_config(args.config, args.set), None, None, origin
-        return validate(override(origin.config.plain(), args.set), f"--init_from {args.init_from} with --set"), None, None, origin
+        return (
+            validate(override(origin.config.plain(), args.set), f"--init_from {args.init_from} with --set"),
+            None,
+            None,
+            origin,
+        )
     if args.resume is None:
         return load_config(file, args.set), None, None, None
     name = load_config(file).name
     folder = run_folder(name, args.resume)
     begun = folder / "config.yaml"
     if not checkpoint_files(folder) and not begun.is_file():
-        raise UserError(f"--resume {args.resume}: {name} has no such version; versions: {versions(RUNS_DIR / name) or 'none'}")
+        raise UserError(
+            f"--resume {args.resume}: {name} has no such version; versions: {versions(RUNS_DIR / name) or 'none'}"
+        )
     state = load_checkpoint(folder) if checkpoint_files(folder) else None  # none: it was stopped before the first
     if state is not None and "optimizer" not in state:
-        raise UserError(f"--resume {args.resume}: {folder} holds weights alone; start a new run from them: --init_from {name}/{args.resume}")
+        raise UserError(
+            f"--resume {args.resume}: {folder} holds weights alone; start a new run from them: --init_from {name}/{args.resume}"
+        )
     fixed = [setting for setting in args.set if not setting.startswith("train.")]
     if fixed:
-        raise UserError(f"--set {fixed[0]}: with --resume only train.* can change, since the weights belong to the rest")
+        raise UserError(
+            f"--set {fixed[0]}: with --resume only train.* can change, since the weights belong to the rest"
+        )
     if any(setting.startswith("train.minutes=") for setting in args.set):
         raise UserError("--set train.minutes: a budget belongs to the start of a run; with --resume give train.steps")
     with reading(begun):
@@ -76,7 +95,9 @@ def build_from(config, origin):
         for name in sorted(ours.keys() | theirs.keys()):
             shapes = [tuple(state[name].shape) if name in state else "none" for state in (ours, theirs)]
             if shapes[0] != shapes[1]:
-                raise UserError(f"--init_from {origin.name}/{origin.version}: '{name}' has shape {shapes[1]} there and {shapes[0]} in the config")
+                raise UserError(
+                    f"--init_from {origin.name}/{origin.version}: '{name}' has shape {shapes[1]} there and {shapes[0]} in the config"
+                )
         model.load_state_dict(theirs)
     return model
 
@@ -123,7 +144,9 @@ def main() -> None:
         version = folder.name.removeprefix("version_")
         if rank == 0:
             parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
-            print(f"{config.name}: {len(train)} training images, {parameters:.1f} M parameters, {', '.join(formats.values())} on {device}")
+            print(
+                f"{config.name}: {len(train)} training images, {parameters:.1f} M parameters, {', '.join(formats.values())} on {device}"
+            )
             print(f"run: {folder}")
         stopped_by = trainer.run(folder, test)
     if rank == 0:
@@ -134,7 +157,9 @@ def main() -> None:
 
 def say_budget(train, budget) -> None:
     """How many steps the minutes buy, beside those behind the published numbers of the config."""
-    print(f"{train.minutes:g} minutes allow here: {', '.join(f'{name} {count}' for name, count in budget.fitted.items())}")
+    print(
+        f"{train.minutes:g} minutes allow here: {', '.join(f'{name} {count}' for name, count in budget.fitted.items())}"
+    )
     if train.reference_steps:
         share, minutes = budget.denoiser_steps / train.reference_steps, budget.minutes_for(train.reference_steps)
         print(

@@ -11,7 +11,9 @@ from train.generation import parse_sampling, sample_run, sampling_parser, uncond
 
 def main() -> None:
     parser = sampling_parser(__doc__)
-    parser.add_argument("--latent_version", type=int, metavar="L", help="version of the latent model (default: the newest)")
+    parser.add_argument(
+        "--latent_version", type=int, metavar="L", help="version of the latent model (default: the newest)"
+    )
     args = parse_sampling(parser)
 
     from train.latents import load_latent

@@ -20,9 +20,23 @@ UNREADABLE = 0.8  # AUROC below which an attribute cannot be read off images
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=10)
-    parser.add_argument("--reference", metavar="YAML", help="config whose data are the labelled images (default: the run's data without `where`)")
-    parser.add_argument("--classifier", action=argparse.BooleanOptionalAction, default=True, help="read attributes off pixels (default: yes)")
-    parser.add_argument("--top", type=int, metavar="K", help="edit the K best prototypes of an attribute (default: all that tell it beyond chance)")
+    parser.add_argument(
+        "--reference",
+        metavar="YAML",
+        help="config whose data are the labelled images (default: the run's data without `where`)",
+    )
+    parser.add_argument(
+        "--classifier",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="read attributes off pixels (default: yes)",
+    )
+    parser.add_argument(
+        "--top",
+        type=int,
+        metavar="K",
+        help="edit the K best prototypes of an attribute (default: all that tell it beyond chance)",
+    )
     parser.add_argument("--num_samples", type=int, default=64, help="test images edited (default: 64)")
     parser.add_argument("--generated", type=int, default=300, help="images generated from real scores (default: 300)")
     text = "how strongly edits are pushed away from the images' own scores; the other scores are always kept"
@@ -44,7 +58,9 @@ def labelled_data(run, reference: str | None):
         return own.model_copy(update={"where": None, "source": SOURCES[own.source].unrestricted or own.source})
     data = load_config(reference).data
     if (data.image_size, data.channels) != (own.image_size, own.channels):
-        raise UserError(f"--reference {reference}: its images are {data.channels}x{data.image_size}, the run's {own.channels}x{own.image_size}")
+        raise UserError(
+            f"--reference {reference}: its images are {data.channels}x{data.image_size}, the run's {own.channels}x{own.image_size}"
+        )
     return data
 
 
@@ -81,11 +97,22 @@ def build_table(names, labels, rows, edits, nulls, generated, before, scale):
             coefficient, error, p = generated_effect(change, y[:, i], y[:, j])
             own = edits[i][:, i].mean() / scale[i]
             row = {"raised": a, "moved": b, "own_effect": own}
-            row |= {"edit": edit.mean, "edit_low": edit.mean - CI * edit.error, "edit_high": edit.mean + CI * edit.error, "edit_p": edit.p}
-            row |= {"generated": coefficient, "generated_low": coefficient - CI * error, "generated_high": coefficient + CI * error}
+            row |= {
+                "edit": edit.mean,
+                "edit_low": edit.mean - CI * edit.error,
+                "edit_high": edit.mean + CI * edit.error,
+                "edit_p": edit.p,
+            }
+            row |= {
+                "generated": coefficient,
+                "generated_low": coefficient - CI * error,
+                "generated_high": coefficient + CI * error,
+            }
             table.append(row | {"generated_p": p})
     if not table:
-        raise UserError(f"no pair of attributes can be told apart in the {len(rows)} labelled images; raise --generated")
+        raise UserError(
+            f"no pair of attributes can be told apart in the {len(rows)} labelled images; raise --generated"
+        )
     return judge(pd.DataFrame(table)), left_out
 
 
@@ -99,7 +126,15 @@ def main() -> None:
     from analysis.drawing.results import save_arrays, save_table
     from analysis.drawing.shortcut_figures import draw_edits, draw_matrix
     from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
-    from analysis.measures.shortcuts import FEWEST, LEAST_EFFECT, Edits, as_tensor, class_gap, generated_evidence, random_gap
+    from analysis.measures.shortcuts import (
+        FEWEST,
+        LEAST_EFFECT,
+        Edits,
+        as_tensor,
+        class_gap,
+        generated_evidence,
+        random_gap,
+    )
     from train.data.dataset import load_split
     from train.images import to_tensor
     from train.scores import encode
@@ -109,7 +144,9 @@ def main() -> None:
     train, test = load_split(data, "train"), load_split(data, "test")
     names, left_out = usable_attributes(train, test)
     if len(names) < 2:
-        raise UserError(f"diagnosis needs two attributes with at least {FEWEST} labelled images of each class; the data set has {names or 'none'}")
+        raise UserError(
+            f"diagnosis needs two attributes with at least {FEWEST} labelled images of each class; the data set has {names or 'none'}"
+        )
     for need, option in ((args.num_samples, "num_samples"), (args.generated, "generated")):
         if need > len(test):
             raise UserError(f"--{option} {need}: there are only {len(test)} labelled test images")
@@ -129,10 +166,16 @@ def main() -> None:
     edited, rows = np.sort(order[: args.num_samples]), np.sort(order[-args.generated :])
     edits = Edits(run.model, readers, to_tensor(test.pixels[edited]).to(device), args.steps, args.guidance)
     gaps, ranks = zip(*(class_gap(scores.numpy(), column, args.top) for column in labels.T))
-    effects = [edits.effect(as_tensor(gap, edits.encoding.scores)) for gap in tqdm(gaps, desc="editing", unit="attribute", leave=False)]
+    effects = [
+        edits.effect(as_tensor(gap, edits.encoding.scores))
+        for gap in tqdm(gaps, desc="editing", unit="attribute", leave=False)
+    ]
     deviation = scores.std(0).numpy().clip(1e-6)
     random = [random_gap(gaps[i % len(gaps)], deviation, rng) for i in range(args.nulls)]
-    nulls = [edits.effect(as_tensor(gap, edits.encoding.scores)) for gap in tqdm(random, desc="random edits", unit="edit", leave=False)]
+    nulls = [
+        edits.effect(as_tensor(gap, edits.encoding.scores))
+        for gap in tqdm(random, desc="random edits", unit="edit", leave=False)
+    ]
     shape = (data.channels, data.image_size, data.image_size)
     generated = generated_evidence(run.model, readers, scores[rows].to(device), shape, args.steps, args.seed)
 
@@ -140,7 +183,14 @@ def main() -> None:
     tables, null_means = {}, {reader: np.array([effect[reader].mean(0) for effect in nulls]) for reader in readers}
     for reader in readers:
         table, untellable = build_table(
-            names, labels, rows, [e[reader] for e in effects], null_means[reader], generated[reader], evidence[reader][rows], scale[reader]
+            names,
+            labels,
+            rows,
+            [e[reader] for e in effects],
+            null_means[reader],
+            generated[reader],
+            evidence[reader][rows],
+            scale[reader],
         )
         if reader == main_reader:
             table["shortcut"] &= table["moved"].isin(readable)
@@ -154,14 +204,21 @@ def main() -> None:
     null_share = np.mean(np.abs(shares) >= LEAST_EFFECT)
     arrays = save_arrays(folder / "diagnose.npz", names=names, nulls=shares, ids=[test.ids[i] for i in edited])
 
-    print(f"{len(test)} labelled test images; {args.num_samples} edited, {args.generated} generated; attributes read by the {main_reader}")
+    print(
+        f"{len(test)} labelled test images; {args.num_samples} edited, {args.generated} generated; attributes read by the {main_reader}"
+    )
     print("best prototypes (AUROC): " + ", ".join(f"{n} {r[0]}" for n, r in zip(names, ranks)))
-    strongest = table.assign(least=table[["edit", "generated"]].abs().min(axis=1)).nlargest(6, "least").drop(columns=["least"])
+    strongest = (
+        table.assign(least=table[["edit", "generated"]].abs().min(axis=1)).nlargest(6, "least").drop(columns=["least"])
+    )
     print(strongest.round(3).to_string(index=False))
     print(f"edits of random prototypes: {null_share:.1%} of {shares.size} effects reach {LEAST_EFFECT}")
     for what, members in (
         ("left out, one class only or too few images", left_out),
-        (f"not legible to the {main_reader} (AUROC below {UNREADABLE})", [name for name in names if name not in readable]),
+        (
+            f"not legible to the {main_reader} (AUROC below {UNREADABLE})",
+            [name for name in names if name not in readable],
+        ),
         ("pairs that the labelled images cannot tell apart", [f"{a}/{b}" for a, b in untellable]),
     ):
         if members:
@@ -169,11 +226,15 @@ def main() -> None:
     found = list(table[table["shortcut"]].itertuples())
     for row in found:
         verb = "adds" if row.edit > 0 else "takes away"
-        print(f"SHORTCUT: {row.raised} {verb} {row.moved} (edit {row.edit:+.2f}, generated {row.generated:+.2f}, corrected p {row.p:.1e})")
+        print(
+            f"SHORTCUT: {row.raised} {verb} {row.moved} (edit {row.edit:+.2f}, generated {row.generated:+.2f}, corrected p {row.p:.1e})"
+        )
     if found:
         tops = {name: rank[0] for name, rank in zip(names, ranks)}
         strength = {(a, b): effects[i][main_reader][:, j] for i, a in enumerate(names) for j, b in enumerate(names)}
-        pictures = draw_edits(run, edits, test.pixels[edited], found, dict(zip(names, gaps)), tops, strength, folder / "edits")
+        pictures = draw_edits(
+            run, edits, test.pixels[edited], found, dict(zip(names, gaps)), tops, strength, folder / "edits"
+        )
         print(f"figure of the edits: {pictures[0]} and .pdf")
     else:
         print(f"no shortcut named among {len(table)} pairs")

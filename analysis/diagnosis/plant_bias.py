@@ -15,10 +15,14 @@ from train.errors import UserError, listed, run_script
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--config", default=str(REPO_DIR / "configs" / "faces.yaml"), help="YAML of the unbiased data set (default: configs/faces.yaml)"
+        "--config",
+        default=str(REPO_DIR / "configs" / "faces.yaml"),
+        help="YAML of the unbiased data set (default: configs/faces.yaml)",
     )
     parser.add_argument(
-        "--where", default=HAIR_SMILE, help="rule over attributes: and, or, not, +, comparisons (default: the paper's hair and smile)"
+        "--where",
+        default=HAIR_SMILE,
+        help="rule over attributes: and, or, not, +, comparisons (default: the paper's hair and smile)",
     )
     parser.add_argument("--name", help="name of the biased set (default: <name>_biased)")
     return parser.parse_args()
@@ -37,7 +41,9 @@ def draw(before, after, path):
 
     names = list(before.columns)
     size = max(3.5, 0.35 * len(names))
-    figure, axes = plt.subplot_mosaic("AB;CC", figsize=(2.4 * size, 1.7 * size), layout="constrained", height_ratios=[2, 1])
+    figure, axes = plt.subplot_mosaic(
+        "AB;CC", figsize=(2.4 * size, 1.7 * size), layout="constrained", height_ratios=[2, 1]
+    )
     for key, attributes, title in (("A", before, "before"), ("B", after, "after")):
         bar = axes[key].imshow(correlations(attributes).to_numpy(), cmap="RdBu_r", vmin=-1, vmax=1)
         axes[key].set_xticks(range(len(names)), names, rotation=90, fontsize=7)
@@ -73,14 +79,18 @@ def main() -> None:
     kept = select(args.where, listing.attributes)
     in_use = listing.splits != ""
     if not (kept & in_use).any():
-        raise UserError(f"--where '{args.where}': no image satisfies it; attributes: {listed(listing.attributes.columns, 50)}")
+        raise UserError(
+            f"--where '{args.where}': no image satisfies it; attributes: {listed(listing.attributes.columns, 50)}"
+        )
     before, after = listing.attributes[in_use], listing.attributes[in_use & kept]
     values = config.plain()
     values["name"] = name
     values["data"]["where"] = f"({config.data.where}) and ({args.where})" if config.data.where else args.where
     biased = validate(values, f"--name {name}")
 
-    counts = pd.DataFrame({"before": before.sum(), "after": after.sum(), "share_before": before.mean(), "share_after": after.mean()})
+    counts = pd.DataFrame(
+        {"before": before.sum(), "after": after.sum(), "share_before": before.mean(), "share_after": after.mean()}
+    )
     counts.index.name = "attribute"
     folder = RECORDS_DIR / "plant_bias" / name
     files = draw(before, after, folder / "correlations")
@@ -96,7 +106,12 @@ def main() -> None:
         if chosen.any():
             print(f"{split}: {chosen.sum()} images before, {(chosen & kept).sum()} after")
     tied, plain = correlations(after), correlations(before)
-    pairs = [(a, b) for i, a in enumerate(tied) for b in list(tied)[i + 1 :] if abs(tied.loc[a, b]) > abs(plain.loc[a, b]) + 0.2]
+    pairs = [
+        (a, b)
+        for i, a in enumerate(tied)
+        for b in list(tied)[i + 1 :]
+        if abs(tied.loc[a, b]) > abs(plain.loc[a, b]) + 0.2
+    ]
     for a, b in sorted(pairs, key=lambda pair: -abs(tied.loc[pair])):
         print(f"correlation of {a} and {b}: {plain.loc[a, b]:+.2f} before, {tied.loc[a, b]:+.2f} after")
     constant = [column for column in after if after[column].nunique() < 2]

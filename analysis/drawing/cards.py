@@ -23,9 +23,20 @@ def draw_cards(cards: dict, texts: list[str], path: Path) -> list[Path]:
     columns, rows = 3 + PATCHES + 2 * EDITS, len(texts)
     widths = [1.7, *[1] * columns]
     figure, axes = plt.subplots(
-        rows, columns + 1, figsize=(0.95 * sum(widths), 1.12 * rows + 0.5), squeeze=False, layout="constrained", width_ratios=widths
+        rows,
+        columns + 1,
+        figsize=(0.95 * sum(widths), 1.12 * rows + 0.5),
+        squeeze=False,
+        layout="constrained",
+        width_ratios=widths,
     )
-    titles = ["says, high", "says, low", "where", *[f"training patch {i + 1}" for i in range(PATCHES)], *["test image", "raised"] * EDITS]
+    titles = [
+        "says, high",
+        "says, low",
+        "where",
+        *[f"training patch {i + 1}" for i in range(PATCHES)],
+        *["test image", "raised"] * EDITS,
+    ]
     for line in range(rows):
         axes[line, 0].axis("off")
         axes[line, 0].text(0, 0.5, texts[line], fontsize=6.5, va="center", transform=axes[line, 0].transAxes)

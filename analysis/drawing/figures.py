@@ -28,7 +28,9 @@ def panel(axis, pixels: np.ndarray, title: str = "", box: Box | None = None, col
 
 def add_box(axis, box: Box, colour: str = "red") -> None:
     top, left, bottom, right = box
-    axis.add_patch(Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.5))
+    axis.add_patch(
+        Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.5)
+    )
 
 
 def heat(axis, values: np.ndarray, limit: float | None = None):
@@ -46,7 +48,9 @@ def cut(pixels: np.ndarray, box: Box) -> np.ndarray:
 
 def panels(rows: int, columns: int, side: float = 1.25):
     """A grid of axes, always two-dimensional: (figure, axes (rows, columns))."""
-    return plt.subplots(rows, columns, figsize=(side * columns + 0.6, side * rows + 0.5), squeeze=False, layout="constrained")
+    return plt.subplots(
+        rows, columns, figsize=(side * columns + 0.6, side * rows + 0.5), squeeze=False, layout="constrained"
+    )
 
 
 def picture_rows(rows: list[np.ndarray], labels: list[str], titles: list[str] | None = None):
@@ -72,7 +76,9 @@ def save_animation(frames: list[np.ndarray], path: Path, milliseconds: int = 150
     """uint8 (H, W, 3) frames -> an animated GIF that loops, its last frame held for a second."""
     images = [Image.fromarray(frame) for frame in frames]
     durations = [milliseconds] * (len(images) - 1) + [1000]
-    return replace_file(path, lambda file: images[0].save(file, save_all=True, append_images=images[1:], duration=durations, loop=0))
+    return replace_file(
+        path, lambda file: images[0].save(file, save_all=True, append_images=images[1:], duration=durations, loop=0)
+    )
 
 
 def rendered(figure) -> np.ndarray:

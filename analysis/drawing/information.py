@@ -14,7 +14,9 @@ def overlay(axis, pixels: np.ndarray, values: np.ndarray, title: str = "") -> No
     grey = 140 + 0.45 * pixels.mean(-1, keepdims=True)
     panel(axis, np.repeat(grey, 3, axis=-1).astype(np.uint8), title)
     limit = max(np.quantile(values, 0.995), 1e-12)
-    axis.imshow(values, cmap="inferno", vmin=0, vmax=limit, alpha=np.clip(values / limit, 0, 1) ** 0.6, interpolation="nearest")
+    axis.imshow(
+        values, cmap="inferno", vmin=0, vmax=limit, alpha=np.clip(values / limit, 0, 1) ** 0.6, interpolation="nearest"
+    )
 
 
 def _curve(axis, sigmas: np.ndarray, densities: dict, spans: tuple, last: bool) -> None:
@@ -46,14 +48,23 @@ def draw(rows: list[dict], sigmas: np.ndarray, stacked: dict, lines: dict, summa
             overlay(axis, pixels, values)
         _curve(axes[line, -1], sigmas, row["densities"], row["spans"], line == len(rows) - 1)
     for axis, title in zip(
-        axes[0], ("", "WHAT\nit says, high", "WHERE\non the mean image", *["on an image\nthat has it"] * shown, "WHEN\nbits an e-fold of noise")
+        axes[0],
+        (
+            "",
+            "WHAT\nit says, high",
+            "WHERE\non the mean image",
+            *["on an image\nthat has it"] * shown,
+            "WHEN\nbits an e-fold of noise",
+        ),
     ):
         axis.set_title(title, fontsize=7)
     axes[0, -1].legend(fontsize=5, frameon=False)
     axes[-1, -1].set_xlabel("noise level (noise on the left)", fontsize=6)
 
     axis = below.subplots()
-    axis.stackplot(sigmas, *stacked.values(), labels=list(stacked), colors=[*COLOURS[: len(stacked) - 1], "lightgrey"], linewidth=0)
+    axis.stackplot(
+        sigmas, *stacked.values(), labels=list(stacked), colors=[*COLOURS[: len(stacked) - 1], "lightgrey"], linewidth=0
+    )
     for (name, density), style in zip(lines.items(), ("-", "--")):
         axis.plot(sigmas, density, style, color="black", label=name)
     axis.set_xscale("log")

@@ -35,10 +35,16 @@ class Source(NamedTuple):
 SOURCES = {
     "edits": Source("vis_prototype", "prototypes.npz", "analysis/interpretability/visualize_prototype.py"),
     "ownership": Source("ownership", "ownership.png", "analysis/interpretability/ownership.py"),
-    "information": Source("information", "information.json", "analysis/interpretability/information.py", ("--num_samples", "400")),
-    "faithfulness": Source("faithfulness", "faithfulness.json", "analysis/evaluation/faithfulness.py", ("--num_samples", "24")),
+    "information": Source(
+        "information", "information.json", "analysis/interpretability/information.py", ("--num_samples", "400")
+    ),
+    "faithfulness": Source(
+        "faithfulness", "faithfulness.json", "analysis/evaluation/faithfulness.py", ("--num_samples", "24")
+    ),
     "diagnosis": Source("diagnose", "effects.png", "analysis/diagnosis/diagnose.py", ("--generated", "400")),
-    "emergence": Source("trace_emergence", "emergence.csv", "analysis/interpretability/trace_emergence.py", ("--draws", "600")),
+    "emergence": Source(
+        "trace_emergence", "emergence.csv", "analysis/interpretability/trace_emergence.py", ("--draws", "600")
+    ),
 }
 
 
@@ -70,7 +76,11 @@ def made_by(folder: Path) -> str:
 def about(run: Run, images: int) -> dict:
     """What was trained on what, for how long."""
     rows, config = read_metrics(run.folder / "metrics.jsonl"), run.config
-    seconds = sum((b["images"] - a["images"]) / b["images_per_second"] for a, b in zip([{"images": 0}, *rows], rows) if b.get("images_per_second"))
+    seconds = sum(
+        (b["images"] - a["images"]) / b["images_per_second"]
+        for a, b in zip([{"images": 0}, *rows], rows)
+        if b.get("images_per_second")
+    )
     model, train = config.model, config.train
     facts = {
         "run": f"{run.name}, version {run.version}",
@@ -78,7 +88,8 @@ def about(run: Run, images: int) -> dict:
         "restricted to": config.data.where,
         "prototypes": f"{model.encoder.prototypes}, patches of {model.encoder.receptive_field.size} pixels, similarity {model.encoder.similarity}",
         "network": f"{sum(p.numel() for p in run.model.parameters()) / 1e6:.1f} million parameters, formulation {model.formulation}",
-        "training": f"{run.step} steps, batch {train.batch_size}, seed {train.seed}" + (f", {seconds / 60:.1f} minutes" if seconds else ""),
+        "training": f"{run.step} steps, batch {train.batch_size}, seed {train.seed}"
+        + (f", {seconds / 60:.1f} minutes" if seconds else ""),
         "weights": "averaged over training" if run.averaged else "as trained",
     }
     loss = run.folder / "loss.png"
@@ -124,7 +135,9 @@ def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
         keep = ("images_a_side", "precision", "recall", "density", "coverage")
         distances.append(line | {key: scores[key] for key in keep if key in scores})
     settings = read_json(folder.with_name(f"{folder.name}.json"))
-    how = ", ".join(f"{key} {settings[key]}" for key in ("sampler", "steps", "seed", "total_gen_num") if key in settings)
+    how = ", ".join(
+        f"{key} {settings[key]}" for key in ("sampler", "steps", "seed", "total_gen_num") if key in settings
+    )
     return {"rows": rows, "distances": distances, "how": f"{how}; {folder}"}
 
 
@@ -162,7 +175,9 @@ def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
     tables = {}
     for name, file in (("information", "information.csv"), ("edits", "health.csv")):
         path = folder_of(run, name) / file
-        tables[name] = pd.read_csv(path, index_col="prototype") if present(run, name) and path.is_file() else pd.DataFrame()
+        tables[name] = (
+            pd.read_csv(path, index_col="prototype") if present(run, name) and path.is_file() else pd.DataFrame()
+        )
     information, health = tables["information"], tables["edits"]
     names, auroc = best_attributes(scores.numpy(), test.attributes)
     side = min(run.config.model.encoder.receptive_field.size + 4, run.config.data.image_size)
@@ -170,7 +185,10 @@ def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
     for k in range(len(told)):
         card = {"number": k, "place": place_of(where[k]), "alt": f"prototype {k}: high, low, where"}
         patches = [surrounded(train.pixels[i], box, side) for i, box in zip(rows[k], boxes[k])]
-        card["says"], card["patches"] = pixels_uri(strip([high[k], low[k], heat[k]]), 92), pixels_uri(strip(patches), 92)
+        card["says"], card["patches"] = (
+            pixels_uri(strip([high[k], low[k], heat[k]]), 92),
+            pixels_uri(strip(patches), 92),
+        )
         if len(test.attributes.columns):
             card |= {"attribute": str(names[k]), "auroc": float(auroc[k])}
         if k in information.index:
@@ -180,7 +198,12 @@ def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
             card |= {"sigma": float(sigma)} if pd.notna(sigma) else {}
         if k in health.index:
             line = health.loc[k]
-            card |= {"usage": float(line["usage"]), "dead": bool(line["dead"]), "duplicate": bool(line["duplicate"]), "moves": float(line["moves"])}
+            card |= {
+                "usage": float(line["usage"]),
+                "dead": bool(line["dead"]),
+                "duplicate": bool(line["duplicate"]),
+                "moves": float(line["moves"]),
+            }
         found.append(card)
     return found
 
@@ -210,7 +233,11 @@ def in_short(found: list[dict], most: int = 3) -> list[str]:
     lines = []
     for card in [*named, *others]:
         tells = card in named
-        what = f"tells {card['attribute'].replace('_', ' ').lower()} (AUROC {card['auroc']:.2f})" if tells else "stands for a pattern without a name"
+        what = (
+            f"tells {card['attribute'].replace('_', ' ').lower()} (AUROC {card['auroc']:.2f})"
+            if tells
+            else "stands for a pattern without a name"
+        )
         when = f", {card['when']} in denoising (noise level {card['sigma']:.2f})" if "when" in card else ""
         bits = f", {worth(card):.2f} bits" if "alone" in card or "beyond" in card else ""
         lines.append(f"Prototype {card['number']} {what}; where: {card['place']}{when}{bits}.")
@@ -223,7 +250,9 @@ def edits(run: Run) -> list[dict] | None:
         return None
     arrays = np.load(folder_of(run, "edits") / "prototypes.npz", allow_pickle=False)
     found = []
-    for k, before, after, own, got in zip(arrays["prototypes"], arrays["before"], arrays["after"], arrays["own"], arrays["found"]):
+    for k, before, after, own, got in zip(
+        arrays["prototypes"], arrays["before"], arrays["after"], arrays["own"], arrays["found"]
+    ):
         pairs = [image for pair in zip(before, after) for image in pair]
         scores = [f"{a:.2f} → {b:.2f}" for a, b in zip(own, got)]
         found.append({"number": int(k), "pairs": pixels_uri(strip(pairs), 92), "scores": scores})
@@ -241,12 +270,22 @@ def faithfulness(run: Run) -> dict | None:
     if table.is_file() and numbers.get("null"):
         values = pd.read_csv(table, index_col="attribute")
         columns = [c for c in keep if c in values]
-        rows = [{"name": name, "prototype": int(line["prototype"])} | {c: line[c] for c in columns} for name, line in values.iterrows()]
+        rows = [
+            {"name": name, "prototype": int(line["prototype"])} | {c: line[c] for c in columns}
+            for name, line in values.iterrows()
+        ]
     null = {c: numbers.get("null", {}).get(c) for c in columns}
     figure = folder / "faithfulness.png"
     means = {c: numbers.get(c) for c in columns}
     picture = figure_uri(figure) if rows and figure.is_file() else None
-    return {"columns": columns, "rows": rows, "means": means, "null": null, "figure": picture, "taken": numbers.get("taken")}
+    return {
+        "columns": columns,
+        "rows": rows,
+        "means": means,
+        "null": null,
+        "figure": picture,
+        "taken": numbers.get("taken"),
+    }
 
 
 def diagnosis(run: Run) -> dict | None:
@@ -263,14 +302,23 @@ def diagnosis(run: Run) -> dict | None:
     ]
     pictures = folder / "edits.png"
     fresh = suspects and pictures.is_file()
-    return {"pairs": len(table), "suspects": suspects, "matrix": figure_uri(folder / "effects.png"), "edits": figure_uri(pictures) if fresh else None}
+    return {
+        "pairs": len(table),
+        "suspects": suspects,
+        "matrix": figure_uri(folder / "effects.png"),
+        "edits": figure_uri(pictures) if fresh else None,
+    }
 
 
 def patches_explain(run: Run) -> dict | None:
     """The training-free comparison, where it was made of this very run."""
     folder = RECORDS_DIR / "mechanism" / "compare"
     told = read_json(folder / "about.json")
-    if told.get("run") != f"{run.name}/{run.version}" or told.get("step") != run.step or not (folder / "compare.png").is_file():
+    if (
+        told.get("run") != f"{run.name}/{run.version}"
+        or told.get("step") != run.step
+        or not (folder / "compare.png").is_file()
+    ):
         return None
     conclusion = read_json(folder / "compare.json").get("conclusion", "")
     return {"figure": figure_uri(folder / "compare.png"), "conclusion": conclusion, "how": made_by(folder)}
@@ -301,7 +349,12 @@ def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str,
         "latent": samples(run, test, "uncond"),
     }
     how = {name: made_by(folder_of(run, name)) for name in SOURCES if sections[name]}
-    return {"name": f"{run.name} v{run.version}", "about": about(run, len(train)), "short": in_short(found), "cards": found} | {
+    return {
+        "name": f"{run.name} v{run.version}",
+        "about": about(run, len(train)),
+        "short": in_short(found),
+        "cards": found,
+    } | {
         "sections": sections,
         "missing": missing,
         "how": how,

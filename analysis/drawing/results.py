@@ -39,4 +39,7 @@ def save_about(folder: Path, run) -> Path:
     called = script.relative_to(REPO_DIR) if script.is_relative_to(REPO_DIR) else script
     versions = {name: version(name) for name in ("patronus", "torch", "numpy")}
     command = shlex.join(["python", called.as_posix(), *sys.argv[1:]])
-    return save_json(folder / "about.json", {"run": f"{run.name}/{run.version}", "step": run.step, "command": command, "versions": versions})
+    return save_json(
+        folder / "about.json",
+        {"run": f"{run.name}/{run.version}", "step": run.step, "command": command, "versions": versions},
+    )

@@ -14,7 +14,9 @@ def draw_matrix(table, names, path):
     """Effects of raising A (rows) on B (columns): by edits and in generation; shortcuts are framed."""
     side = max(3.2, 0.42 * len(names))
     figure, axes = plt.subplots(1, 2, figsize=(2 * side + 1.5, side + 0.6), layout="constrained")
-    for axis, column, title in zip(axes, ("edit", "generated"), ("edits of A's prototypes", "generation from real scores")):
+    for axis, column, title in zip(
+        axes, ("edit", "generated"), ("edits of A's prototypes", "generation from real scores")
+    ):
         values = np.full((len(names), len(names)), np.nan)
         for row in table.itertuples():
             i, j = names.index(row.raised), names.index(row.moved)

@@ -7,14 +7,25 @@ prototypes. Results go to records/consistency/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import add_edit_options, edit_options, open_run, parse_images, parse_prototypes, require, results_folder, run_parser
+from analysis.script import (
+    add_edit_options,
+    edit_options,
+    open_run,
+    parse_images,
+    parse_prototypes,
+    require,
+    results_folder,
+    run_parser,
+)
 from train.errors import run_script
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
     add_edit_options(parser)
-    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the six that matter most, no two alike)")
+    parser.add_argument(
+        "--prototypes", metavar="0,3,17", help="which prototypes (default: the six that matter most, no two alike)"
+    )
     parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first five)")
     args = parser.parse_args()
     require(parser, args, steps=2)

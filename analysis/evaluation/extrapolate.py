@@ -6,16 +6,29 @@ than scores can go), or over --range LOW:HIGH (the paper: 0:3, seven steps). Res
 
 import argparse
 
-from analysis.script import add_edit_options, edit_options, open_run, parse_images, parse_prototypes, require, results_folder, run_parser
+from analysis.script import (
+    add_edit_options,
+    edit_options,
+    open_run,
+    parse_images,
+    parse_prototypes,
+    require,
+    results_folder,
+    run_parser,
+)
 from train.errors import UserError, run_script
 
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
     add_edit_options(parser)
-    parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: the four that matter most, no two alike)")
+    parser.add_argument(
+        "--prototypes", metavar="0,3,17", help="which prototypes (default: the four that matter most, no two alike)"
+    )
     parser.add_argument("--images", metavar="ID", default="0", help="one test image by number or id (default: 0)")
-    parser.add_argument("--range", metavar="LOW:HIGH", help="scores to go through (default: half as wide again as the data's)")
+    parser.add_argument(
+        "--range", metavar="LOW:HIGH", help="scores to go through (default: half as wide again as the data's)"
+    )
     parser.add_argument("--frames", type=int, default=7, help="values from low to high (default: 7)")
     args = parser.parse_args()
     require(parser, args, steps=2, frames=2)
@@ -61,7 +74,10 @@ def main() -> None:
         if run.model.encoder.highest and not given:
             first, last = max(first, 0.0), min(last, run.model.encoder.highest)
         values.append(np.linspace(first, last, args.frames))
-    options, settings = edit_options(args, run.model, scores), [(k, value) for k, line in zip(prototypes, values) for value in line]
+    options, settings = (
+        edit_options(args, run.model, scores),
+        [(k, value) for k, line in zip(prototypes, values) for value in line],
+    )
     s = torch.cat([options.set(encoding.scores, [k], float(value)) for k, value in settings])  # (K frames, m)
     made = edit(run.model, encoding, s, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
     match = run.model.encoder.match(made)
@@ -72,15 +88,27 @@ def main() -> None:
         for column, value in enumerate(values[line]):
             inside = low[k] - 1e-6 <= value <= high[k] + 1e-6
             axes[line, column].set_title(f"{value:.2f}" if inside else f"({value:.2f})", fontsize=8)
-            add_box(axes[line, column], patch_box(run.model, match, line * args.frames + column, k, run.config.data.image_size))
+            add_box(
+                axes[line, column],
+                patch_box(run.model, match, line * args.frames + column, k, run.config.data.image_size),
+            )
     folder = results_folder("extrapolate", run)
     files = save_figure(figure, folder / "extrapolate")
-    reached = torch.stack([match.scores.view(len(prototypes), -1, len(low))[i, :, k] for i, k in enumerate(prototypes)])  # (K, frames)
+    reached = torch.stack(
+        [match.scores.view(len(prototypes), -1, len(low))[i, :, k] for i, k in enumerate(prototypes)]
+    )  # (K, frames)
     arrays = save_arrays(
-        folder / "extrapolate.npz", id=test.ids[row], prototypes=prototypes, values=values, images=images, reached=reached.cpu().numpy()
+        folder / "extrapolate.npz",
+        id=test.ids[row],
+        prototypes=prototypes,
+        values=values,
+        images=images,
+        reached=reached.cpu().numpy(),
     )
     for k, asked, got in zip(prototypes, values, reached.tolist()):
-        print(f"prototype {k}: set to {', '.join(f'{v:.2f}' for v in asked)}; found again as {', '.join(f'{v:.2f}' for v in got)}")
+        print(
+            f"prototype {k}: set to {', '.join(f'{v:.2f}' for v in asked)}; found again as {', '.join(f'{v:.2f}' for v in got)}"
+        )
     print(f"values in brackets lie outside the test scores' range; figure: {files[0]} and .pdf; arrays: {arrays}")
 
 

@@ -21,11 +21,29 @@ MOST = 10000  # images, as in the paper
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=None)
     parser.add_argument("--images", metavar="FOLDER", help="generated images (default: the run's newest samples)")
-    parser.add_argument("--kind", default="cond", choices=["cond", "uncond"], help="which of the run's samples (default: cond)")
-    parser.add_argument("--split", default="test", choices=["train", "val", "test"], help="the real images (default: test, the paper's choice)")
+    parser.add_argument(
+        "--kind", default="cond", choices=["cond", "uncond"], help="which of the run's samples (default: cond)"
+    )
+    parser.add_argument(
+        "--split",
+        default="test",
+        choices=["train", "val", "test"],
+        help="the real images (default: test, the paper's choice)",
+    )
     parser.add_argument("--limit", type=int, default=MOST, help=f"at most so many images a side (default: {MOST})")
-    parser.add_argument("--features", default="inception", choices=["inception", "efficientnet-lite0"], help="default: inception, for FID")
-    parser.add_argument("--dims", type=int, default=2048, choices=[64, 192, 768, 2048], help="Inception features (default: 2048, the usual FID)")
+    parser.add_argument(
+        "--features",
+        default="inception",
+        choices=["inception", "efficientnet-lite0"],
+        help="default: inception, for FID",
+    )
+    parser.add_argument(
+        "--dims",
+        type=int,
+        default=2048,
+        choices=[64, 192, 768, 2048],
+        help="Inception features (default: 2048, the usual FID)",
+    )
     text = "of conditional samples: do they keep their source's attributes, by the word of a classifier trained on the labels"
     parser.add_argument("--attributes", action="store_true", help=text)
     parser.add_argument("--batch", type=int, default=50, help="images a call of the network (default: 50)")
@@ -64,7 +82,9 @@ def load_inception(weights: str | None, dims: int, device):
             finally:
                 torch.hub.set_dir(str(hub))
     except (RuntimeError, KeyError) as error:
-        raise UserError(f"{file}: not the weights of Inception that pytorch-fid expects ({' '.join(str(error).split())[:100]})") from None
+        raise UserError(
+            f"{file}: not the weights of Inception that pytorch-fid expects ({' '.join(str(error).split())[:100]})"
+        ) from None
     except OSError as error:
         raise UserError(
             f"Inception weights: {file} is not there and cannot be downloaded ({error}); fetch {URL} elsewhere and put it there, or give "
@@ -86,14 +106,27 @@ def generated_folder(args, run, device, real: int):
             raise UserError(f"--images {args.images}: no such folder")
         return folder
     parent = SAMPLES_DIR / f"{args.kind}_{run.name}_{run.version}"
-    known = [int(number) for path in parent.glob("run_*") if path.is_dir() and (number := path.name.removeprefix("run_")).isdigit()]
+    known = [
+        int(number)
+        for path in parent.glob("run_*")
+        if path.is_dir() and (number := path.name.removeprefix("run_")).isdigit()
+    ]
     if known:
         return parent / f"run_{max(known)}"
     if args.kind == "uncond":
         names = f"--dataset {run.name} --version_num {run.version}"
-        raise UserError(f"{run.name} version {run.version} has no unconditional samples; make some: python train/unconditional_sampling.py {names}")
+        raise UserError(
+            f"{run.name} version {run.version} has no unconditional samples; make some: python train/unconditional_sampling.py {names}"
+        )
     images = load_split(run.config.data, "test")
-    return generate(run, "cond", Sampling(real, *run.model.best_sampling), {"split": "test"}, conditional_scores(run, images, device), device)
+    return generate(
+        run,
+        "cond",
+        Sampling(real, *run.model.best_sampling),
+        {"split": "test"},
+        conditional_scores(run, images, device),
+        device,
+    )
 
 
 def frechet(a, b) -> float:
@@ -152,10 +185,14 @@ def kept_attributes(run, folder, device) -> dict[str, float]:
     with reading(settings):
         split = json.loads(settings.read_text()).get("split") if settings.is_file() else None
     if split is None or not all(file.stem.isdigit() for file in files):
-        raise UserError(f"--attributes: {folder} holds no conditional samples: {settings} names no split whose scores they are made from")
+        raise UserError(
+            f"--attributes: {folder} holds no conditional samples: {settings} names no split whose scores they are made from"
+        )
     train, _, names = labelled_splits(run)
     if not names:
-        raise UserError(f"--attributes: {run.name} has no attribute that at least {LEAST} test images have and as many have not")
+        raise UserError(
+            f"--attributes: {run.name} has no attribute that at least {LEAST} test images have and as many have not"
+        )
     source, mode = load_split(run.config.data, split), "L" if run.config.data.channels == 1 else "RGB"
     made = np.stack([np.asarray(Image.open(file).convert(mode)).reshape(source.pixels.shape[1:]) for file in files])
     reader = classifier_reader(train, train.attributes[names].to_numpy(float), device)
@@ -185,7 +222,9 @@ def protocol(args, run, folders: dict, dims: int, checksum: str) -> dict:
         "features": args.features,
         "dims": dims,
         "weights_sha256": checksum,
-        "versions": {name: version(name) for name in ("torch", "torchvision", "pytorch-fid", "scipy", "numpy", "pillow")},
+        "versions": {
+            name: version(name) for name in ("torch", "torchvision", "pytorch-fid", "scipy", "numpy", "pillow")
+        },
     }
 
 
@@ -203,7 +242,9 @@ def main() -> None:
     files = check_images(generated_folder(args, run, device, min(len(real), args.limit)), run.config.data)
     count = min(len(files), len(real), args.limit)
     if count < 4:
-        raise UserError(f"a distance needs at least 4 images a side to be computed and {dims} to mean something, not {count}")
+        raise UserError(
+            f"a distance needs at least 4 images a side to be computed and {dims} to mean something, not {count}"
+        )
     folders = {"generated": exactly(files, count), "real": export_real(real, count, run, args.split)}
     activations = {}
     for name, folder in folders.items():
@@ -214,7 +255,9 @@ def main() -> None:
 
     numbers = {"fid" if title == "FID" else "frechet_distance": distance}
     numbers |= {"images_a_side": count, "floor": floor, "images_a_side_of_floor": half}
-    print(f"{title} {distance:.3f} from {count} images a side; floor {floor:.3f}, between two halves of the real images ({half} a side)")
+    print(
+        f"{title} {distance:.3f} from {count} images a side; floor {floor:.3f}, between two halves of the real images ({half} a side)"
+    )
     if count > NEIGHBOURS:
         found = fidelity(activations["real"], activations["generated"])
         numbers |= found
@@ -226,14 +269,20 @@ def main() -> None:
         kept = kept_attributes(run, folders["generated"], device)
         least = min(kept, key=kept.get)
         numbers |= {"attributes_kept": kept}
-        print(f"attributes of the source kept: {sum(kept.values()) / len(kept):.3f}, least of all {least} with {kept[least]:.3f}")
+        print(
+            f"attributes of the source kept: {sum(kept.values()) / len(kept):.3f}, least of all {least} with {kept[least]:.3f}"
+        )
     kind = "" if args.features == "inception" else "_efficientnet"
     name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}.json"
     file = save_json(results_folder("fid_scores", run) / name, numbers | protocol(args, run, folders, dims, checksum))
     if count < dims:
-        print(f"note: {dims} features need at least as many images a side; with {count} the number compares only to others of equal count")
+        print(
+            f"note: {dims} features need at least as many images a side; with {count} the number compares only to others of equal count"
+        )
     if run.config.data.channels == 1:
-        print("note: grey images are replicated to three channels on both sides; features learnt on colour photographs mean little on them")
+        print(
+            "note: grey images are replicated to three channels on both sides; features learnt on colour photographs mean little on them"
+        )
     if args.features == "inception":
         option = "" if dims == 2048 else f" --dims {dims}"
         print(f"the same by hand: python -m pytorch_fid {folders['generated']} {folders['real']}{option}")

@@ -57,7 +57,13 @@ def main() -> None:
     folder = results_folder("interpolate", run)
     files = save_figure(figure, folder / "interpolate")
     originals = np.array(test.pixels[rows])
-    arrays = save_arrays(folder / "interpolate.npz", originals=originals, ids=[test.ids[i] for i in rows], shares=shares.cpu().numpy(), **images)
+    arrays = save_arrays(
+        folder / "interpolate.npz",
+        originals=originals,
+        ids=[test.ids[i] for i in rows],
+        shares=shares.cpu().numpy(),
+        **images,
+    )
     for name, pixels in images.items():
         step = np.abs(np.diff(pixels.astype(float), axis=0)).mean((1, 2, 3))
         print(f"{name}: neighbours differ by {step.mean():.1f} grey levels, at most {step.max():.1f}")

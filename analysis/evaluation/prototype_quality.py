@@ -48,14 +48,21 @@ def judge_run(args, version: int | None) -> dict:
     usable, left_out = usable_attributes(attributes, run.name)
     scores = torch.cat([encode(model, images, device=device) for images in splits])[: args.limit].numpy()
     table, captured, tad, deviation = evaluate(scores, attributes[usable])
-    numbers = {"version": run.version, "images": len(scores), "latent": table["latent"].mean(), "single": table["single"].mean()}
+    numbers = {
+        "version": run.version,
+        "images": len(scores),
+        "latent": table["latent"].mean(),
+        "single": table["single"].mean(),
+    }
     numbers |= {"tad": tad, "tad_deviation": deviation, "captured": len(captured)}
 
     name = "untrained" if args.untrained else "quality"
     file = save_table(results_folder("prototype_quality", run) / f"{name}.csv", table)
     print(f"{run.name} version {run.version}")
     print(table.round(3).to_string())
-    print(f"{len(scores)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; TAD {tad:.3f} +- {deviation:.3f}")
+    print(
+        f"{len(scores)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; TAD {tad:.3f} +- {deviation:.3f}"
+    )
     if splits[0].labels is not None:
         labels = np.concatenate([images.labels for images in splits])[: args.limit]
         numbers["accuracy"], spread = class_accuracy(scores, labels)
@@ -63,7 +70,10 @@ def judge_run(args, version: int | None) -> dict:
     print(f"captured attributes, {len(captured)}: {', '.join(captured) or 'none'}")
     if left_out:
         print(f"left out (unknown values or too few of a class): {', '.join(left_out)}")
-    summary = save_json(file.with_suffix(".json"), {"version": run.version} | {k: float(v) for k, v in numbers.items() if k != "version"})
+    summary = save_json(
+        file.with_suffix(".json"),
+        {"version": run.version} | {k: float(v) for k, v in numbers.items() if k != "version"},
+    )
     print(f"table: {file}; numbers: {summary}")
     return numbers
 

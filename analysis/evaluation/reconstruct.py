@@ -14,8 +14,15 @@ SHOWN = 8
 
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__)
-    parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first --num_samples)")
-    parser.add_argument("--num_samples", type=int, default=64, help=f"test images for the numbers; the first {SHOWN} are drawn (default: 64)")
+    parser.add_argument(
+        "--images", metavar="0,17,ID", help="test images by number or id (default: the first --num_samples)"
+    )
+    parser.add_argument(
+        "--num_samples",
+        type=int,
+        default=64,
+        help=f"test images for the numbers; the first {SHOWN} are drawn (default: 64)",
+    )
     parser.add_argument("--variations", type=int, default=3, help="rows of random x_T in the figure (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the fixed and the random noise (default: 0)")
     args = parser.parse_args()
@@ -28,8 +35,13 @@ def likeness(pixels, made) -> dict[str, float]:
     import numpy as np
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-    identical = 10 * np.log10(255**2 * pixels[0].size)  # of one grey level in one value: a finite stand-in for no error at all
-    psnr = [identical if np.array_equal(a, b) else peak_signal_noise_ratio(a, b, data_range=255) for a, b in zip(pixels, made)]
+    identical = 10 * np.log10(
+        255**2 * pixels[0].size
+    )  # of one grey level in one value: a finite stand-in for no error at all
+    psnr = [
+        identical if np.array_equal(a, b) else peak_signal_noise_ratio(a, b, data_range=255)
+        for a, b in zip(pixels, made)
+    ]
     ssim = [structural_similarity(a, b, channel_axis=-1, data_range=255) for a, b in zip(pixels, made)]
     return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(ssim))}
 
@@ -69,7 +81,9 @@ def main() -> None:
     shown = min(SHOWN, n)
     more = [made_from(seeded(1 + n * variation, shown), None, shown) for variation in range(1, args.variations)]
     calls = 2 * (args.steps - 1) + 2 * args.steps - 1
-    numbers = {"images": n, "steps": args.steps, "network_calls": calls} | {kind: likeness(pixels, made) for kind, made in images.items()}
+    numbers = {"images": n, "steps": args.steps, "network_calls": calls} | {
+        kind: likeness(pixels, made) for kind, made in images.items()
+    }
 
     drawn = [pixels[:shown], *(images[kind][:shown] for kind in images), *more]
     labels = ["original", "own noise", "fixed noise", *[f"noise {i}" for i in range(args.variations)]]

@@ -25,7 +25,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--prototypes", metavar="0,3,17", help="which prototypes (default: all)")
     text = "draws of (test image, noise level, noise) (default: 1250)"
     parser.add_argument("--num_samples", type=int, default=1250, help=text)
-    parser.add_argument("--sigma_min", type=float, default=SIGMA_MIN, help=f"noise through which the image is seen (default: {SIGMA_MIN})")
+    parser.add_argument(
+        "--sigma_min",
+        type=float,
+        default=SIGMA_MIN,
+        help=f"noise through which the image is seen (default: {SIGMA_MIN})",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     args = parser.parse_args()
     require(parser, args, num_samples=50, seed=0)
@@ -46,7 +51,11 @@ def bits_table(survey, prototypes: list[int], test, scores):
         if answer is None:
             continue
         bits = answer.bits
-        table[name], table[f"{name}_low"], table[f"{name}_high"] = bits.total, bits.total - 1.96 * bits.error, bits.total + 1.96 * bits.error
+        table[name], table[f"{name}_low"], table[f"{name}_high"] = (
+            bits.total,
+            bits.total - 1.96 * bits.error,
+            bits.total + 1.96 * bits.error,
+        )
         table[f"{name}_error"], table[f"{name}_check"] = bits.error, answer.check.total
         for column, share in ((f"{name}_sigma", 0.5), (f"{name}_sigma_first", 0.25), (f"{name}_sigma_last", 0.75)):
             table[column] = quantile_level(survey.levels, answer.timing, share)
@@ -64,13 +73,18 @@ def summary_of(survey, table) -> list[str]:
     lines = [f"noise levels covered: {low} to {high}, and all above, where the gap is taken as constant"]
     beyond = table["beyond"].sum()
     if survey.total is None:
-        return [*lines, f"beyond the others, summed: {beyond:.1f} bits (this run cannot hide scores: no total, and no prototype alone)"]
+        return [
+            *lines,
+            f"beyond the others, summed: {beyond:.1f} bits (this run cannot hide scores: no total, and no prototype alone)",
+        ]
     total, error = survey.total.bits.total[0], survey.total.bits.error[0]
     lines.append(f"all scores together: {total:.1f} +- {error:.1f} bits (check: {survey.total.check.total[0]:.1f})")
     alone = table["alone"].sum()
     shared = "they share much of it" if alone > total else "they tell much together only"
     lines.append(f"each alone, summed: {alone:.1f} bits, {alone / total:.2f} of the total: {shared}")
-    lines.append(f"each beyond the others, summed: {beyond:.1f} bits, {beyond / total:.2f} of the total: what no other prototype tells")
+    lines.append(
+        f"each beyond the others, summed: {beyond:.1f} bits, {beyond / total:.2f} of the total: what no other prototype tells"
+    )
     return lines
 
 
@@ -90,9 +104,15 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
         having = scores[:, k].topk(min(EXAMPLES, len(scores))).indices
         x0, s = to_tensor(test.pixels[having.numpy()]).to(device), scores[having].to(device)
         maps = image_maps(run.model, x0, s, k, scores, survey.alone is not None, levels, MAP_NOISES).sum(0)
-        about = f"{entry['attribute']} (AUROC {entry['auroc']:.2f})\n" if "attribute" in table and entry["auroc"] >= TELLS else ""
+        about = (
+            f"{entry['attribute']} (AUROC {entry['auroc']:.2f})\n"
+            if "attribute" in table and entry["auroc"] >= TELLS
+            else ""
+        )
         text = f"prototype {k}\n{about}" + "\n".join(
-            f"{name}: {entry[name]:.2f} +- {1.96 * entry[f'{name}_error']:.2f} bits" for name in ("alone", "beyond") if name in table
+            f"{name}: {entry[name]:.2f} +- {1.96 * entry[f'{name}_error']:.2f} bits"
+            for name in ("alone", "beyond")
+            if name in table
         )
         answers = {"alone": survey.alone, "beyond": survey.beyond}
         rows.append(
@@ -127,7 +147,9 @@ def main() -> None:
     scores = encode(run.model, test, device=device)
     prototypes = parse_prototypes(args.prototypes, scores.shape[1]) if args.prototypes else list(range(scores.shape[1]))
     if not run.model.masked:
-        print("this run cannot hide scores: beyond the others alone, each score set to its most probable value given them")
+        print(
+            "this run cannot hide scores: beyond the others alone, each score set to its most probable value given them"
+        )
     found = measure_information(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
     table = bits_table(found, prototypes, test, scores)
 
@@ -135,20 +157,43 @@ def main() -> None:
     main, name = (found.alone, "alone") if found.alone else (found.beyond, "beyond the others")
     order = [prototypes.index(k) for k in table.index]
     density = main.bits.density[order]
-    called = {k: f" {table.loc[k, 'attribute']}" for k in table.index if "attribute" in table and table.loc[k, "auroc"] >= TELLS}
+    called = {
+        k: f" {table.loc[k, 'attribute']}"
+        for k in table.index
+        if "attribute" in table and table.loc[k, "auroc"] >= TELLS
+    }
     stacked = {f"{k}{called.get(k, '')}": line for k, line in zip(table.index[:STACKED], density)}
     stacked["all others"] = density[STACKED:].sum(0)
-    beside = {"all together": found.total.bits.density[0], "beyond the others, summed": found.beyond.bits.density.sum(0)} if found.total else {}
+    beside = (
+        {"all together": found.total.bits.density[0], "beyond the others, summed": found.beyond.bits.density.sum(0)}
+        if found.total
+        else {}
+    )
     rows = figure_rows(run, test, scores, found, table, prototypes, device)
-    figure = draw(rows, found.levels.sigmas, stacked, beside, f"every prototype {name}, stacked", folder / "information")[0]
-    answers = {key: answer for key, answer in (("alone", found.alone), ("beyond", found.beyond), ("total", found.total)) if answer}
-    arrays = {f"{key}_{part}": getattr(a.bits, part) for key, a in answers.items() for part in ("total", "error", "density")}
-    arrays |= {f"{key}_check": a.check.total for key, a in answers.items()} | {f"{key}_where": a.where for key, a in answers.items()}
-    file = save_arrays(folder / "information.npz", prototypes=np.array(prototypes), sigma_edges=np.exp(found.levels.edges), **arrays)
+    figure = draw(
+        rows, found.levels.sigmas, stacked, beside, f"every prototype {name}, stacked", folder / "information"
+    )[0]
+    answers = {
+        key: answer
+        for key, answer in (("alone", found.alone), ("beyond", found.beyond), ("total", found.total))
+        if answer
+    }
+    arrays = {
+        f"{key}_{part}": getattr(a.bits, part) for key, a in answers.items() for part in ("total", "error", "density")
+    }
+    arrays |= {f"{key}_check": a.check.total for key, a in answers.items()} | {
+        f"{key}_where": a.where for key, a in answers.items()
+    }
+    file = save_arrays(
+        folder / "information.npz", prototypes=np.array(prototypes), sigma_edges=np.exp(found.levels.edges), **arrays
+    )
     csv = save_table(folder / "information.csv", table)
     save_json(folder / "information.json", {"sums": lines})
 
-    columns = [f"{key}{part}" for key in ("alone", "beyond") for part in ("", "_error", "_check", "_sigma")] + ["attribute", "auroc"]
+    columns = [f"{key}{part}" for key in ("alone", "beyond") for part in ("", "_error", "_check", "_sigma")] + [
+        "attribute",
+        "auroc",
+    ]
     print(table[[c for c in columns if c in table]].head(20).round(3).to_string())
     print("\n".join(lines))
     print(f"figure: {figure}; arrays: {file}; table of all {len(table)}: {csv}")

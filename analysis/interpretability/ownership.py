@@ -14,7 +14,12 @@ from train.errors import run_script
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=None)
     parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first six)")
-    parser.add_argument("--legend", type=int, default=24, help="prototypes in the legend, those that own most of these images (default: 24)")
+    parser.add_argument(
+        "--legend",
+        type=int,
+        default=24,
+        help="prototypes in the legend, those that own most of these images (default: 24)",
+    )
     args = parser.parse_args()
     require(parser, args, legend=1)
     return args
@@ -54,7 +59,9 @@ def draw(pixels, names, owned, legend, patches, texts, path):
             palette[k] = colours[i % len(colours)]
     columns = max(len(pixels), 8)
     lines = -(-len(legend) // columns)
-    figure, axes = plt.subplots(2 + lines, columns, figsize=(1.3 * columns, 1.45 * (2 + lines) + 0.3), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(
+        2 + lines, columns, figsize=(1.3 * columns, 1.45 * (2 + lines) + 0.3), squeeze=False, layout="constrained"
+    )
     for axis in axes.flat:
         axis.axis("off")
     for i, name in enumerate(names):
@@ -100,7 +107,9 @@ def main() -> None:
     owned = spread_to_pixels(run, winner, run.config.data.image_size)
     folder = results_folder("ownership", run)
     files = draw(pixels, [test.ids[i] for i in rows], owned, legend, patches, texts, folder / "ownership")
-    arrays = save_arrays(folder / "ownership.npz", ids=[test.ids[i] for i in rows], winner=winner, margin=margin, share=share)
+    arrays = save_arrays(
+        folder / "ownership.npz", ids=[test.ids[i] for i in rows], winner=winner, margin=margin, share=share
+    )
     print(f"{(share > 0).sum()} of {len(share)} prototypes own a patch; the most frequent {share.max():.1%} of all, half of all by "
           f"{int((np.cumsum(np.sort(share)[::-1]) < 0.5).sum()) + 1}")  # fmt: skip
     print(f"a winner's mean similarity: {margin.mean():.2f}")

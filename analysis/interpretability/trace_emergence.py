@@ -12,7 +12,17 @@ Results go to records/trace_emergence/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import SIGMA_MIN, add_edit_options, edit_options, open_run, parse_images, parse_prototypes, require, results_folder, run_parser
+from analysis.script import (
+    SIGMA_MIN,
+    add_edit_options,
+    edit_options,
+    open_run,
+    parse_images,
+    parse_prototypes,
+    require,
+    results_folder,
+    run_parser,
+)
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
@@ -27,8 +37,15 @@ def parse_args() -> argparse.Namespace:
     text = "the best of each attribute where attributes have known regions, else the six that matter most, no two alike"
     parser.add_argument("--prototypes", metavar="0,3,17", help=f"which prototypes (default: {text})")
     parser.add_argument("--num_samples", type=int, default=16, help="test images of the paper's curves (default: 16)")
-    parser.add_argument("--draws", type=int, default=2000, help="draws of (test image, noise level, noise) for the information (default: 2000)")
-    parser.add_argument("--images", metavar="ID", default="0", help="test image of the strip and the animation (default: 0)")
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=2000,
+        help="draws of (test image, noise level, noise) for the information (default: 2000)",
+    )
+    parser.add_argument(
+        "--images", metavar="ID", default="0", help="test image of the strip and the animation (default: 0)"
+    )
     args = parser.parse_args()
     require(parser, args, steps=2, num_samples=2, draws=50)
     return args
@@ -97,7 +114,10 @@ def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
     bits.set_ylabel("bits an e-fold of noise, highest 1")
     appears.set_ylabel("rise of the score in x0-hat")
     appears.set_xlabel("noise level (noise on the left)")
-    for axis, title in ((bits, "prototype, half of its bits above noise (middle half)"), (appears, "prototype, half risen at")):
+    for axis, title in (
+        (bits, "prototype, half of its bits above noise (middle half)"),
+        (appears, "prototype, half risen at"),
+    ):
         axis.legend(fontsize=7, title=title, title_fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return save_figure(figure, path)
 
@@ -114,7 +134,12 @@ def draw_frame(run, order, estimates: dict, maps: dict, limits: dict, sigma: flo
     match, pixels = run.model.encoder.match(x0), to_uint8(x0)
     figure, axes = panels(2, len(order))
     for column, k in enumerate(order):
-        panel(axes[0, column], pixels[column], f"prototype {k}", patch_box(run.model, match, column, k, run.config.data.image_size))
+        panel(
+            axes[0, column],
+            pixels[column],
+            f"prototype {k}",
+            patch_box(run.model, match, column, k, run.config.data.image_size),
+        )
         heat(axes[1, column], maps[k][step], limits[k])
     figure.suptitle(f"noise level {sigma:.2g}", fontsize=9)
     return figure
@@ -177,21 +202,30 @@ def main() -> None:
         _, traced, estimates[k], last = trace_scores(run, encoding, raised, options, 0)
         rises.append((traced[..., k] - base[..., k]).numpy())  # (T, n)
         changes.append(((last - plain).clamp(-2, 2).mean(1) * 127.5).cpu().numpy())  # (n, H, W)
-        maps[k] = image_maps(run.model, x0, encoding.scores[:1], k, scores, found.alone is not None, sigmas, MAP_NOISES)[:, 0]  # (T, H, W)
+        maps[k] = image_maps(
+            run.model, x0, encoding.scores[:1], k, scores, found.alone is not None, sigmas, MAP_NOISES
+        )[:, 0]  # (T, H, W)
     table = emergence_table(run, test, scores, prototypes, found, t, rises, changes)
 
     folder, order = results_folder("trace_emergence", run), list(table.index)
     told = sigmas.numpy() >= SIGMA_MIN  # below it gaps are those of details, and would hide the rest
     limits = {k: maps[k][told].max() for k in prototypes}
     densities = dict(zip(prototypes, (found.alone or found.beyond).timing))
-    files = draw_curves(table, densities, found.levels.sigmas, dict(zip(prototypes, rises)), sigmas.numpy(), folder / "emergence")
+    files = draw_curves(
+        table, densities, found.levels.sigmas, dict(zip(prototypes, rises)), sigmas.numpy(), folder / "emergence"
+    )
     strip = draw_strip(order, own, estimates, maps, limits, sigmas.tolist(), folder / "strip")
     frames = [
         rendered(draw_frame(run, order, estimates, maps, limits, level, step))
         for step, level in enumerate(tqdm(sigmas.tolist(), "animation", leave=False))
     ]
     animation = save_animation(frames, folder / "emergence.gif")
-    numbers = {"timestep": t, "sigma": sigmas.numpy(), "rises": np.array(rises), "maps": np.array([maps[k] for k in prototypes])}
+    numbers = {
+        "timestep": t,
+        "sigma": sigmas.numpy(),
+        "rises": np.array(rises),
+        "maps": np.array([maps[k] for k in prototypes]),
+    }
     numbers |= {"level": found.levels.sigmas, "density": np.array([densities[k] for k in prototypes])}
     arrays = save_arrays(folder / "emergence.npz", prototypes=prototypes, **numbers)
     csv = save_table(folder / "emergence.csv", table)
@@ -204,7 +238,9 @@ def main() -> None:
     ):
         if column in table and len(table) > 2 and table[column].nunique() > 1:
             rho, p = spearmanr(table["sigma"], table[column])
-            print(f"Spearman of emergence (noise level) and {meaning}: {rho:+.2f} (p = {p:.2f}, {len(table)} prototypes)")
+            print(
+                f"Spearman of emergence (noise level) and {meaning}: {rho:+.2f} (p = {p:.2f}, {len(table)} prototypes)"
+            )
     if "true_change" in table and len(table) > 2:
         rho = spearmanr(table["true_change"], table["region_share"])[0]
         print(f"an exact observer's order (that of the distances) has {rho:+.2f} with the sizes")

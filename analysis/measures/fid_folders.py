@@ -21,7 +21,9 @@ def check_images(folder: Path, data: DataConfig) -> list[Path]:
     files = sorted(path for path in folder.iterdir() if path.is_file())
     foreign = [path.name for path in files if path.suffix != ".png"]
     if foreign:
-        raise UserError(f"{folder}: holds something else than PNGs: {listed(foreign, 3)}; FID needs one file format on both sides")
+        raise UserError(
+            f"{folder}: holds something else than PNGs: {listed(foreign, 3)}; FID needs one file format on both sides"
+        )
     if not files:
         raise UserError(f"{folder}: holds no PNG")
     expected = (data.image_size, data.image_size)
@@ -29,7 +31,9 @@ def check_images(folder: Path, data: DataConfig) -> list[Path]:
         with reading(path), Image.open(path) as image:
             size = image.size
         if size != expected:
-            raise UserError(f"{path}: is {size[0]}x{size[1]}, but the run's images are {expected[0]}x{expected[1]}; FID needs one size on both sides")
+            raise UserError(
+                f"{path}: is {size[0]}x{size[1]}, but the run's images are {expected[0]}x{expected[1]}; FID needs one size on both sides"
+            )
     return files
 
 

@@ -89,23 +89,42 @@ def evaluate(scores, attributes):
             latent[fold, a] = roc_auc_score(labels[a, held], fitted.decision_function(scores[held]))
         tads.append(captured_and_tad(single_aurocs(scores[held], labels[:, held]), labels[:, held])[1])
     single = single_aurocs(scores, labels)
-    rows = {"latent": latent.mean(0), "deviation": latent.std(0), "single": single.max(1), "prototype": single.argmax(1)}
+    rows = {
+        "latent": latent.mean(0),
+        "deviation": latent.std(0),
+        "single": single.max(1),
+        "prototype": single.argmax(1),
+    }
     rows["second"] = np.sort(single, axis=1)[:, -2]
     captured, _ = captured_and_tad(single, labels)
-    return pd.DataFrame(rows, index=pd.Index(names, name="attribute")), [names[a] for a in captured], np.mean(tads), np.std(tads)
+    return (
+        pd.DataFrame(rows, index=pd.Index(names, name="attribute")),
+        [names[a] for a in captured],
+        np.mean(tads),
+        np.std(tads),
+    )
 
 
 def class_accuracy(scores, labels) -> tuple[float, float]:
     """Accuracy of a logistic regression from scores (N, m) to classes (N,): mean and deviation over folds."""
-    found = [np.mean(regression().fit(scores[fit], labels[fit]).predict(scores[held]) == labels[held]) for fit, held in folds_of(scores)]
+    found = [
+        np.mean(regression().fit(scores[fit], labels[fit]).predict(scores[held]) == labels[held])
+        for fit, held in folds_of(scores)
+    ]
     return float(np.mean(found)), float(np.std(found))
 
 
 def usable_attributes(attributes, run_name: str) -> tuple[list[str], list[str]]:
     """Binary attributes known for every image, with enough of each class for the folds; and the others. Raises UserError."""
     least = 2 * FOLDS
-    usable = [c for c in attributes if attributes[c].notna().all() and attributes[c].nunique() == 2 and attributes[c].value_counts().min() >= least]
+    usable = [
+        c
+        for c in attributes
+        if attributes[c].notna().all() and attributes[c].nunique() == 2 and attributes[c].value_counts().min() >= least
+    ]
     left_out = [c for c in attributes if c not in usable]
     if not usable:
-        raise UserError(f"{run_name}: no attribute with both classes known and at least {least} images of each; left out: {left_out or 'none'}")
+        raise UserError(
+            f"{run_name}: no attribute with both classes known and at least {least} images of each; left out: {left_out or 'none'}"
+        )
     return usable, left_out

@@ -61,7 +61,9 @@ def random_gap(gap: np.ndarray, deviation: np.ndarray, rng: np.random.Generator)
     return (rng.permutation(gap / deviation) * deviation).astype(np.float32)
 
 
-def generated_evidence(model: Patronus, readers: dict[str, Reader], scores: Tensor, shape, steps: int, seed: int) -> dict[str, np.ndarray]:
+def generated_evidence(
+    model: Patronus, readers: dict[str, Reader], scores: Tensor, shape, steps: int, seed: int
+) -> dict[str, np.ndarray]:
     """Evidence of attributes in images from real, unedited scores (n, m) and random x_T: (n, A) a reader."""
     device = scores.device
     noise = model.sigmas(steps)[0].float() * SeededNoise(range(seed, seed + len(scores)), shape, device)()
@@ -119,7 +121,9 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
     """
     table["p"] = holm(table[["edit_p", "generated_p"]].max(axis=1).to_numpy())
     least = table[["edit", "generated"]].abs().min(axis=1)
-    table["shortcut"] = (table["p"] < LEVEL) & (least >= LEAST_EFFECT) & (np.sign(table["edit"]) == np.sign(table["generated"]))
+    table["shortcut"] = (
+        (table["p"] < LEVEL) & (least >= LEAST_EFFECT) & (np.sign(table["edit"]) == np.sign(table["generated"]))
+    )
     return table
 
 

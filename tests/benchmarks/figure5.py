@@ -28,7 +28,13 @@ CONFIG = "configs/paper/mnist.yaml"
 
 def brief_run(steps: int):
     """The published network after a few steps, and test images."""
-    settings = ["data.source=mnist5k", f"train.steps={steps}", "train.batch_size=16", "train.lr=1e-4", "train.precision=auto"]
+    settings = [
+        "data.source=mnist5k",
+        f"train.steps={steps}",
+        "train.batch_size=16",
+        "train.lr=1e-4",
+        "train.precision=auto",
+    ]
     config = load_config(CONFIG)
     config = validate(override(config.plain() | {"data": config.plain()["data"] | {"path": None}}, settings), CONFIG)
     config.train.epochs, config.train.precision = None, "float32"
@@ -44,7 +50,9 @@ def main() -> None:
     parser.add_argument("--train_steps", type=int, default=40, help="of the network, before (default: 40)")
     args = parser.parse_args()
     model, test = brief_run(args.train_steps)
-    print(f"{sum(p.numel() for p in model.unet.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads")
+    print(
+        f"{sum(p.numel() for p in model.unet.parameters()) / 1e6:.1f} M parameters, {torch.get_num_threads()} threads"
+    )
     x0 = to_tensor(test.pixels[:IMAGES]).contiguous(memory_format=torch.channels_last)
     prototypes = list(range(PROTOTYPES))
 
@@ -72,7 +80,10 @@ def main() -> None:
         batched(x0, x0.new_full((IMAGES,), 1.0))
     shared = (time.perf_counter() - start) / 3 / IMAGES
     published = IMAGES * (1 + PROTOTYPES) * 2 * DDIM_STEPS  # every picture inverts and regenerates
-    for name, seconds in (("one image at a time", call), (f"{IMAGES} at a time ({shared * 1000:.1f} ms an image)", shared)):
+    for name, seconds in (
+        ("one image at a time", call),
+        (f"{IMAGES} at a time ({shared * 1000:.1f} ms an image)", shared),
+    ):
         print(
             f"published way, {name}: {published} calls, {published * seconds / 60:.0f} minutes: ours is {published * seconds / ours:.0f} times faster"
         )

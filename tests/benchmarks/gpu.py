@@ -157,7 +157,9 @@ def analysis_lines(args, device: torch.device) -> Iterable[Line]:
     invert = measured(lambda: encode_and_invert(model, x0, STEPS), batch, device, args.seconds)
     yield Line(f"inversion, {STEPS} Heun steps, batch {batch}", "images", *invert)
     prototypes, draws = list(range(4 if args.quick else 32)), 16 if args.quick else 32
-    ask = measured(lambda: measure_information(model, images, known, prototypes, draws, 0.5), draws, device, args.seconds)
+    ask = measured(
+        lambda: measure_information(model, images, known, prototypes, draws, 0.5), draws, device, args.seconds
+    )
     yield Line(f"information of {len(prototypes)} prototypes", "draws", *ask)
     data = PixelMajor(torch.from_numpy(random_images(64 if args.quick else 2000, side, 3).pixels)).to(device)
     window, few = torch.ones(2, device=device), x0[:2]

@@ -24,7 +24,9 @@ def parse_args() -> argparse.Namespace:
 
 def report(name: str, calls: int, seconds: float, x0: torch.Tensor, back: torch.Tensor) -> float:
     error = (back - x0).square().mean().item()
-    print(f"{name}: {calls} network calls, {seconds:.1f} s, mean squared error {error:.2e} (PSNR {10 * np.log10(4 / error):.1f} dB)")
+    print(
+        f"{name}: {calls} network calls, {seconds:.1f} s, mean squared error {error:.2e} (PSNR {10 * np.log10(4 / error):.1f} dB)"
+    )
     return error
 
 
@@ -44,7 +46,9 @@ def main() -> None:
     denoiser = run.model.denoiser(encoding.scores)
     back = euler(denoiser, invert(denoiser, x0, sigmas, euler), sigmas)
     ddim_calls = 2 * args.ddim_steps - 1
-    theirs = report(f"DDIM, {args.ddim_steps} + {args.ddim_steps} steps", ddim_calls, time.perf_counter() - start, x0, back)
+    theirs = report(
+        f"DDIM, {args.ddim_steps} + {args.ddim_steps} steps", ddim_calls, time.perf_counter() - start, x0, back
+    )
     print(f"error ratio {ours / theirs:.3f}, network calls {calls / ddim_calls:.3f}")
 
 

@@ -38,8 +38,13 @@ def main() -> None:
     run, device = load_run(args.dataset, args.version_num), torch.device("cpu")
     images, (network, _) = load_split(run.config.data, "test"), load_efficientnet(device)
     count = min(args.count, len(images))
-    pieces = np.array_split(np.arange(count), -(-count // images_a_call(device, run.model.largest_map(run.config.data.image_size))))
-    real, scores_of = efficientnet_features(network, images.pixels[:count], device), conditional_scores(run, images, device)
+    pieces = np.array_split(
+        np.arange(count), -(-count // images_a_call(device, run.model.largest_map(run.config.data.image_size)))
+    )
+    real, scores_of = (
+        efficientnet_features(network, images.pixels[:count], device),
+        conditional_scores(run, images, device),
+    )
     print(f"{run.folder}: {count} images, the same scores and noise for all")
     for sampler, steps in TRIALS:
         sigmas, made, started = run.model.sigmas(steps), [], time.perf_counter()
@@ -50,7 +55,9 @@ def main() -> None:
                 made.append(to_uint8(sample(sampler, denoiser, sigmas[0].float() * noise(), sigmas, noise)))
         seconds = time.perf_counter() - started
         distance = frechet(efficientnet_features(network, np.concatenate(made), device), real)
-        print(f"{sampler:9s} {steps:2d} steps: {calls(sampler, steps):2d} network calls an image, {seconds:5.1f} s, distance {distance:.1f}")
+        print(
+            f"{sampler:9s} {steps:2d} steps: {calls(sampler, steps):2d} network calls an image, {seconds:5.1f} s, distance {distance:.1f}"
+        )
 
 
 if __name__ == "__main__":

@@ -97,10 +97,7 @@ def main() -> None:
 
         def encoded():
             pixels = dataset.load_all(config).pixels
-            return [
-                encoder(to_tensor(pixels[rows]))
-                for rows in np.array_split(np.arange(FILES), FILES // call)
-            ]
+            return [encoder(to_tensor(pixels[rows])) for rows in np.array_split(np.arange(FILES), FILES // call)]
 
         def decoded():
             with ThreadPoolExecutor(os.cpu_count()) as pool:

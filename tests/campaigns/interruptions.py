@@ -87,7 +87,9 @@ def duration(bench: Bench, line: list[str]) -> float:
 LineOf = Callable[[int, bool], list[str]]
 
 
-def campaign(bench: Bench, kills: int, rng, line_of: LineOf, begun: Callable[[int], Path], check: Callable[[int], None]) -> int:
+def campaign(
+    bench: Bench, kills: int, rng, line_of: LineOf, begun: Callable[[int], Path], check: Callable[[int], None]
+) -> int:
     """Work number 0 at a stretch, then number 1, 2, ... each killed and gone on with, until so many kills have hit.
 
     line_of(number, whether it goes on) -> command; begun(number): what is there once there is something to go on with; check(number): compare with 0.
@@ -139,9 +141,13 @@ def training(bench: Bench, kills: int, rng) -> int:
         for sample in (whole / "samples").glob("*.png"):
             assert (folder / "samples" / sample.name).read_bytes() == sample.read_bytes()
         nothing_left(bench.records)
-        assert sorted(path.name for path in whole.parent.iterdir()) == sorted(f"version_{i}" for i in range(number + 1))  # none lost
+        assert sorted(path.name for path in whole.parent.iterdir()) == sorted(
+            f"version_{i}" for i in range(number + 1)
+        )  # none lost
 
-    return campaign(bench, kills, rng, lambda n, on: [*line, "--resume", str(n)] if on else line, lambda n: bench.version(n), check)
+    return campaign(
+        bench, kills, rng, lambda n, on: [*line, "--resume", str(n)] if on else line, lambda n: bench.version(n), check
+    )
 
 
 def latent_training(bench: Bench, kills: int, rng) -> int:
@@ -156,7 +162,12 @@ def latent_training(bench: Bench, kills: int, rng) -> int:
         nothing_left(folder)
 
     return campaign(
-        bench, kills, rng, lambda n, on: [*line, "--resume", str(n)] if on else [*line, *LATENT], lambda n: folder / f"version_{n}", check
+        bench,
+        kills,
+        rng,
+        lambda n, on: [*line, "--resume", str(n)] if on else [*line, *LATENT],
+        lambda n: folder / f"version_{n}",
+        check,
     )
 
 
@@ -169,7 +180,9 @@ def sampling(bench: Bench, kills: int, rng) -> int:
         assert whole == ours and len(whole) == SAMPLING[1]
         nothing_left(folder)
 
-    return campaign(bench, kills, rng, lambda n, on: [*line, "--run", str(n)] if on else line, lambda n: folder / f"run_{n}", check)
+    return campaign(
+        bench, kills, rng, lambda n, on: [*line, "--run", str(n)] if on else line, lambda n: folder / f"run_{n}", check
+    )
 
 
 def heat_maps(bench: Bench, kills: int, rng) -> int:
@@ -201,7 +214,9 @@ def caching(bench: Bench, kills: int, rng) -> int:
 
     finish(begin(bench, [sys.executable, "-c", CACHING, str(images)]))
     check(0)
-    return campaign(bench, kills, rng, lambda n, on: [sys.executable, "-c", CACHING, str(images)], lambda n: cache, check)
+    return campaign(
+        bench, kills, rng, lambda n, on: [sys.executable, "-c", CACHING, str(images)], lambda n: cache, check
+    )
 
 
 def two_at_once(bench: Bench) -> int:
@@ -213,7 +228,9 @@ def two_at_once(bench: Bench) -> int:
     new = sorted({path.name for path in bench.version(0).parent.glob("version_*")} - known)
     assert len(new) == 2
     for name in new:
-        same_checkpoint(bench.version(0).with_name(name) / "checkpoints" / "last.pt", bench.version(0) / "checkpoints" / "last.pt")
+        same_checkpoint(
+            bench.version(0).with_name(name) / "checkpoints" / "last.pt", bench.version(0) / "checkpoints" / "last.pt"
+        )
     named = ["--dataset", "tiny", "--version_num", 0]
     for script, options, parent in (
         ("train/conditional_sampling.py", SAMPLING, "FID/cond_tiny_0"),
@@ -241,7 +258,10 @@ def one_line(errors: str) -> str:
 
 def full_disk(bench: Bench, limits: list[int]) -> int:
     """No file may grow beyond so many bytes: training (new and resumed), sampling, latent training, a figure. -> how many writes were refused."""
-    config, refused = bench.write_config(SETTINGS | {"train.steps": 40, "train.encoder_steps": 5, "train.decoder_steps": 5}), 0
+    config, refused = (
+        bench.write_config(SETTINGS | {"train.steps": 40, "train.encoder_steps": 5, "train.decoder_steps": 5}),
+        0,
+    )
     train = command("train/train_patronus.py", "--config", config)
     finish(begin(bench, [*train, "--set", "train.steps=14"]))
     version = max(int(path.name.removeprefix("version_")) for path in bench.version(0).parent.glob("version_*"))
@@ -260,7 +280,9 @@ def full_disk(bench: Bench, limits: list[int]) -> int:
             if process.returncode != 0:
                 assert process.returncode == 2 and "cannot be written (File too large)" in one_line(errors), errors
                 refused += 1
-        finish(begin(bench, command("train/conditional_sampling.py", *named, "--total_gen_num", 1, "--steps", 2)))  # the run is intact
+        finish(
+            begin(bench, command("train/conditional_sampling.py", *named, "--total_gen_num", 1, "--steps", 2))
+        )  # the run is intact
     finish(begin(bench, [*train, "--resume", str(version), "--set", "train.steps=40"]))
     steps = [json.loads(row)["step"] for row in (bench.version(version) / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 41))
@@ -275,7 +297,11 @@ def read_only(bench: Bench) -> int:
     for folder in folders:
         folder.chmod(0o555)
     named = ["--dataset", "tiny", "--version_num", 0]
-    lines = [line, command("train/conditional_sampling.py", *named, *SAMPLING), command("analysis/interpretability/ownership.py", *named)]
+    lines = [
+        line,
+        command("train/conditional_sampling.py", *named, *SAMPLING),
+        command("analysis/interpretability/ownership.py", *named),
+    ]
     try:
         for line in lines:
             process = begin(bench, [*prefix, *fresh(line)])
@@ -292,7 +318,9 @@ def damaged_checkpoint(bench: Bench, cuts: list[float]) -> int:
     config = bench.write_config(SETTINGS)
     for cut in cuts:
         finish(begin(bench, command("train/train_patronus.py", "--config", config)))
-        folder = max(bench.version(0).parent.glob("version_*"), key=lambda path: int(path.name.removeprefix("version_")))
+        folder = max(
+            bench.version(0).parent.glob("version_*"), key=lambda path: int(path.name.removeprefix("version_"))
+        )
         version, last = folder.name.removeprefix("version_"), folder / "checkpoints" / "last.pt"
         whole, previous = last.read_bytes(), folder / "checkpoints" / "previous.pt"
         last.write_bytes(whole[: int(cut * len(whole))])
@@ -322,14 +350,23 @@ def half_a_machine(bench: Bench, port: int = 29671) -> float:
     while not metrics.is_file() or len(metrics.read_text().splitlines()) < 20:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
-    listed = subprocess.run(["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True).stdout.split()
+    listed = subprocess.run(
+        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True
+    ).stdout.split()
     os.kill(int(listed[-1]), signal.SIGKILL)
     started = time.perf_counter()
     _, errors = process.communicate(timeout=90)
     seconds = time.perf_counter() - started
-    assert process.returncode != 0 and "lost contact" in errors and "train_patronus.py" not in errors.split("lost contact")[0], errors
+    assert (
+        process.returncode != 0
+        and "lost contact" in errors
+        and "train_patronus.py" not in errors.split("lost contact")[0]
+    ), errors
     finish(begin(bench, [*command(*train), "--resume", str(before + 1)]))
-    one, two = (torch.load(bench.version(v) / "checkpoints" / "last.pt", weights_only=True)["model"] for v in (before, before + 1))
+    one, two = (
+        torch.load(bench.version(v) / "checkpoints" / "last.pt", weights_only=True)["model"]
+        for v in (before, before + 1)
+    )
     for name in one:
         torch.testing.assert_close(one[name], two[name], atol=5e-3, rtol=2e-2)
     return seconds
@@ -347,13 +384,20 @@ def main() -> None:
             started = time.perf_counter()
             hit = work(bench, args.kills, rng)
             total += hit
-            print(f"{work.__name__}: killed {hit} times, gone on, nothing lost or different ({time.perf_counter() - started:.0f} s)", flush=True)
+            print(
+                f"{work.__name__}: killed {hit} times, gone on, nothing lost or different ({time.perf_counter() - started:.0f} s)",
+                flush=True,
+            )
         print(f"{total} kills survived in all")
         print(f"two at once: {two_at_once(bench)} pairs, nothing shared")
-        print(f"full disk: {full_disk(bench, [100, 1000, 4000, 20000, 60000, 150000])} writes refused in a line, the run intact")
+        print(
+            f"full disk: {full_disk(bench, [100, 1000, 4000, 20000, 60000, 150000])} writes refused in a line, the run intact"
+        )
         print(f"read-only records: {read_only(bench)} scripts refused in a line")
         print(f"damaged checkpoints: {damaged_checkpoint(bench, [0.0, 0.3, 0.9, 0.999])} survived or refused in a line")
-        print(f"half a machine: all processes had ended {half_a_machine(bench):.1f} s after one was killed; one alone went on to the same weights")
+        print(
+            f"half a machine: all processes had ended {half_a_machine(bench):.1f} s after one was killed; one alone went on to the same weights"
+        )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,12 @@ def main() -> None:
     parser.add_argument("--version_num", default="0", help="of the run (default: 0)")
     parser.add_argument("--prototype", default="43", help="the one that is raised on the page (default: 43)")
     parser.add_argument("--image", default="3", help="the test image that is edited (default: 3)")
-    parser.add_argument("--into", type=Path, default=REPO / "records" / "gallery", help="folder of the pictures (default: records/gallery)")
+    parser.add_argument(
+        "--into",
+        type=Path,
+        default=REPO / "records" / "gallery",
+        help="folder of the pictures (default: records/gallery)",
+    )
     args = parser.parse_args()
     report = RECORDS_DIR / "report" / f"{args.dataset}_v{args.version_num}" / "report.html"
     with browser_page(viewport={"width": 1200, "height": 1500}) as (page, _):
@@ -43,7 +48,9 @@ def main() -> None:
         page.press("#row input", "Enter")
         page.wait_for_function("b => document.querySelector('.frame img').src !== b", arg=before)
         page.click(f".bar[data-k='{args.prototype}']")
-        page.wait_for_function("k => document.querySelector('#prototype b').textContent.startsWith('prototype ' + k)", arg=args.prototype)
+        page.wait_for_function(
+            "k => document.querySelector('#prototype b').textContent.startsWith('prototype ' + k)", arg=args.prototype
+        )
         slider = page.locator(".slot", has_text=re.compile(rf"^\s*{args.prototype}\b"))
         before, field = page.get_attribute("#edit", "src"), slider.locator("input[type=number]")
         field.fill("1")

@@ -1,7 +1,7 @@
 """The picture of the README's first screen, from the cards of a run: a prototype a row, what it stands for and edits.
 
-  python analysis/interpretability/visualize_prototype.py --dataset faces --version_num pretrained
-  python tests/campaigns/teaser.py [--dataset faces --version_num pretrained] [--prototypes 7,12,3,40]
+python analysis/interpretability/visualize_prototype.py --dataset faces --version_num pretrained
+python tests/campaigns/teaser.py [--dataset faces --version_num pretrained] [--prototypes 7,12,3,40]
 """
 
 import argparse
