@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from analysis.measures.features import fidelity, grain
-from analysis.measures.quality import captured_and_tad, entropy_bits, evaluate
+from analysis.measures.quality import captured_and_tad, entropy_bits, evaluate, held_out_accuracy
 
 
 def test_tad_on_a_known_answer():
@@ -31,6 +31,15 @@ def test_latent_auroc_finds_what_is_there_and_only_that():
     table, captured, _, _ = evaluate(scores, labels)
     assert table.loc["seen", "latent"] > 0.99 and table.loc["seen", "prototype"] == 2 and captured == ["seen"]
     assert 0.4 < table.loc["hidden", "latent"] < 0.6
+
+
+def test_a_regression_is_judged_on_other_images_than_it_learnt_on():
+    rng = np.random.default_rng(0)
+    labels, others = rng.integers(0, 3, 300), rng.integers(0, 3, 3000)
+    told, noise = np.eye(3)[labels], rng.normal(size=(300, 60))
+    assert held_out_accuracy(told, labels, np.eye(3)[others], others) == 1.0
+    by_heart = held_out_accuracy(noise, labels, noise, labels)
+    assert by_heart > 0.5 and held_out_accuracy(noise, labels, rng.normal(size=(3000, 60)), others) < 0.4
 
 
 def test_quality_script(trained):

@@ -2,7 +2,8 @@
 
 Over five shuffled folds of encoded images (test images first, then the others: the encoder saw no labels of either): AUROC of a logistic
 regression on all scores (latent; accuracy where images have one class label), of the best single prototype, and TAD with the number of
-captured attributes (Yeats et al. 2022). --untrained shows the same for the model before its first step, since random features of patches already
+captured attributes (Yeats et al. 2022). Where images have class labels, also the accuracy on the test images of a regression that learnt on the
+training images, beside that of raw pixels. --untrained shows the same for the model before its first step, since random features of patches already
 tell a good deal. Several versions of --version_num are compared. Results go to records/prototype_quality/<dataset>_v<n>/.
 """
 
@@ -67,6 +68,8 @@ def judge_run(args, version: int | None) -> dict:
         labels = np.concatenate([images.labels for images in splits])[: args.limit]
         numbers["accuracy"], spread = class_accuracy(scores, labels)
         print(f"accuracy of {len(np.unique(labels))} classes {numbers['accuracy']:.3f} +- {spread:.3f}")
+        if {"train", "test"} <= present:
+            numbers |= split_accuracies(model, splits[0], splits[-1], device)
     print(f"captured attributes, {len(captured)}: {', '.join(captured) or 'none'}")
     if left_out:
         print(f"left out (unknown values or too few of a class): {', '.join(left_out)}")
@@ -76,6 +79,24 @@ def judge_run(args, version: int | None) -> dict:
     )
     print(f"table: {file}; numbers: {summary}")
     return numbers
+
+
+def split_accuracies(model, test, train, device) -> dict[str, float]:
+    """Print and return accuracies on test images of regressions on training images: on all scores, and on raw pixels."""
+    import numpy as np
+
+    from analysis.measures.quality import held_out_accuracy
+    from train.scores import encode
+
+    values = {"scores": [encode(model, images, device=device).numpy() for images in (train, test)]}
+    values["pixels"] = [np.asarray(images.pixels, np.float32).reshape(len(images), -1) for images in (train, test)]
+    accuracies = {
+        f"{name}_accuracy": held_out_accuracy(fit, train.labels, judged, test.labels)
+        for name, (fit, judged) in values.items()
+    }
+    text = f"learnt on {len(train)} training images, judged on {len(test)} test images"
+    print(f"{text}: {', '.join(f'{name} {value:.3f}' for name, value in accuracies.items()).replace('_', ' ')}")
+    return accuracies
 
 
 def main() -> None:

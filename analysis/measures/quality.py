@@ -114,6 +114,11 @@ def class_accuracy(scores, labels) -> tuple[float, float]:
     return float(np.mean(found)), float(np.std(found))
 
 
+def held_out_accuracy(fit, fit_labels, values, labels) -> float:
+    """Accuracy on values (N, m) of classes (N,) of a logistic regression that learnt on others, fit (M, m)."""
+    return float(np.mean(regression().fit(fit, fit_labels).predict(values) == labels))
+
+
 def usable_attributes(attributes, run_name: str) -> tuple[list[str], list[str]]:
     """Binary attributes known for every image, with enough of each class for the folds; and the others. Raises UserError."""
     least = 2 * FOLDS
