@@ -1,4 +1,5 @@
-"""Where data, records and shipped runs live. All can be moved with environment variables; importing this does nothing else."""
+"""Where data, records and shipped runs live. All can be moved with environment variables; importing this does nothing
+else."""
 
 import os
 from pathlib import Path

@@ -1,9 +1,9 @@
 """A page to play with the prototypes of a run, in the browser, on this machine alone.
 
-Take a test image or drop one of yours: its scores and the patches that they came from; click a prototype to see the image expected of it; move
-sliders, or set a group of prototypes, and the image is made anew from its own noise; or generate from scores, from nothing, or from chosen
-prototypes alone. What is dropped on it is decoded by our own decoder and never kept. Needs the extra: pip install -e .[page]. It listens on
-127.0.0.1 unless --host says otherwise.
+Take a test image or drop one of yours: its scores and the patches that they came from; click a prototype to see the
+image expected of it; move sliders, or set a group of prototypes, and the image is made anew from its own noise; or
+generate from scores, from nothing, or from chosen prototypes alone. What is dropped on it is decoded by our own decoder
+and never kept. Needs the extra: pip install -e .[page]. It listens on 127.0.0.1 unless --host says otherwise.
 """
 
 import argparse
@@ -21,17 +21,18 @@ CSS = """
 .looking img, .row img { image-rendering: pixelated; background: #fff; }
 .box { position: absolute; border: 2px solid #e22; opacity: 0; pointer-events: none; } .box.on { opacity: 1; }
 .bars { flex: 1; min-width: 15rem; max-height: 330px; overflow-y: auto; }
-.bar { display: flex; width: 100%; gap: .5rem; align-items: center; padding: 1px 4px; font-size: .85rem; text-align: left; cursor: pointer; }
-.bar:hover, .bar:focus { background: rgba(128, 128, 128, .25); } .bar img { width: 26px; height: 26px; } .bar .name { width: 10rem; }
-.bar .track { flex: 1; height: 8px; background: rgba(128, 128, 128, .3); } .bar .fill { display: block; height: 8px; background: #3567d6; }
-.row { display: flex; flex-wrap: wrap; gap: .8rem; } .row figure { margin: 0; flex: 1; min-width: 130px; max-width: 260px; }
-.row figure.wide { flex: 4; max-width: none; } .row figure img { width: 100%; } .row figcaption { font-size: .8rem; opacity: .8; }
-.save { font-size: .9rem; }
+.bar { display: flex; width: 100%; gap: .5rem; align-items: center; padding: 1px 4px; font-size: .85rem; text-align:
+left; cursor: pointer; } .bar:hover, .bar:focus { background: rgba(128, 128, 128, .25); } .bar img { width: 26px;
+height: 26px; } .bar .name { width: 10rem; } .bar .track { flex: 1; height: 8px; background: rgba(128, 128, 128, .3); }
+.bar .fill { display: block; height: 8px; background: #3567d6; } .row { display: flex; flex-wrap: wrap; gap: .8rem; }
+.row figure { margin: 0; flex: 1; min-width: 130px; max-width: 260px; } .row figure.wide { flex: 4; max-width: none; }
+.row figure img { width: 100%; } .row figcaption { font-size: .8rem; opacity: .8; } .save { font-size: .9rem; }
 """
 ON_LOAD = """
 const toggle = on => event => {
   const bar = event.target.closest('.bar');
-  if (bar) element.querySelector('#box-' + bar.dataset.k).classList.toggle('on', on || bar.classList.contains('chosen'));
+  if (bar) element.querySelector('#box-' + bar.dataset.k).classList.toggle('on', on ||
+  bar.classList.contains('chosen'));
 };
 for (const name of ['mouseover', 'focusin']) element.addEventListener(name, toggle(true));
 for (const name of ['mouseout', 'focusout']) element.addEventListener(name, toggle(false));

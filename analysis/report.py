@@ -1,8 +1,9 @@
 """A report of a run to read and send: one HTML file that stands alone, for people who have never read the paper.
 
-What the model uses, where in the image and when; every prototype as a card, to sort and search; edits, faithfulness, shortcuts, samples with their
-distances. What other scripts left in records/ is used where it tells of the run's present training step, and what is missing is made by calling them,
-with fewer draws and images than they take by default; --fast calls none. Goes to records/report/<dataset>_v<n>/report.html.
+What the model uses, where in the image and when; every prototype as a card, to sort and search; edits, faithfulness,
+shortcuts, samples with their distances. What other scripts left in records/ is used where it tells of the run's present
+training step, and what is missing is made by calling them, with fewer draws and images than they take by default;
+--fast calls none. Goes to records/report/<dataset>_v<n>/report.html.
 """
 
 import argparse

@@ -31,9 +31,10 @@ def eps_denoise(network: Network, schedule: LinearSchedule, z: Tensor, sigma: Te
 def edm_scales(sigma: Tensor, sigma_data: float, sigma_skip: float) -> tuple[Tensor, Tensor, Tensor]:
     """(c_skip, c_out, c_in) of D = c_skip z + c_out F(c_in z), like sigma.
 
-    c_skip = sigma_skip^2 / (sigma^2 + sigma_skip^2), and c_out gives F's target unit variance for data of deviation sigma_data. With sigma_skip =
-    sigma_data it is Karras et al. 2022, Table 1. A smaller one asks F for the clean image above that level instead of for a mixture
-    with the noise, which a network of few channels a pixel cannot carry (Li and He 2025, "Back to Basics").
+    c_skip = sigma_skip^2 / (sigma^2 + sigma_skip^2), and c_out gives F's target unit variance for data of deviation
+    sigma_data. With sigma_skip = sigma_data it is Karras et al. 2022, Table 1. A smaller one asks F for the clean image
+    above that level instead of for a mixture with the noise, which a network of few channels a pixel cannot carry (Li
+    and He 2025, "Back to Basics").
     """
     c_skip = sigma_skip**2 / (sigma**2 + sigma_skip**2)
     c_out = (((1 - c_skip) * sigma_data) ** 2 + (c_skip * sigma) ** 2).sqrt()

@@ -1,13 +1,16 @@
-"""The information of a condition, measured with a denoiser: what it is worth, where in the image, and at which noise levels.
+"""The information of a condition, measured with a denoiser: what it is worth, where in the image, and at which noise
+levels.
 
-For exact denoisers D(z, sigma) = E[x0 | z] and D(z, sigma; c) = E[x0 | z, c], the bits that a condition c gives about the image seen through noise
-are
-    I(c; x0 + sigma_min n) = 1 / ln 2 * integral over ln sigma, from sigma_min up, of E |D(z, sigma; c) - D(z, sigma)|^2 / sigma^2
-(Guo, Shamai and Verdu 2005, for the sum; Kong et al. 2024, "Interpretable diffusion via information decomposition", for the squared gap, which is
-never negative and splits over pixels and levels). The gap equals the difference of the two squared errors in the mean for exact denoisers only, so
-that difference stands beside it as a check: where it is far smaller, the denoisers err and not the condition speaks. An error e
-of D(z; c) adds |e|^2 to the one and takes it from the other, so the mean of both, <x0 - D(z), D(z; c) - D(z)>, holds it to first order only: by it is
-said *when* a condition speaks.
+For exact denoisers D(z, sigma) = E[x0 | z] and D(z, sigma; c) = E[x0 | z, c], the bits that a condition c gives about
+the image seen through noise are
+    I(c; x0 + sigma_min n) = 1 / ln 2 * integral over ln sigma, from sigma_min up, of E |D(z, sigma; c) - D(z, sigma)|^2
+    / sigma^2
+(Guo, Shamai and Verdu 2005, for the sum; Kong et al. 2024, "Interpretable diffusion via information decomposition", for
+the squared gap, which is never negative and splits over pixels and levels). The gap equals the difference of the two
+squared errors in the mean for exact denoisers only, so that difference stands beside it as a check: where it is far
+smaller, the denoisers err and not the condition speaks. An error e of D(z; c) adds |e|^2 to the one and takes it from
+the other, so the mean of both, <x0 - D(z), D(z; c) - D(z)>, holds it to first order only: by it is said *when* a
+condition speaks.
 """
 
 import math
@@ -22,14 +25,16 @@ TAIL = 0.5  # the integral of (sigma_max / sigma)^2 over ln sigma above sigma_ma
 
 
 class Gap(NamedTuple):
-    """Bits an e-fold of the noise level, pixel by pixel, each like x0 (B, C, H, W): by the squared gap, and by the difference of squared errors."""
+    """Bits an e-fold of the noise level, pixel by pixel, each like x0 (B, C, H, W): by the squared gap, and by the
+    difference of squared errors."""
 
     squared: Tensor
     errors: Tensor
 
 
 def gap(without: Tensor, knowing: Tensor, x0: Tensor, sigma: Tensor) -> Gap:
-    """The density of information from two estimates of x0 (B, C, H, W), without the condition and knowing it, at noise levels sigma (B,)."""
+    """The density of information from two estimates of x0 (B, C, H, W), without the condition and knowing it, at noise
+    levels sigma (B,)."""
     scale = 1 / (math.log(2) * expand(sigma, x0) ** 2)
     return Gap(scale * (knowing - without).square(), scale * ((without - x0).square() - (knowing - x0).square()))
 
@@ -41,7 +46,8 @@ def measure(without: Denoiser, knowing: Denoiser, x0: Tensor, sigma: Tensor, noi
 
 
 class Levels(NamedTuple):
-    """Where noise levels are drawn: bins of ln sigma, ascending, and one more for all above the last, drawn at its edge.
+    """Where noise levels are drawn: bins of ln sigma, ascending, and one more for all above the last, drawn at its
+    edge.
 
     edges (K + 1,): of ln sigma; shares (K + 1,): how likely each bin and the tail are drawn, positive, of sum 1.
     """
@@ -67,7 +73,8 @@ class Levels(NamedTuple):
         return np.exp(np.append((self.edges[1:] + self.edges[:-1]) / 2, self.edges[-1]))
 
     def draw(self, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Noise levels (count,), one from each of `count` equally likely ranges, in random order; and the bin of each (count,)."""
+        """Noise levels (count,), one from each of `count` equally likely ranges, in random order; and the bin of each
+        (count,)."""
         u = rng.permutation((np.arange(count) + rng.random(count)) / count)
         ends = np.cumsum(self.shares)
         bins = np.minimum(np.searchsorted(ends, u, side="right"), len(self.shares) - 1)
@@ -76,8 +83,8 @@ class Levels(NamedTuple):
         return np.exp(lower + inside * (upper - lower)), bins
 
     def adapted(self, values: np.ndarray, bins: np.ndarray, least: float = 0.2) -> "Levels":
-        """Levels drawn in proportion to width times root mean square of densities `values` (n, Q) found in those bins (n,), each query alike; a share
-        `least` stays as it is."""
+        """Levels drawn in proportion to width times root mean square of densities `values` (n, Q) found in those bins
+        (n,), each query alike; a share `least` stays as it is."""
         known = values / np.maximum(np.abs(values).mean(0), 1e-12)  # (n, Q)
         found = [
             np.sqrt(np.square(known[bins == b]).mean()) if (bins == b).any() else np.nan
@@ -92,7 +99,8 @@ class Levels(NamedTuple):
 
 
 class Bits(NamedTuple):
-    """Integrals in bits: of Q queries (Q,), their standard errors (Q,), and their densities in bits an e-fold (Q, K + 1)."""
+    """Integrals in bits: of Q queries (Q,), their standard errors (Q,), and their densities in bits an e-fold (Q, K +
+    1)."""
 
     total: np.ndarray
     error: np.ndarray
@@ -112,7 +120,8 @@ def integrate(levels: Levels, bins: np.ndarray, values: np.ndarray, weights: np.
 
 
 def quantile_level(levels: Levels, density: np.ndarray, share: float) -> np.ndarray:
-    """The noise level above which that share of the information lies, of densities (Q, K + 1): (Q,); nan where there is none."""
+    """The noise level above which that share of the information lies, of densities (Q, K + 1): (Q,); nan where there is
+    none."""
     mass = np.clip(density, 0, None) * levels.widths  # (Q, K + 1)
     above = np.cumsum(mass[:, ::-1], axis=1)[:, ::-1]  # (Q, K + 1): mass from each edge up
     levels_of = [np.interp(-share * line[0], -line, levels.edges) if line[0] > 0 else np.nan for line in above]

@@ -1,4 +1,5 @@
-"""Small networks that model the score vector s itself, so that Patronus can sample without any image (Weng et al. 2026, Sec. 3.3)."""
+"""Small networks that model the score vector s itself, so that Patronus can sample without any image (Weng et al. 2026,
+Sec. 3.3)."""
 
 from collections.abc import Sequence
 
@@ -14,7 +15,8 @@ TIME_WIDTH = 64
 
 
 class LatentMLP(nn.Module):
-    """Fully connected, x and time at the entry of every layer, as the latent DDIM of Preechakul et al. 2022: scores have no order."""
+    """Fully connected, x and time at the entry of every layer, as the latent DDIM of Preechakul et al. 2022: scores
+    have no order."""
 
     def __init__(self, scores: int, width: int = 512, layers: int = 6):
         super().__init__()
@@ -55,11 +57,12 @@ class Block1d(nn.Module):
 
 
 class LatentUNet1d(nn.Module):
-    """The published latent network: a U-Net without skip connections along the vector of scores (Weng et al. 2026, App.).
+    """The published latent network: a U-Net without skip connections along the vector of scores (Weng et al. 2026,
+    App.).
 
-    base: channels of the first level; multipliers: one a level; blocks: residual blocks a level; embedding: width of the time embedding, by
-    default 4 base; kernel: of the first and the last convolution. Vectors may have any length: they are padded with zeros at the end to a
-    multiple of 2^(levels - 1).
+    base: channels of the first level; multipliers: one a level; blocks: residual blocks a level; embedding: width of
+    the time embedding, by default 4 base; kernel: of the first and the last convolution. Vectors may have any length:
+    they are padded with zeros at the end to a multiple of 2^(levels - 1).
     """
 
     def __init__(
@@ -106,8 +109,10 @@ class LatentUNet1d(nn.Module):
 class LatentModel(nn.Module):
     """A network over standardised scores, whose `denoise` is a Denoiser, with the way back to scores.
 
-    schedule: the published formulation (eps on that schedule, T = 100); None is the EDM formulation with unit data deviation.
-    highest: scores above it cannot be; None for similarities without a bound. Mean and deviation of the scores are buffers (m,).
+    schedule: the published formulation (eps on that schedule, T = 100); None is the EDM formulation with unit data
+        deviation.
+    highest: scores above it cannot be; None for similarities without a bound. Mean and deviation of the scores are
+        buffers (m,).
     """
 
     def __init__(
@@ -142,7 +147,8 @@ class LatentModel(nn.Module):
         return eps_denoise(network, self.schedule, z, sigma, None)
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """What the squared error of D is multiplied by, (B,): eps loss as published, or every level alike (Karras et al. 2022, Sec. 5)."""
+        """What the squared error of D is multiplied by, (B,): eps loss as published, or every level alike (Karras et
+        al. 2022, Sec. 5)."""
         return sigma**-2 if self.schedule is not None else (sigma**2 + 1) / sigma**2
 
     def sigmas(self, steps: int) -> Tensor:

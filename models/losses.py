@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 
 def squared_error(error: Tensor, detail: float = 0.0) -> Tensor:
-    """Mean square per image of error (B, C, H, W), plus `detail` times that of its differences between neighbouring pixels: (B,).
+    """Mean square per image of error (B, C, H, W), plus `detail` times that of its differences between neighbouring
+    pixels: (B,).
 
-    Any positive definite quadratic form of the error has the same minimiser, E[x0 | z, s]; this one weighs fine scales up, where natural
-    spectra hold little energy, so that small parts are worth representing in s.
+    Any positive definite quadratic form of the error has the same minimiser, E[x0 | z, s]; this one weighs fine scales
+    up, where natural spectra hold little energy, so that small parts are worth representing in s.
     """
     loss = error.square().flatten(1).mean(1)  # (B,)
     if detail:
@@ -21,10 +22,12 @@ def squared_error(error: Tensor, detail: float = 0.0) -> Tensor:
 
 
 def spread(s: Tensor, least: float = 0.3) -> Tensor:
-    """What keeps scores (B, m) from saying nothing or the same: the mean of relu(least - deviation) plus the mean squared correlation of pairs.
+    """What keeps scores (B, m) from saying nothing or the same: the mean of relu(least - deviation) plus the mean
+    squared correlation of pairs.
 
-    A scalar; the two terms of Bardes et al. 2022 (VICReg), on the scores themselves. Needs no labels: it lets no prototype be constant over the
-    batch, and none repeat what others say together, so that every colour and part of an image finds a prototype of its own.
+    A scalar; the two terms of Bardes et al. 2022 (VICReg), on the scores themselves. Needs no labels: it lets no
+    prototype be constant over the batch, and none repeat what others say together, so that every colour and part of an
+    image finds a prototype of its own.
     """
     centred = s - s.mean(0)
     with torch.autocast(s.device.type, enabled=False):
@@ -36,7 +39,8 @@ def spread(s: Tensor, least: float = 0.3) -> Tensor:
 
 
 def distinctness(prototypes: Tensor, margin: float = 0.2) -> Tensor:
-    """Mean over prototypes (m, D) of relu(margin - cosine distance to the nearest other one), a scalar (Weng et al. 2026).
+    """Mean over prototypes (m, D) of relu(margin - cosine distance to the nearest other one), a scalar (Weng et al.
+    2026).
 
     The cosine distance is 1 - |cos|. Zero for a single prototype.
     """
@@ -54,7 +58,8 @@ def distinctness(prototypes: Tensor, margin: float = 0.2) -> Tensor:
 def mmd(s: Tensor, prior: Tensor) -> Tensor:
     """Squared maximum mean discrepancy between codes s (B, m) and draws of a prior (B, m), a scalar >= 0 up to chance.
 
-    Gaussian kernel exp(-|a - b|^2 / m), as in InfoVAE (Zhao et al. 2019), unbiased: pairs of a point with itself are left out.
+    Gaussian kernel exp(-|a - b|^2 / m), as in InfoVAE (Zhao et al. 2019), unbiased: pairs of a point with itself are
+    left out.
     """
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:

@@ -20,7 +20,8 @@ def any_hidden(s: Tensor) -> bool:
 
 
 class Guess(NamedTuple):
-    """What is read of hidden scores: standardised scores (B, m), and how far to trust them (B, 1), from 0, not at all, to 1, like shown ones."""
+    """What is read of hidden scores: standardised scores (B, m), and how far to trust them (B, 1), from 0, not at all,
+    to 1, like shown ones."""
 
     scores: Tensor
     trust: Tensor
@@ -61,10 +62,12 @@ class Patronus(nn.Module):
     schedule: the published formulation, eps at integer t of that schedule; None is the EDM formulation with
         sigma_data and sigma_skip (see edm_scales) on noise levels up to sigma_max.
     standardise: s enters the networks standardised by running moments rather than raw.
-    decoder: an estimate of the image from s alone. The U-Net then sees it beside z and works on what it leaves, of deviation sigma_data:
-        D(z) = decoder(s) + D_edm(z - decoder(s)), still a function of z, sigma and s alone. EDM formulation only.
+    decoder: an estimate of the image from s alone. The U-Net then sees it beside z and works on what it leaves, of
+        deviation sigma_data: D(z) = decoder(s) + D_edm(z - decoder(s)), still a function of z, sigma and s alone. EDM
+        formulation only.
     masked: the networks see [s, which of s are shown], and scores may be HIDDEN.
-    reader: reads hidden scores off z as far as the noise allows; the networks see its guess in their place, still marked as hidden.
+    reader: reads hidden scores off z as far as the noise allows; the networks see its guess in their place, still
+        marked as hidden.
     """
 
     def __init__(
@@ -106,11 +109,12 @@ class Patronus(nn.Module):
         return None if self.reader is None else Guess(self.reader(z, sigma), 1 / (1 + sigma.float()[:, None]))
 
     def condition(self, s: Tensor, guess: Guess | None = None, shown: Tensor | None = None) -> Tensor:
-        """What the networks see of scores s (B, m): standardised, with a second half that says which are shown: (B, m) or (B, 2 m).
+        """What the networks see of scores s (B, m): standardised, with a second half that says which are shown: (B, m)
+        or (B, 2 m).
 
         In the place of hidden ones stands the guess, with its trust in the second half; without one 0 and 0.
-        shown (B, m) bool: which are not hidden; by default those that are not HIDDEN. Training gives it, so that the NaN of an
-        encoder that diverged is not taken for a hidden score.
+        shown (B, m) bool: which are not hidden; by default those that are not HIDDEN. Training gives it, so that the
+        NaN of an encoder that diverged is not taken for a hidden score.
         """
         if not self.masked:
             return self.standardised(s)
@@ -120,7 +124,8 @@ class Patronus(nn.Module):
         )
 
     def estimate(self, s: Tensor, guess: Guess | None = None, shown: Tensor | None = None) -> Tensor:
-        """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32; with what was read of hidden scores, E[x0 | s, guess].
+        """E[x0 | s] by the decoder: (B, m) -> (B, C, H, W), float32; with what was read of hidden scores, E[x0 | s,
+        guess].
 
         shown: see `condition`.
         """
@@ -151,14 +156,15 @@ class Patronus(nn.Module):
         return self._denoise(z, sigma, condition, self._base(condition))
 
     def loss_weight(self, sigma: Tensor) -> Tensor:
-        """What the squared error of D is multiplied by: (B,) -> (B,). In the published formulation it becomes the squared error of eps;
-        in ours every level counts alike, 1 / c_out^2 (Karras et al. 2022, Sec. 5)."""
+        """What the squared error of D is multiplied by: (B,) -> (B,). In the published formulation it becomes the
+        squared error of eps; in ours every level counts alike, 1 / c_out^2 (Karras et al. 2022, Sec. 5)."""
         if self.schedule is not None:
             return sigma**-2
         return edm_scales(sigma, self.sigma_data, self.sigma_skip)[1] ** -2
 
     def denoiser(self, s: Tensor) -> Denoiser:
-        """The Denoiser of images whose scores are s (B, m). Raises ValueError for hidden scores where the model was not trained for them."""
+        """The Denoiser of images whose scores are s (B, m). Raises ValueError for hidden scores where the model was not
+        trained for them."""
         hidden = any_hidden(s)
         if not self.masked and hidden:
             raise ValueError("this model needs every score: it was trained without model.masked")
@@ -170,9 +176,11 @@ class Patronus(nn.Module):
 
     @property
     def best_sampling(self) -> tuple[str, int]:
-        """The sampler and its steps that make the best images in the fewest network calls (tests/benchmarks/samplers.py).
+        """The sampler and its steps that make the best images in the fewest network calls
+        (tests/benchmarks/samplers.py).
 
-        Where a decoder has said most, little is left to do, and fresh noise at each step takes the denoiser's own errors away.
+        Where a decoder has said most, little is left to do, and fresh noise at each step takes the denoiser's own
+        errors away.
         """
         return ("heun", 18) if self.decoder is None else ("ancestral", 5)
 

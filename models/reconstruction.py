@@ -1,4 +1,5 @@
-"""A small decoder from scores to images: what any subset of the scores says of the image, E[x0 | s], in one cheap call."""
+"""A small decoder from scores to images: what any subset of the scores says of the image, E[x0 | s], in one cheap
+call."""
 
 from torch import Tensor, nn
 
@@ -6,10 +7,11 @@ LARGEST_GRID = 16  # cells a side that are grown from the condition: their weigh
 
 
 class ScoreDecoder(nn.Module):
-    """A condition vector (B, width of the condition) -> x0-hat (B, C, H, W): what a denoiser knows at infinite noise, at a fraction of its cost.
+    """A condition vector (B, width of the condition) -> x0-hat (B, C, H, W): what a denoiser knows at infinite noise,
+    at a fraction of its cost.
 
-    size: image side, divisible by 4. It grows a grid of size / 4 linearly from the condition, of large images a coarser one that is doubled
-    with a convolution each time, and refines it with two convolutions.
+    size: image side, divisible by 4. It grows a grid of size / 4 linearly from the condition, of large images a coarser
+    one that is doubled with a convolution each time, and refines it with two convolutions.
     """
 
     def __init__(self, condition: int, channels: int, size: int, width: int = 64):

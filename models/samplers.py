@@ -113,8 +113,8 @@ def sample(
 def invert(denoiser: Denoiser, x0: Tensor, sigmas: Tensor, solver: Callable = heun) -> Tensor:
     """The noise z at the highest level from which the same grid leads back to x0 (deterministic inversion).
 
-    x0: (B, ...) images; sigmas: a falling grid closed by 0, as for generation. x0 is taken as the state at the lowest positive
-    level, which is off by at most that level.
+    x0: (B, ...) images; sigmas: a falling grid closed by 0, as for generation. x0 is taken as the state at the lowest
+    positive level, which is off by at most that level.
     """
     return solver(denoiser, x0, sigmas[:-1].flip(0))
 

@@ -45,7 +45,8 @@ class LinearSchedule(nn.Module):
 
 
 def karras_sigmas(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
-    """Falling noise levels of Karras et al. 2022, Eq. 5, closed by 0: (steps + 1,) float64. One step goes from sigma_max to 0."""
+    """Falling noise levels of Karras et al. 2022, Eq. 5, closed by 0: (steps + 1,) float64. One step goes from
+    sigma_max to 0."""
     if steps < 1:
         raise ValueError(f"a grid of noise levels needs at least 1 step, not {steps}")
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)

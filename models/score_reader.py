@@ -1,4 +1,5 @@
-"""What a noisy image tells of its own scores, E[s | z]: so that a denoiser need not do without the scores that nobody gave it."""
+"""What a noisy image tells of its own scores, E[s | z]: so that a denoiser need not do without the scores that nobody
+gave it."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +11,8 @@ CELLS = 4  # cells a side from which scores are read
 
 
 class ScoreReader(nn.Module):
-    """z (B, C, H, W) and its noise level sigma (B,) -> standardised scores (B, m), near 0 where the noise leaves nothing to read.
+    """z (B, C, H, W) and its noise level sigma (B,) -> standardised scores (B, m), near 0 where the noise leaves
+    nothing to read.
 
     Three convolutions of stride 2, each scaled and shifted by the noise level, over the image brought to unit size.
     """

@@ -1,4 +1,5 @@
-"""The conditional U-Net (x, t, c) -> output like x. It knows nothing of prototypes (Weng et al. 2026, Sec. 3 and App.)."""
+"""The conditional U-Net (x, t, c) -> output like x. It knows nothing of prototypes (Weng et al. 2026, Sec. 3 and
+App.)."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ HEADS = 4
 
 
 def sinusoids(t: Tensor, width: int) -> Tensor:
-    """Half sines, half cosines of t (B,), which may be fractional, at frequencies 10000^(-i / (half - 1)): (B, width)."""
+    """Half sines, half cosines of t (B,), which may be fractional, at frequencies 10000^(-i / (half - 1)): (B,
+    width)."""
     half = width // 2
     frequencies = torch.exp(torch.arange(half, device=t.device, dtype=torch.float32) * (-math.log(10000) / (half - 1)))
     angles = t.float()[:, None] * frequencies
@@ -74,10 +76,11 @@ class Upsample(nn.Module):
 
 
 class PixelPath(nn.Module):
-    """Convolutions at full resolution over the U-Net's features and the pixels themselves, noise level by scale and shift.
+    """Convolutions at full resolution over the U-Net's features and the pixels themselves, noise level by scale and
+    shift.
 
-    Pixels folded into channels leave a U-Net a few channels a pixel: it cannot copy what it sees, let alone take the noise off it. A thin path at
-    full resolution can, for little: most of denoising at low noise is local.
+    Pixels folded into channels leave a U-Net a few channels a pixel: it cannot copy what it sees, let alone take the
+    noise off it. A thin path at full resolution can, for little: most of denoising at low noise is local.
     """
 
     def __init__(self, in_channels: int, channels: int, layers: int, out_channels: int, embedding: int):
@@ -102,9 +105,10 @@ class PixelPath(nn.Module):
 class UNet(nn.Module):
     """Denoising network of images (B, in_channels, H, W), time (B,) and a condition vector (B, condition).
 
-    base: channels of the first level, a multiple of 8; multipliers: one a level; blocks: residual blocks a level going down (one more
-    going up); attention: one boolean a level (the bottleneck always attends, between its two blocks).
-    unshuffle: side of the pixel blocks folded into channels before the network and unfolded after it; 1 leaves pixels alone.
+    base: channels of the first level, a multiple of 8; multipliers: one a level; blocks: residual blocks a level going
+    down (one more going up); attention: one boolean a level (the bottleneck always attends, between its two blocks).
+    unshuffle: side of the pixel blocks folded into channels before the network and unfolded after it; 1 leaves pixels
+        alone.
     zero_output: start with a last convolution of zeros; out_channels: of the output, by default those of the input.
     pixel_channels, pixel_layers: of a thin path at full resolution behind the U-Net (PixelPath); 0 channels for none.
     H and W must be divisible by unshuffle * 2^(levels - 1).

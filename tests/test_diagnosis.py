@@ -74,7 +74,8 @@ def test_pairs_that_exclude_each_other_cannot_be_told_apart():
 
 
 class Drawer:
-    """A toy: images of two pixels (hair, smile) that are their own scores. A biased one draws the smile from the hair alone."""
+    """A toy: images of two pixels (hair, smile) that are their own scores. A biased one draws the smile from the hair
+    alone."""
 
     def __init__(self, biased: bool):
         self.biased = biased

@@ -1,4 +1,5 @@
-"""Hundreds of damaged and hostile files, made from a seed: each ends in one line that names the file, and none in a traceback of ours."""
+"""Hundreds of damaged and hostile files, made from a seed: each ends in one line that names the file, and none in a
+traceback of ours."""
 
 import gzip
 import io

@@ -12,7 +12,8 @@ PIXELS = 4
 
 
 def gaussian(loading: torch.Tensor, tau: float):
-    """x0 ~ N(0, S) and c = loading . x0 + tau n: the two exact denoisers given c (B,), posterior covariances by sigma, and draws."""
+    """x0 ~ N(0, S) and c = loading . x0 + tau n: the two exact denoisers given c (B,), posterior covariances by sigma,
+    and draws."""
     root = torch.randn(PIXELS, PIXELS, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     precision = torch.linalg.inv(root @ root.T + 0.1 * torch.eye(PIXELS))
 

@@ -150,7 +150,8 @@ def test_bad_input_is_one_line(with_latent, inception_home, script, args, expect
 
 @pytest.fixture(scope="module")
 def inception_home(tmp_path_factory):
-    """A TORCH_HOME with Inception weights, randomly initialised but for a scale that lets features differ, in the format that pytorch-fid reads."""
+    """A TORCH_HOME with Inception weights, randomly initialised but for a scale that lets features differ, in the
+    format that pytorch-fid reads."""
 
     class Built(Exception):
         pass

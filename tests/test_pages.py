@@ -1,4 +1,5 @@
-"""The report and the page as somebody sees them: in headless Chromium, driven by Playwright, where both are installed."""
+"""The report and the page as somebody sees them: in headless Chromium, driven by Playwright, where both are
+installed."""
 
 import base64
 import io
@@ -46,7 +47,8 @@ TINY_WORK = {
 
 @contextmanager
 def browser_page(**options):
-    """A page of a headless browser and the list of what goes wrong on it: errors of the console, exceptions, requests to elsewhere."""
+    """A page of a headless browser and the list of what goes wrong on it: errors of the console, exceptions, requests
+    to elsewhere."""
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed (apt-get install chromium)")
     sync_api = pytest.importorskip("playwright.sync_api", reason="the package playwright is not installed")

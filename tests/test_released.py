@@ -1,4 +1,5 @@
-"""Published checkpoints: exact against a plain re-statement of the format on the raw tensors, safe, convertible both ways."""
+"""Published checkpoints: exact against a plain re-statement of the format on the raw tensors, safe, convertible both
+ways."""
 
 import math
 import os
@@ -468,7 +469,8 @@ def test_export_and_back_is_the_same(tmp_path):
 
 @pytest.fixture(scope="module")
 def with_release(tmp_path_factory) -> Bench:
-    """A few images in FashionMNIST's own files, and a small published run with its latent model, unpacked as published."""
+    """A few images in FashionMNIST's own files, and a small published run with its latent model, unpacked as
+    published."""
     bench = Bench(tmp_path_factory.mktemp("released"))
     folder = bench.home / "data" / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)

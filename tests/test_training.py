@@ -159,7 +159,8 @@ def test_a_budget_of_minutes_becomes_steps_once(bench):
 
 
 def test_the_encoder_rests_after_its_steps_and_learns_before(bench):
-    """Two steps of the encoder, one of the decoder, then one or three of the denoiser's: encoder and decoder stay as they were, bit for bit."""
+    """Two steps of the encoder, one of the decoder, then one or three of the denoiser's: encoder and decoder stay as
+    they were, bit for bit."""
     bench.train("--set", "train.steps=4")
     bench.train("--set", "train.steps=6")
     early, late = (weights(bench.version(v))["model"] for v in (0, 1))

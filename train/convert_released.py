@@ -3,7 +3,8 @@
   python train/convert_released.py records/diffusion/patronus/CelebA-train/Logs_Checkpoints/checkpoints/version_4
   python train/convert_released.py --export --dataset fmnist_paper --version_num 0
 
-Conversion is not needed for use: a published run works in place wherever a run is named. It gives a folder of ours that needs no pickle any more.
+Conversion is not needed for use: a published run works in place wherever a run is named. It gives a folder of ours that
+needs no pickle any more.
 """
 
 import argparse

@@ -16,7 +16,8 @@ class UserError(Exception):
 
 @contextmanager
 def reading(what: object):
-    """Around every parser of a foreign file: whatever it raises becomes a UserError of one line that begins with `what`, the file and its member.
+    """Around every parser of a foreign file: whatever it raises becomes a UserError of one line that begins with
+    `what`, the file and its member.
 
     Parsers of hostile or damaged input raise anything: a KeyError, a RecursionError, an error without a message.
     """
@@ -31,7 +32,8 @@ def reading(what: object):
 
 @contextmanager
 def writing(path: object):
-    """Around whatever is written: a disk that is full, or a folder that may not be written to, becomes a UserError of one line that names `path`."""
+    """Around whatever is written: a disk that is full, or a folder that may not be written to, becomes a UserError of
+    one line that names `path`."""
     try:
         yield
     except OSError as error:
@@ -63,7 +65,8 @@ def listed(names: Iterable, most: int = 12) -> str:
 
 
 def run_script(main: Callable[[], None]) -> None:
-    """Run a script's main: a UserError, and what the operating system refuses, becomes one line and exit status 2, Ctrl-C exit status 130."""
+    """Run a script's main: a UserError, and what the operating system refuses, becomes one line and exit status 2,
+    Ctrl-C exit status 130."""
     try:
         main()
     except (UserError, OSError) as error:

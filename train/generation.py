@@ -1,4 +1,5 @@
-"""Sampling images into a folder: whole PNGs alone, numbered, resumable, the same for every batch size and number of processes."""
+"""Sampling images into a folder: whole PNGs alone, numbered, resumable, the same for every batch size and number of
+processes."""
 
 import argparse
 import json
@@ -87,7 +88,8 @@ def grid_of_levels(model, steps: int):
 
 
 def open_folder(parent: Path, number: int | None, settings: dict) -> Path:
-    """Claim a new run_<k>, or check that run_<number> was begun with the same settings. The settings lie beside it as run_<k>.json."""
+    """Claim a new run_<k>, or check that run_<number> was begun with the same settings. The settings lie beside it as
+    run_<k>.json."""
     from train.whole_files import replace_file
 
     def begin(folder: Path) -> None:
@@ -135,9 +137,11 @@ def generate(
     rank: int = 0,
     world: int = 1,
 ) -> Path:
-    """Sample images from the scores scores_of(image numbers) -> s (B, m), into records/FID/<kind>_<run>/run_<k>; what is there stays.
+    """Sample images from the scores scores_of(image numbers) -> s (B, m), into records/FID/<kind>_<run>/run_<k>; what
+    is there stays.
 
-    kind: 'cond' or 'uncond'; about: further facts for the settings file; number: k of a run to go on with. Returns the folder.
+    kind: 'cond' or 'uncond'; about: further facts for the settings file; number: k of a run to go on with. Returns the
+        folder.
     """
     from concurrent.futures import ThreadPoolExecutor
 
@@ -158,7 +162,8 @@ def generate(
     )
     folder = distributed.broadcast(open_folder(parent, number, settings) if rank == 0 else None, world)
     data = run.config.data
-    # listed once: the others would already find what the first process has sampled meanwhile, and share the rest differently
+    # listed once: the others would already find what the first process has sampled meanwhile, and share the rest
+    # differently
     missing = distributed.broadcast(
         [i for i in range(sampling.total_gen_num) if not (folder / f"{i:06d}.png").exists()], world
     )
@@ -235,7 +240,8 @@ def unconditional_scores(latent, sampling: Sampling, device) -> Callable:
     """Image number -> scores sampled from the latent model by the same sampler, one seed an image."""
     from models.samplers import SeededNoise, sample
 
-    # scores cost little and take their steps even in a preview; in the published formulation they have fewer timesteps than images
+    # scores cost little and take their steps even in a preview; in the published formulation they have fewer timesteps
+    # than images
     steps = max(sampling.steps, STEPS)
     steps = min(steps, latent.schedule.timesteps) if latent.schedule is not None else steps
     sigmas = latent.sigmas(steps)

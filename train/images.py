@@ -18,7 +18,8 @@ def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """float (B, C, H, W), clipped to [-1, 1] and rounded -> uint8 (B, H, W, C). Raises UserError where a pixel is no number."""
+    """float (B, C, H, W), clipped to [-1, 1] and rounded -> uint8 (B, H, W, C). Raises UserError where a pixel is no
+    number."""
     x = x.detach().float()
     wrong = x.isnan().flatten(1).any(1).sum()
     pixels = x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

@@ -1,4 +1,5 @@
-"""Training of a latent model: everything random is a function of (seed, step), so resuming has nothing to restore but tensors."""
+"""Training of a latent model: everything random is a function of (seed, step), so resuming has nothing to restore but
+tensors."""
 
 import copy
 import math
@@ -28,7 +29,8 @@ LEVELS = 16  # noise levels at which held-out vectors are tried
 
 
 def draw_levels(schedule: LinearSchedule | None, count: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (count,): uniform t as published, or ln sigma normal(-0.5, 1.4): EDM's with the data's deviation at 1."""
+    """Noise levels (count,): uniform t as published, or ln sigma normal(-0.5, 1.4): EDM's with the data's deviation at
+    1."""
     if schedule is not None:
         return schedule.sigma(torch.randint(schedule.timesteps, (count,), generator=generator))
     return (torch.randn(count, generator=generator) * 1.4 - 0.5).exp()
@@ -138,7 +140,8 @@ class LatentTrainer:
         save_tensors(folder / "last.pt", state | {"optimizer": self.optimizer.state_dict()})
 
     def run(self, folder: Path) -> int | None:
-        """Train to the end, or until a signal, whose number is returned. last.pt is saved either way, best.pt whenever it improves."""
+        """Train to the end, or until a signal, whose number is returned. last.pt is saved either way, best.pt whenever
+        it improves."""
         losses = []
         metrics = folder / "metrics.jsonl"
         rewind_metrics(metrics, self.step)

@@ -75,7 +75,8 @@ class ScoreSplits(NamedTuple):
 
 
 def cached_scores(run: Run, device: torch.device) -> ScoreSplits:
-    """Scores of the training images, and of the val split (else of a tenth of the training images, then left out of the first).
+    """Scores of the training images, and of the val split (else of a tenth of the training images, then left out of the
+    first).
 
     Encoded once a run and training step. Raises UserError.
     """

@@ -1,4 +1,5 @@
-"""metrics.jsonl: one line of numbers a time, with its step; what a killed process wrote after its checkpoint is taken back."""
+"""metrics.jsonl: one line of numbers a time, with its step; what a killed process wrote after its checkpoint is taken
+back."""
 
 import json
 from pathlib import Path

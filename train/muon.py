@@ -1,4 +1,5 @@
-"""Muon: steps along the orthogonalised momentum of whole matrices, in which a network learns more a step than by AdamW."""
+"""Muon: steps along the orthogonalised momentum of whole matrices, in which a network learns more a step than by
+AdamW."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,8 @@ ROUNDS = 5
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
-    """(..., n, m) -> about U V^T of each U S V^T, by Newton-Schulz iterations: singular values near 1, but those far below the others. 0 stays 0."""
+    """(..., n, m) -> about U V^T of each U S V^T, by Newton-Schulz iterations: singular values near 1, but those far
+    below the others. 0 stays 0."""
     a, b, c = COEFFICIENTS
     tall = matrices.size(-2) > matrices.size(-1)
     x = matrices.mT if tall else matrices
@@ -20,10 +22,12 @@ def orthogonalised(matrices: Tensor) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for matrices (out, in) and for kernels, taken as (out, in k k).
+    """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/) for matrices (out, in) and for kernels,
+    taken as (out, in k k).
 
-    torch.optim.Muon takes no kernels, and one matrix after the other; those of small networks cost more to call than to compute, so here
-    equal shapes go together. lr: the spectral norm of a step, times sqrt(out / in) where that is above 1.
+    torch.optim.Muon takes no kernels, and one matrix after the other; those of small networks cost more to call than to
+    compute, so here equal shapes go together. lr: the spectral norm of a step, times sqrt(out / in) where that is above
+    1.
     """
 
     def __init__(self, params, lr: float, momentum: float = 0.95):
@@ -49,6 +53,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def inner_weights(network: nn.Module) -> list[nn.Parameter]:
-    """The matrices and kernels that lead from hidden values to hidden values: what Muon is for. Its first and last layers, named so, are not."""
+    """The matrices and kernels that lead from hidden values to hidden values: what Muon is for. Its first and last
+    layers, named so, are not."""
     outer = {"first", "last"}
     return [p for name, p in network.named_parameters() if p.dim() > 1 and not outer & set(name.split("."))]

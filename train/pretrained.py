@@ -102,7 +102,8 @@ license: mit
 # Patronus trained on {config.name}
 
 An interpretable diffusion model: a denoiser conditioned on the similarities of an image to {encoder.prototypes}
-learned patch prototypes (Weng, Feragen and Bigdeli, *Patronus: Interpretable Diffusion Models with Prototypes*, ICLR 2026).
+learned patch prototypes (Weng, Feragen and Bigdeli, *Patronus: Interpretable Diffusion Models with Prototypes*, ICLR
+2026).
 
 | | |
 |---|---|

@@ -1,8 +1,10 @@
-"""The authors' published checkpoints: read safely, in place, and written back (format: the public release of Weng et al. 2026).
+"""The authors' published checkpoints: read safely, in place, and written back (format: the public release of Weng et
+al. 2026).
 
-A run is records/diffusion/patronus/<DATASET>-train/Logs_Checkpoints/checkpoints/version_<N>/ with ckpt.tar and config.pickle (no "-train"
-where the name starts with OUT); its latent models are records/latent_ddim/trained_models/<DATASET>-<N>/version_<L>/best_model.pt. Names
-and shapes of tensors tell the architecture; config.pickle adds what they cannot: strides, paddings, image size, training settings.
+A run is records/diffusion/patronus/<DATASET>-train/Logs_Checkpoints/checkpoints/version_<N>/ with ckpt.tar and
+config.pickle (no "-train" where the name starts with OUT); its latent models are
+records/latent_ddim/trained_models/<DATASET>-<N>/version_<L>/best_model.pt. Names and shapes of tensors tell the
+architecture; config.pickle adds what they cannot: strides, paddings, image size, training settings.
 """
 
 import re
@@ -102,7 +104,8 @@ def published_latent_name(name: str) -> str:
 def rename(
     ours: dict[str, Tensor], theirs: dict[str, Tensor], name_of, path: Path, ignored: tuple[str, ...]
 ) -> dict[str, Tensor]:
-    """`theirs` under our names and in the shapes of `ours`. Raises UserError that names the file, the key and both shapes."""
+    """`theirs` under our names and in the shapes of `ours`. Raises UserError that names the file, the key and both
+    shapes."""
     taken, found = set(ignored), {}
     for name, tensor in ours.items():
         key = name_of(name)
@@ -133,7 +136,8 @@ def _check_table(state: dict, key: str, width: int, path: Path) -> None:
 def _levels(
     state: dict, prefix: str, base: int, changes: tuple[str, ...], conv: str, path: Path
 ) -> tuple[list[int], int, list[bool]]:
-    """Multipliers, blocks a level and attention a level, from the names of a list of blocks in which `changes` end a level."""
+    """Multipliers, blocks a level and attention a level, from the names of a list of blocks in which `changes` end a
+    level."""
     levels, index = [[]], 0
     while True:
         keys = [key for key in state if key.startswith(f"{prefix}.{index}.")]
@@ -156,7 +160,8 @@ def _levels(
 
 
 def published_config(name: str, state: dict, pickled: dict, path: Path) -> Config:
-    """Our config of a published model: from its tensors, and from its config where they are silent. Raises UserError."""
+    """Our config of a published model: from its tensors, and from its config where they are silent. Raises
+    UserError."""
 
     file = path.with_name("config.pickle")
     published = check_published(pickled, str(file))

@@ -13,7 +13,8 @@ ADMITTED |= {(module, kind.__name__): kind for module in ("builtins", "__builtin
 
 
 class _Plain(pickle.Unpickler):
-    """Admits plain containers, numbers, strings and torch.device; a pickle that asks for anything else is refused before anything runs."""
+    """Admits plain containers, numbers, strings and torch.device; a pickle that asks for anything else is refused
+    before anything runs."""
 
     def find_class(self, module: str, name: str):
         if (module, name) not in ADMITTED:

@@ -1,8 +1,9 @@
 """Train the latent model of a run: a small diffusion model over its prototype scores, for sampling without any image.
 
-The scores of the training images are encoded once. The default network is a fully connected one; --network unet1d is the published one (eps on
-100 timesteps, learning rate 1e-4; --set multipliers=[1,2] for FashionMNIST). Results go to records/latent_ddim/<dataset>_v<n>/version_<l>/: best.pt
-(averaged weights of the lowest held-out loss), last.pt, metrics.jsonl.
+The scores of the training images are encoded once. The default network is a fully connected one; --network unet1d is
+the published one (eps on 100 timesteps, learning rate 1e-4; --set multipliers=[1,2] for FashionMNIST). Results go to
+records/latent_ddim/<dataset>_v<n>/version_<l>/: best.pt (averaged weights of the lowest held-out loss), last.pt,
+metrics.jsonl.
 """
 
 import argparse

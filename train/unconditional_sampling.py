@@ -1,8 +1,8 @@
 """Sample images with no image at all: scores from the latent model, images from those scores.
 
-PNGs alone in records/FID/uncond_<dataset>_<version>/run_<k>/, ready for FID. Image i has seed --seed + i, for its scores and its pixels, so batch
-size, number of processes and interruptions change nothing. One sampler and eta serve both, for scores in 18 steps at least. Train the latent
-model first: train/train_latent_ddim.py.
+PNGs alone in records/FID/uncond_<dataset>_<version>/run_<k>/, ready for FID. Image i has seed --seed + i, for its
+scores and its pixels, so batch size, number of processes and interruptions change nothing. One sampler and eta serve
+both, for scores in 18 steps at least. Train the latent model first: train/train_latent_ddim.py.
 """
 
 from train.errors import run_script

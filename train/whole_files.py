@@ -1,4 +1,5 @@
-"""Files and folders that appear whole or not at all: written beside, then renamed. What killed processes left behind is cleared on the way."""
+"""Files and folders that appear whole or not at all: written beside, then renamed. What killed processes left behind is
+cleared on the way."""
 
 import io
 import os
@@ -18,7 +19,8 @@ LEFTOVER = re.compile(rf"\..+\.{HOST}\.(\d+)\.\w+\.tmp(\..*)?")  # other machine
 
 
 def beside(path: Path, workshop: Path | None = None) -> Path:
-    """Where a file or folder is made before it gets its name: hidden, in its own folder or in `workshop`, of this process and this call alone."""
+    """Where a file or folder is made before it gets its name: hidden, in its own folder or in `workshop`, of this
+    process and this call alone."""
     return (workshop or path.parent) / f".{path.name}.{HOST}.{os.getpid()}.{secrets.token_hex(3)}.tmp{path.suffix}"
 
 
@@ -43,7 +45,8 @@ def clear_leftovers(folder: Path) -> None:
 
 
 def replace_file(path: Path, write: Callable[[Path], object], workshop: Path | None = None) -> Path:
-    """Write a file whole or not at all: write(temporary path), then rename. Returns path. Raises UserError, say of a full disk."""
+    """Write a file whole or not at all: write(temporary path), then rename. Returns path. Raises UserError, say of a
+    full disk."""
     path = Path(path)
     making = beside(path, workshop)
     with writing(path):
@@ -58,8 +61,9 @@ def replace_file(path: Path, write: Callable[[Path], object], workshop: Path | N
 
 
 def new_folder(parent: Path, write: Callable[[Path], object], names: Callable[[], Path]) -> Path:
-    """Claim a folder of a name that nobody has: made in `parent` with what write(folder) puts there, then renamed to the first of names() that is
-    free, so that two processes never get the same one and none is seen half made. Raises UserError."""
+    """Claim a folder of a name that nobody has: made in `parent` with what write(folder) puts there, then renamed to
+    the first of names() that is free, so that two processes never get the same one and none is seen half made. Raises
+    UserError."""
     making = beside(parent / "new")
     with writing(parent):
         parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,12 @@
 """Has the model learnt a shortcut, and which? (Weng et al. 2026, Sec. 4.4)
 
-Two questions are asked of every ordered pair of attributes A, B, with labelled images in which the two are not tied (by default the run's
-data set without its `where`). Edit: the prototypes that tell A (ranked by AUROC) are raised and lowered by half of their class gap, on test
-images at their own x_T; does the evidence of B move, more than when random prototypes are moved as much? All other scores are kept, so that
-correlations of the data cannot pass for those of the model. Generation: images from real, unedited
-scores and random x_T; does B come out wrong because of A? Both must say so, by at least a fifth of the difference between having B and
-not, at corrected p < 0.05. Evidence is read by a small classifier trained on the labelled images, or by the prototypes alone with
+Two questions are asked of every ordered pair of attributes A, B, with labelled images in which the two are not tied (by
+default the run's data set without its `where`). Edit: the prototypes that tell A (ranked by AUROC) are raised and
+lowered by half of their class gap, on test images at their own x_T; does the evidence of B move, more than when random
+prototypes are moved as much? All other scores are kept, so that correlations of the data cannot pass for those of the
+model. Generation: images from real, unedited scores and random x_T; does B come out wrong because of A? Both must say
+so, by at least a fifth of the difference between having B and not, at corrected p < 0.05. Evidence is read by a small
+classifier trained on the labelled images, or by the prototypes alone with
 --no-classifier. Results go to records/diagnose/<dataset>_v<n>/.
 """
 
@@ -76,9 +77,11 @@ def usable_attributes(train, test) -> tuple[list[str], list[str]]:
 
 
 def build_table(names, labels, rows, edits, nulls, generated, before, scale):
-    """One row an ordered pair that can be told apart, effects with their 95 % confidence intervals; and the names of the pairs left out.
+    """One row an ordered pair that can be told apart, effects with their 95 % confidence intervals; and the names of
+    the pairs left out.
 
-    labels (N, A) of the test set, rows those generated from, before and generated their evidence (n, A), scale (A,) the class gaps.
+    labels (N, A) of the test set, rows those generated from, before and generated their evidence (n, A), scale (A,) the
+    class gaps.
     """
     import pandas as pd
 

@@ -1,7 +1,9 @@
-"""Plant a shortcut in a data set (Weng et al. 2026, Sec. 4.4): keep only the images that satisfy a rule over their attributes.
+"""Plant a shortcut in a data set (Weng et al. 2026, Sec. 4.4): keep only the images that satisfy a rule over their
+attributes.
 
-Nothing is copied: the rule becomes the `where` of a new config, written below records/plant_bias/<name>/ with the counts before and after, the
-correlations of all attributes and a picture of both. By default the paper's rule on drawn faces: hair colour tied to smiling. Another example:
+Nothing is copied: the rule becomes the `where` of a new config, written below records/plant_bias/<name>/ with the
+counts before and after, the correlations of all attributes and a picture of both. By default the paper's rule on drawn
+faces: hair colour tied to smiling. Another example:
   python analysis/diagnosis/plant_bias.py --config configs/elpv.yaml --where "Defect == Poly" --name elpv_defect_poly
 """
 
@@ -29,7 +31,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def correlations(attributes):
-    """Pearson correlations (phi of binary attributes) over the images in which both are known; NaN where one never varies."""
+    """Pearson correlations (phi of binary attributes) over the images in which both are known; NaN where one never
+    varies."""
     return attributes.astype(float).corr(min_periods=2)
 
 

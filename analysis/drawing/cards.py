@@ -19,7 +19,8 @@ def surroundings(pixels: np.ndarray, box, margin: int = MARGIN) -> tuple[np.ndar
 
 
 def draw_cards(cards: dict, texts: list[str], path: Path) -> list[Path]:
-    """cards: arrays of one entry a prototype (analysis/measures/cards.py); texts: what stands at the left of each row."""
+    """cards: arrays of one entry a prototype (analysis/measures/cards.py); texts: what stands at the left of each
+    row."""
     columns, rows = 3 + PATCHES + 2 * EDITS, len(texts)
     widths = [1.7, *[1] * columns]
     figure, axes = plt.subplots(

@@ -34,7 +34,8 @@ def add_box(axis, box: Box, colour: str = "red") -> None:
 
 
 def heat(axis, values: np.ndarray, limit: float | None = None):
-    """A map (H, W) of values >= 0 in colours, from 0 to `limit` (default: its maximum); returns what a colour bar needs."""
+    """A map (H, W) of values >= 0 in colours, from 0 to `limit` (default: its maximum); returns what a colour bar
+    needs."""
     axis.set_xticks([])
     axis.set_yticks([])
     return axis.imshow(values, cmap="inferno", vmin=0, vmax=limit, interpolation="nearest")

@@ -33,7 +33,8 @@ def _curve(axis, sigmas: np.ndarray, densities: dict, spans: tuple, last: bool) 
 
 
 def draw(rows: list[dict], sigmas: np.ndarray, stacked: dict, lines: dict, summary: str, path: Path) -> list[Path]:
-    """rows: one dict a prototype (text, says, mean_image, where, images [(pixels, map), ...], densities {name: (K,)}, spans);
+    """rows: one dict a prototype (text, says, mean_image, where, images [(pixels, map), ...], densities {name: (K,)},
+    spans);
     stacked: name -> density (K,) of what is stacked; lines: name -> density of what is drawn beside it."""
     shown = len(rows[0]["images"])
     figure = plt.figure(figsize=(10.5, 1.15 * len(rows) + 4.2), layout="constrained")

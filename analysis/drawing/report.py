@@ -24,7 +24,8 @@ NARROW = 0.2  # of the image's side, the deviation of what lies at one place; th
 
 
 class Source(NamedTuple):
-    """Where a section comes from: the folder below records/, a file without which it is not there, and the script that makes it, with options."""
+    """Where a section comes from: the folder below records/, a file without which it is not there, and the script that
+    makes it, with options."""
 
     folder: str
     file: str
@@ -142,7 +143,8 @@ def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
 
 
 def place_of(where: np.ndarray) -> str:
-    """A map (H, W) in words, of its pixels above half of its largest: a third of the image each way, 'around the edge' or 'all over'."""
+    """A map (H, W) in words, of its pixels above half of its largest: a third of the image each way, 'around the edge'
+    or 'all over'."""
     mass = where * (where >= where.max() / 2)
     words = []
     for axis, names in ((1, ("top", "middle", "bottom")), (0, ("left", "middle", "right"))):
@@ -168,7 +170,8 @@ def surrounded(pixels: np.ndarray, box, side: int) -> np.ndarray:
 
 
 def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
-    """One entry a prototype: what it says, where, its best training patches; when, bits, usage, attribute, as far as they are known."""
+    """One entry a prototype: what it says, where, its best training patches; when, bits, usage, attribute, as far as
+    they are known."""
     told, (rows, boxes) = expected_extremes(run, scores), best_patches(run, train, PATCHES)
     low, high = (to_uint8(told[:, i]) for i in (0, 1))
     where = (told[:, 1] - told[:, 0]).abs().mean(1).numpy()  # (m, H, W)
@@ -223,7 +226,8 @@ def worth(card: dict) -> float:
 
 
 def in_short(found: list[dict], most: int = 3) -> list[str]:
-    """In plain words: the prototype that tells each attribute best, then those worth most of the others, `most` of them."""
+    """In plain words: the prototype that tells each attribute best, then those worth most of the others, `most` of
+    them."""
     best = {}
     for card in found:
         if card.get("auroc", 0) >= max(TELLS, best.get(card.get("attribute"), {}).get("auroc", 0)):
@@ -331,7 +335,8 @@ def figure_section(run: Run, name: str, file: str) -> dict | None:
 
 
 def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str, str]) -> dict:
-    """Everything that the template asks of one run. scores (N, m) of the test set; missing: section -> a word why it is not there."""
+    """Everything that the template asks of one run. scores (N, m) of the test set; missing: section -> a word why it is
+    not there."""
     found = cards(run, train, test, scores)
     times_of(found)
     information = figure_section(run, "information", "information.png")

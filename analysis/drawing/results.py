@@ -34,7 +34,8 @@ def save_table(path: Path, table) -> Path:
 
 
 def save_about(folder: Path, run) -> Path:
-    """about.json: which run and training step the results beside it tell of, the command that made them, and the versions it used."""
+    """about.json: which run and training step the results beside it tell of, the command that made them, and the
+    versions it used."""
     script = Path(sys.argv[0]).resolve()
     called = script.relative_to(REPO_DIR) if script.is_relative_to(REPO_DIR) else script
     versions = {name: version(name) for name in ("patronus", "torch", "numpy")}

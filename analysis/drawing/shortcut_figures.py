@@ -35,7 +35,8 @@ def draw_matrix(table, names, path):
 
 
 def draw_edits(run, edits, pixels, pairs, gaps, tops, strength, path):
-    """The paper's figure: original, its own scores, A lowered and raised by its class gap, with the best prototype of A boxed and its patch.
+    """The paper's figure: original, its own scores, A lowered and raised by its class gap, with the best prototype of A
+    boxed and its patch.
 
     Shown are the images that moved most: strength[A, B] (n,) tells by how much.
     """

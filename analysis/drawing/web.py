@@ -40,7 +40,8 @@ def heat_pixels(values: np.ndarray) -> np.ndarray:
 
 
 def strip(images: list[np.ndarray]) -> np.ndarray:
-    """Images uint8 (H, W, C) of one size side by side, a white pixel apart, in three channels: (H, n (W + 1) - 1, 3)."""
+    """Images uint8 (H, W, C) of one size side by side, a white pixel apart, in three channels: (H, n (W + 1) - 1,
+    3)."""
     colour = [np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image for image in images]
     gap = np.full((colour[0].shape[0], 1, 3), 255, np.uint8)
     return np.concatenate([part for image in colour for part in (image, gap)][:-1], axis=1)

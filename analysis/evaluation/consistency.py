@@ -1,8 +1,8 @@
 """Does a prototype mean the same in every image? (Weng et al. 2026, Fig. 6)
 
-Several test images times several prototypes, each raised in turn to the largest score of the test set: the regenerated image with its patch
-boxed, and the patch. Printed: how alike the patches of one prototype are (mean cosine of their vectors), against patches of different
-prototypes. Results go to records/consistency/<dataset>_v<n>/.
+Several test images times several prototypes, each raised in turn to the largest score of the test set: the regenerated
+image with its patch boxed, and the patch. Printed: how alike the patches of one prototype are (mean cosine of their
+vectors), against patches of different prototypes. Results go to records/consistency/<dataset>_v<n>/.
 """
 
 import argparse
@@ -33,7 +33,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def alikeness(patches):
-    """Vectors (K prototypes, n images, D), centred on their mean -> mean cosine (within one prototype (K,), between two (scalar))."""
+    """Vectors (K prototypes, n images, D), centred on their mean -> mean cosine (within one prototype (K,), between two
+    (scalar))."""
     import numpy as np
     import torch
     from torch.nn import functional as F

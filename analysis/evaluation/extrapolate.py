@@ -1,7 +1,9 @@
-"""Extrapolation (Weng et al. 2026, Fig. 7): one prototype's score set to rising values, in and beyond the range of the data.
+"""Extrapolation (Weng et al. 2026, Fig. 7): one prototype's score set to rising values, in and beyond the range of the
+data.
 
-One row a prototype, on one image; the values are evenly spaced over the range of the test scores, widened by half of it to both sides (no further
-than scores can go), or over --range LOW:HIGH (the paper: 0:3, seven steps). Results go to records/extrapolate/<dataset>_v<n>/.
+One row a prototype, on one image; the values are evenly spaced over the range of the test scores, widened by half of it
+to both sides (no further than scores can go), or over --range LOW:HIGH (the paper: 0:3, seven steps). Results go to
+records/extrapolate/<dataset>_v<n>/.
 """
 
 import argparse

@@ -1,11 +1,13 @@
-"""FID of generated images against real ones by pytorch-fid, with everything that makes the number comparable; precision and recall beside it.
+"""FID of generated images against real ones by pytorch-fid, with everything that makes the number comparable; precision
+and recall beside it.
 
-Real images are exported once through the very transform of training, as PNG; both sides hold equally many images of one size. Without --images the
-newest samples of the run are judged (--kind says which), or conditional ones are made where there are none. Printed beside the FID: the
-counts and the floor, the same distance between two halves of the real images. The number is that of `python -m pytorch_fid A B` on the two
-folders named. Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) are taken of the same features. Machines
-without Inception's weights use --features efficientnet-lite0, whose weights lie in a pip package: a Frechet distance too, but no FID, and comparable
-only to its like. The whole protocol goes to records/fid_scores/<dataset>_v<n>/.
+Real images are exported once through the very transform of training, as PNG; both sides hold equally many images of one
+size. Without --images the newest samples of the run are judged (--kind says which), or conditional ones are made where
+there are none. Printed beside the FID: the counts and the floor, the same distance between two halves of the real
+images. The number is that of `python -m pytorch_fid A B` on the two folders named. Precision and recall (Kynkaanniemi
+et al. 2019), density and coverage (Naeem et al. 2020) are taken of the same features. Machines without Inception's
+weights use --features efficientnet-lite0, whose weights lie in a pip package: a Frechet distance too, but no FID, and
+comparable only to its like. The whole protocol goes to records/fid_scores/<dataset>_v<n>/.
 """
 
 import argparse
@@ -54,7 +56,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_inception(weights: str | None, dims: int, device):
-    """pytorch-fid's Inception and the checksum of its weights. Raises UserError where they are missing or are something else."""
+    """pytorch-fid's Inception and the checksum of its weights. Raises UserError where they are missing or are something
+    else."""
     import hashlib
     import tempfile
     from pathlib import Path
@@ -144,7 +147,8 @@ def frechet(a, b) -> float:
 
 
 def features_of(args, device):
-    """-> (function of a folder of PNGs to features (N, dims), what the distance of these features is called, their number, the weights' checksum)."""
+    """-> (function of a folder of PNGs to features (N, dims), what the distance of these features is called, their
+    number, the weights' checksum)."""
     if args.features == "inception":
         from pytorch_fid.fid_score import get_activations
 
@@ -170,7 +174,8 @@ def features_of(args, device):
 
 
 def kept_attributes(run, folder, device) -> dict[str, float]:
-    """The share of a folder's conditional samples that keep each attribute of the image whose scores they are made from. Raises UserError."""
+    """The share of a folder's conditional samples that keep each attribute of the image whose scores they are made
+    from. Raises UserError."""
     import json
 
     import numpy as np

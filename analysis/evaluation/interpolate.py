@@ -1,8 +1,8 @@
 """Interpolation between two images (Weng et al. 2026, Fig. 4): scores linearly, x_T spherically.
 
-The ends are reconstructions. Below the full interpolation, the same with only the scores or only x_T changing, to tell what each carries; where only
-the scores change it is an edit of the first image, which --guidance strengthens. Every score is set, so there are no others to keep or to move.
-Results go to records/interpolate/<dataset>_v<n>/.
+The ends are reconstructions. Below the full interpolation, the same with only the scores or only x_T changing, to tell
+what each carries; where only the scores change it is an edit of the first image, which --guidance strengthens. Every
+score is set, so there are no others to keep or to move. Results go to records/interpolate/<dataset>_v<n>/.
 """
 
 import argparse

@@ -1,10 +1,11 @@
 """How much do the scores tell about known attributes? (Weng et al. 2026, Sec. 4.2; protocol of Wang et al. 2023)
 
-Over five shuffled folds of encoded images (test images first, then the others: the encoder saw no labels of either): AUROC of a logistic
-regression on all scores (latent; accuracy where images have one class label), of the best single prototype, and TAD with the number of
-captured attributes (Yeats et al. 2022). Where images have class labels, also the accuracy on the test images of a regression that learnt on the
-training images, beside that of raw pixels. --untrained shows the same for the model before its first step, since random features of patches already
-tell a good deal. Several versions of --version_num are compared. Results go to records/prototype_quality/<dataset>_v<n>/.
+Over five shuffled folds of encoded images (test images first, then the others: the encoder saw no labels of either):
+AUROC of a logistic regression on all scores (latent; accuracy where images have one class label), of the best single
+prototype, and TAD with the number of captured attributes (Yeats et al. 2022). Where images have class labels, also the
+accuracy on the test images of a regression that learnt on the training images, beside that of raw pixels. --untrained
+shows the same for the model before its first step, since random features of patches already tell a good deal. Several
+versions of --version_num are compared. Results go to records/prototype_quality/<dataset>_v<n>/.
 """
 
 import argparse
@@ -82,7 +83,8 @@ def judge_run(args, version: int | None) -> dict:
 
 
 def split_accuracies(model, test, train, device) -> dict[str, float]:
-    """Print and return accuracies on test images of regressions on training images: on all scores, and on raw pixels."""
+    """Print and return accuracies on test images of regressions on training images: on all scores, and on raw
+    pixels."""
     import numpy as np
 
     from analysis.measures.quality import held_out_accuracy

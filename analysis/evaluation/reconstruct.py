@@ -1,7 +1,8 @@
 """Reconstruction and variation (Weng et al. 2026, Fig. 3): what comes back from s and x_T, and from s alone.
 
-Test images are regenerated from their scores and three kinds of noise: their own x_T (by inversion under their own scores), one fixed x_T
-for all, and random x_T. PSNR and SSIM of each are printed. Results go to records/reconstruct/<dataset>_v<n>/.
+Test images are regenerated from their scores and three kinds of noise: their own x_T (by inversion under their own
+scores), one fixed x_T for all, and random x_T. PSNR and SSIM of each are printed. Results go to
+records/reconstruct/<dataset>_v<n>/.
 """
 
 import argparse

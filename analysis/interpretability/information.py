@@ -1,11 +1,12 @@
 """What is every prototype worth, where does it tell, and when? In bits, measured with the denoiser itself.
 
-The bits that a condition c gives about the image seen through noise sigma_min: 1 / ln 2 times the integral over ln sigma of
-E |D(z, sigma; c) - D(z, sigma)|^2 / sigma^2 (Guo, Shamai and Verdu 2005; Kong et al. 2024), which splits over pixels (where) and noise levels (when).
-Of every prototype alone (its score shown, all others hidden, against nothing), beyond the others (all against all but it), and of all together. The
-same by the difference of squared errors stands beside it ("check"): where that is far smaller, the denoiser errs and the score says less than it
-seems. Runs that cannot hide scores, as the published ones, are asked beyond the others alone, the score set to its most probable value given them.
-Results go to records/information/<dataset>_v<n>/.
+The bits that a condition c gives about the image seen through noise sigma_min: 1 / ln 2 times the integral over ln
+sigma of E |D(z, sigma; c) - D(z, sigma)|^2 / sigma^2 (Guo, Shamai and Verdu 2005; Kong et al. 2024), which splits over
+pixels (where) and noise levels (when). Of every prototype alone (its score shown, all others hidden, against nothing),
+beyond the others (all against all but it), and of all together. The same by the difference of squared errors stands
+beside it ("check"): where that is far smaller, the denoiser errs and the score says less than it seems. Runs that
+cannot hide scores, as the published ones, are asked beyond the others alone, the score set to its most probable value
+given them. Results go to records/information/<dataset>_v<n>/.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Which prototype owns which patch?
 
-Test images with every cell in the colour of the prototype most similar to it (the winner of the competition), and a legend: the colour, the
-prototype's best training patch, its share of all cells, and for labelled sets the attribute it tells. Results go to
-records/ownership/<dataset>_v<n>/.
+Test images with every cell in the colour of the prototype most similar to it (the winner of the competition), and a
+legend: the colour, the prototype's best training patch, its share of all cells, and for labelled sets the attribute it
+tells. Results go to records/ownership/<dataset>_v<n>/.
 """
 
 import argparse
@@ -26,7 +26,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def owners(run, pixels, device):
-    """The winning prototype of each cell, and by how much it wins: pixels (n, H, W, C) -> (n, H', W') int64 and float32."""
+    """The winning prototype of each cell, and by how much it wins: pixels (n, H, W, C) -> (n, H', W') int64 and
+    float32."""
     import torch
 
     from train.images import to_tensor
@@ -37,7 +38,8 @@ def owners(run, pixels, device):
 
 
 def spread_to_pixels(run, winner, side: int):
-    """Cells (n, H', W') at the centres of their patches -> every pixel takes the nearest cell's prototype: (n, side, side)."""
+    """Cells (n, H', W') at the centres of their patches -> every pixel takes the nearest cell's prototype: (n, side,
+    side)."""
     import numpy as np
 
     field = run.model.encoder.receptive_field

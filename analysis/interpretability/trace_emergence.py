@@ -1,13 +1,14 @@
 """When and where does a prototype appear while the model denoises? (Weng et al. 2026, Sec. 4.3)
 
-When, in bits: a prototype's information spread over the noise levels (analysis/interpretability/information.py), by the mean of
-both estimates; its time is the level above which half of it lies, given with the interval of the middle half. On drawn faces the order is
-compared with the truth: with how far each attribute's counterfactuals lie apart, which decides when an exact observer could tell them. Beside it the
-paper's curves: images are generated from one x_T with their own scores s and with s', one prototype raised to its largest score in the test set; at
-every step the denoiser's estimate of x0 is encoded again, and s_k(x0-hat | s') - s_k(x0-hat | s) is drawn, with the timestep at which its mean has
-risen by half. Where: the information's map at each level, and x0-hat along the way, as a strip and as an animation. Timesteps are those of the
-1000-step linear schedule at the same noise level.
-Results go to records/trace_emergence/<dataset>_v<n>/.
+When, in bits: a prototype's information spread over the noise levels (analysis/interpretability/information.py), by the
+mean of both estimates; its time is the level above which half of it lies, given with the interval of the middle half.
+On drawn faces the order is compared with the truth: with how far each attribute's counterfactuals lie apart, which
+decides when an exact observer could tell them. Beside it the paper's curves: images are generated from one x_T with
+their own scores s and with s', one prototype raised to its largest score in the test set; at every step the denoiser's
+estimate of x0 is encoded again, and s_k(x0-hat | s') - s_k(x0-hat | s) is drawn, with the timestep at which its mean
+has risen by half. Where: the information's map at each level, and x0-hat along the way, as a strip and as an animation.
+Timesteps are those of the 1000-step linear schedule at the same noise level. Results go to
+records/trace_emergence/<dataset>_v<n>/.
 """
 
 import argparse
@@ -65,7 +66,8 @@ def chosen_prototypes(text: str | None, run, test, scores) -> list[int]:
 
 
 def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
-    """One row a prototype, ordered by emergence (early, that is much noise, first). rises (K, T, n) at timesteps t; changes (K, n, H, W)."""
+    """One row a prototype, ordered by emergence (early, that is much noise, first). rises (K, T, n) at timesteps t;
+    changes (K, n, H, W)."""
     import numpy as np
     import pandas as pd
     import torch
@@ -95,7 +97,8 @@ def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
 
 
 def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
-    """Above: the density of information over the noise levels; below: when the raised score appears in x0-hat, mean and deviation."""
+    """Above: the density of information over the noise levels; below: when the raised score appears in x0-hat, mean and
+    deviation."""
     from analysis.drawing.figures import plt, save_figure
 
     figure, (bits, appears) = plt.subplots(2, 1, figsize=(8, 6.5), layout="constrained", sharex=True)
@@ -123,7 +126,8 @@ def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
 
 
 def draw_frame(run, order, estimates: dict, maps: dict, limits: dict, sigma: float, step: int):
-    """x0-hat of one step with the best patch boxed, above the information's map at that level, one column a prototype."""
+    """x0-hat of one step with the best patch boxed, above the information's map at that level, one column a
+    prototype."""
     import torch
 
     from analysis.drawing.figures import heat, panel, panels
@@ -146,7 +150,8 @@ def draw_frame(run, order, estimates: dict, maps: dict, limits: dict, sigma: flo
 
 
 def draw_strip(order, own, estimates: dict, maps: dict, limits: dict, sigmas, path):
-    """Along the way: x0-hat under the image's own scores, then for each prototype x0-hat and the map of its information at that level."""
+    """Along the way: x0-hat under the image's own scores, then for each prototype x0-hat and the map of its information
+    at that level."""
     import numpy as np
 
     from analysis.drawing.figures import heat, panel, panels, save_figure

@@ -5,7 +5,8 @@ from scipy.stats import rankdata
 
 
 def auroc_of_ranks(ranks: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """AUROC of every column from its ranks 1..N (N, m), ties sharing their mean, for binary labels (N,): (m,) (Mann-Whitney).
+    """AUROC of every column from its ranks 1..N (N, m), ties sharing their mean, for binary labels (N,): (m,)
+    (Mann-Whitney).
 
     NaN where one class is missing.
     """
@@ -31,7 +32,8 @@ def both_ways(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def best_attributes(scores: np.ndarray, attributes) -> tuple[list[str], np.ndarray]:
-    """The attribute each column predicts best, in either direction: names (m,) ('' where there is none) and AUROC in [0.5, 1]."""
+    """The attribute each column predicts best, in either direction: names (m,) ('' where there is none) and AUROC in
+    [0.5, 1]."""
     names, best = [""] * scores.shape[1], np.full(scores.shape[1], np.nan)
     for attribute in attributes.columns:
         auroc = both_ways(scores, attributes[attribute].to_numpy(float))

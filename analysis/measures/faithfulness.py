@@ -154,7 +154,8 @@ class Judge(NamedTuple):
         return row | {"taken": share_taken(commanded, found)}
 
     def _changes(self, made: Made, before: np.ndarray, after: np.ndarray, column: int) -> dict:
-        """What the reader sees of an edit that should bring an attribute about; its evidence before and after (n, A)."""
+        """What the reader sees of an edit that should bring an attribute about; its evidence before and after (n,
+        A)."""
         labels = self.test.attributes[self.names].to_numpy(float)
         data = np.nan_to_num(np.corrcoef(labels.T)[column])
         truth = np.eye(len(self.names))[column]  # of exact counterfactuals nothing else changes

@@ -1,4 +1,5 @@
-"""Features of images by EfficientNet-lite0, whose weights lie in a pip package, and what to compute from any features beside the Frechet distance."""
+"""Features of images by EfficientNet-lite0, whose weights lie in a pip package, and what to compute from any features
+beside the Frechet distance."""
 
 from collections.abc import Iterable
 from contextlib import redirect_stdout
@@ -21,7 +22,8 @@ CHUNK = 1000  # points whose distances to all others are in memory at once
 
 
 def load_efficientnet(device):
-    """EfficientNet-lite0 with the weights of its package, and the checksum of their file. Raises UserError where a package is missing."""
+    """EfficientNet-lite0 with the weights of its package, and the checksum of their file. Raises UserError where a
+    package is missing."""
     import hashlib
 
     try:
@@ -44,7 +46,8 @@ def load_efficientnet(device):
 
 @torch.no_grad()
 def efficientnet_features(network, pixels: np.ndarray, device, batch: int = 64) -> np.ndarray:
-    """uint8 (N, H, W, C) -> (N, 1280) float64: resized to 160 pixels bicubically with antialiasing, the last feature map averaged over positions."""
+    """uint8 (N, H, W, C) -> (N, 1280) float64: resized to 160 pixels bicubically with antialiasing, the last feature
+    map averaged over positions."""
     found = []
     for start in tqdm(range(0, len(pixels), batch), desc="features", unit="batch", leave=False):
         x = torch.from_numpy(np.array(pixels[start : start + batch])).to(device).permute(0, 3, 1, 2).float() / 255
@@ -55,7 +58,8 @@ def efficientnet_features(network, pixels: np.ndarray, device, batch: int = 64) 
 
 
 def grain(files: Iterable[Path]) -> float:
-    """Median absolute Laplacian of four neighbours, in grey levels: that of each image, and the median of all images. Flat images have 0."""
+    """Median absolute Laplacian of four neighbours, in grey levels: that of each image, and the median of all images.
+    Flat images have 0."""
     found = []
     for file in files:
         grey = np.asarray(Image.open(file).convert("L"), dtype=float)
@@ -71,10 +75,12 @@ def _radii(x: Tensor, neighbours: int) -> Tensor:
 
 
 def fidelity(real: np.ndarray, made: np.ndarray, neighbours: int = NEIGHBOURS) -> dict[str, float]:
-    """precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) of features (N, d) and (M, d); N, M > neighbours.
+    """precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) of features (N, d) and
+    (M, d); N, M > neighbours.
 
-    precision: share of generated points within a real point's ball, which reaches to its k-th nearest real neighbour; recall: share of real
-    points within a generated one's; density: real balls that a generated point lies in, over k; coverage: share of real balls that hold one.
+    precision: share of generated points within a real point's ball, which reaches to its k-th nearest real neighbour;
+    recall: share of real points within a generated one's; density: real balls that a generated point lies in, over k;
+        coverage: share of real balls that hold one.
     """
     real, made = torch.from_numpy(real), torch.from_numpy(made)
     radii = _radii(real, neighbours), _radii(made, neighbours)

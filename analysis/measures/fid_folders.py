@@ -17,7 +17,8 @@ from train.runs import Run
 
 
 def check_images(folder: Path, data: DataConfig) -> list[Path]:
-    """The PNGs of a folder, sorted as pytorch-fid sorts them. Raises UserError where another file or size is among them."""
+    """The PNGs of a folder, sorted as pytorch-fid sorts them. Raises UserError where another file or size is among
+    them."""
     files = sorted(path for path in folder.iterdir() if path.is_file())
     foreign = [path.name for path in files if path.suffix != ".png"]
     if foreign:
@@ -38,7 +39,8 @@ def check_images(folder: Path, data: DataConfig) -> list[Path]:
 
 
 def exactly(files: list[Path], count: int) -> Path:
-    """A folder with the first `count` of the files: their own where it holds no more, else links to them in a folder beside it."""
+    """A folder with the first `count` of the files: their own where it holds no more, else links to them in a folder
+    beside it."""
     folder = files[0].parent
     if len(files) == count:
         return folder

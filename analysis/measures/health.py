@@ -19,7 +19,8 @@ PROBE_SIGMA = 5.0  # much noise: what s says matters most here
 
 @torch.no_grad()
 def effect(model: Patronus, x0: Tensor, s: Tensor, deviation: Tensor, batch: int = 512) -> Tensor:
-    """How far one deviation more of each score moves the denoiser's estimate of x0 at sigma 5: mean |change| in grey levels of 255, (m,).
+    """How far one deviation more of each score moves the denoiser's estimate of x0 at sigma 5: mean |change| in grey
+    levels of 255, (m,).
 
     x0 (B, C, H, W) images, s (B, m) their scores, deviation (m,).
     """
@@ -38,15 +39,18 @@ def effect(model: Patronus, x0: Tensor, s: Tensor, deviation: Tensor, batch: int
 
 
 def test_effects(run: Run, test: ImageSet, scores: Tensor) -> np.ndarray:
-    """`effect` of every prototype, probed on the first test images; scores (N, m) of the whole test set, on the CPU: (m,)."""
+    """`effect` of every prototype, probed on the first test images; scores (N, m) of the whole test set, on the CPU:
+    (m,)."""
     device = run.model.encoder.prototypes.device
     probe = to_tensor(test.pixels[:PROBE_IMAGES]).to(device)
     return effect(run.model, probe, scores[:PROBE_IMAGES].to(device), scores.std(0).to(device)).cpu().numpy()
 
 
 def health_table(run: Run, scores: np.ndarray, attributes: pd.DataFrame, effects: np.ndarray) -> pd.DataFrame:
-    """One row a prototype. usage: its share of the summed effects; dead: below 1 % of an equal share, or a score that never varies;
-    nearest: the other prototype of highest |cosine|; duplicate: that cosine is above 0.999. scores (N, m), effects (m,)."""
+    """One row a prototype. usage: its share of the summed effects; dead: below 1 % of an equal share, or a score that
+    never varies;
+    nearest: the other prototype of highest |cosine|; duplicate: that cosine is above 0.999. scores (N, m), effects
+        (m,)."""
     prototypes = run.model.encoder.prototypes.detach().cpu()
     unit = F.normalize(prototypes, dim=1)
     cosine = (unit @ unit.T).abs().fill_diagonal_(-1)  # (m, m)

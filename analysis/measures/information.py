@@ -35,7 +35,8 @@ CONTROL = 0.75  # gap of the network / gap of the decoder, until the pilot has m
 
 
 class InformationEstimate(NamedTuple):
-    """Of Q prototypes: bits by the squared gap, by the difference of squared errors, and where: (Q, H, W) bits a pixel."""
+    """Of Q prototypes: bits by the squared gap, by the difference of squared errors, and where: (Q, H, W) bits a
+    pixel."""
 
     bits: Bits
     check: Bits
@@ -274,7 +275,8 @@ def measure_information(
 def image_maps(
     model: Patronus, x0: Tensor, s: Tensor, prototype: int, known: Tensor, alone: bool, sigmas, noises: int = 1
 ) -> np.ndarray:
-    """Where one prototype tells of each single image (B, C, H, W) of scores s (B, m): bits a pixel and an e-fold at each level (T, B, H, W).
+    """Where one prototype tells of each single image (B, C, H, W) of scores s (B, m): bits a pixel and an e-fold at
+    each level (T, B, H, W).
 
     Beyond the others, or alone; the mean over `noises` noises.
     """

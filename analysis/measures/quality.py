@@ -1,4 +1,5 @@
-"""What scores tell about known attributes: latent and single AUROC, TAD (protocol of Wang et al. 2023; Yeats et al. 2022)."""
+"""What scores tell about known attributes: latent and single AUROC, TAD (protocol of Wang et al. 2023; Yeats et al.
+2022)."""
 
 import numpy as np
 import pandas as pd
@@ -53,8 +54,8 @@ def mutual_bits(labels):
 def captured_and_tad(single, labels) -> tuple[list[int], float]:
     """Which attributes (rows of single (A, m): AUROC, better direction; labels (A, N)) are captured, and TAD.
 
-    Captured: best AUROC at least 0.75 and at most 0.2 of the entropy shared with any other attribute (Wang et al. 2023). TAD: sum over
-    those of best minus second-best AUROC.
+    Captured: best AUROC at least 0.75 and at most 0.2 of the entropy shared with any other attribute (Wang et al.
+    2023). TAD: sum over those of best minus second-best AUROC.
     """
     shared = mutual_bits(labels)
     np.fill_diagonal(shared, 0)
@@ -80,7 +81,8 @@ def regression():
 
 
 def evaluate(scores, attributes):
-    """scores (N, m), attributes (N rows, no unknowns) -> (table of one row an attribute, captured names, TAD mean, TAD deviation)."""
+    """scores (N, m), attributes (N rows, no unknowns) -> (table of one row an attribute, captured names, TAD mean, TAD
+    deviation)."""
     names, labels = list(attributes.columns), attributes.to_numpy(int).T
     latent, tads = np.empty((FOLDS, len(names))), []
     for fold, (fit, held) in enumerate(folds_of(scores)):
@@ -120,7 +122,8 @@ def held_out_accuracy(fit, fit_labels, values, labels) -> float:
 
 
 def usable_attributes(attributes, run_name: str) -> tuple[list[str], list[str]]:
-    """Binary attributes known for every image, with enough of each class for the folds; and the others. Raises UserError."""
+    """Binary attributes known for every image, with enough of each class for the folds; and the others. Raises
+    UserError."""
     least = 2 * FOLDS
     usable = [
         c

@@ -26,7 +26,8 @@ BATCH = 64
 
 
 def prototype_reader(model: Patronus, scores: np.ndarray, labels: np.ndarray) -> Reader:
-    """Encode again, then a logistic regression on all scores. scores (N, m) and labels (N, A; NaN unknown) to fit it on."""
+    """Encode again, then a logistic regression on all scores. scores (N, m) and labels (N, A; NaN unknown) to fit it
+    on."""
     fits = []
     for column in labels.T:
         known = ~np.isnan(column)
@@ -45,7 +46,8 @@ def prototype_reader(model: Patronus, scores: np.ndarray, labels: np.ndarray) ->
 
 
 def small_classifier(channels: int, size: int, outputs: int) -> nn.Sequential:
-    """Convolutions with pooling down to at most 8x8 cells, then one linear layer: images (B, C, size, size) -> logits (B, outputs)."""
+    """Convolutions with pooling down to at most 8x8 cells, then one linear layer: images (B, C, size, size) -> logits
+    (B, outputs)."""
     layers, width, side = [], channels, size
     while side > 8 or not layers:
         layers += [nn.Conv2d(width, 32 if not layers else 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
@@ -61,7 +63,8 @@ def small_classifier(channels: int, size: int, outputs: int) -> nn.Sequential:
 
 
 def classifier_reader(images: ImageSet, labels: np.ndarray, device: torch.device, seed: int = 0) -> Reader:
-    """A small convolutional classifier of all attributes at once, trained on labelled images; labels (N, A; NaN unknown).
+    """A small convolutional classifier of all attributes at once, trained on labelled images; labels (N, A; NaN
+    unknown).
 
     A little noise on its input keeps it from reading textures that generated images lack.
     """
@@ -101,7 +104,8 @@ def _read(reader: Reader, pixels: np.ndarray, device: torch.device, batch: int =
 
 
 def attributes_kept(reader: Reader, source: np.ndarray, made: np.ndarray, device: torch.device) -> np.ndarray:
-    """Of images uint8 (n, H, W, C) made from the scores of others, the share in which the reader sees each attribute just as in its source: (A,)."""
+    """Of images uint8 (n, H, W, C) made from the scores of others, the share in which the reader sees each attribute
+    just as in its source: (A,)."""
     there, here = (_read(reader, pixels, device) > 0 for pixels in (source, made))
     return (there == here).mean(0)
 

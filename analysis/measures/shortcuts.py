@@ -20,9 +20,11 @@ FEWEST = 5  # images in each of the four cells of a pair
 
 
 def class_gap(scores: np.ndarray, labels: np.ndarray, top: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """What an attribute's top prototypes differ by between its two classes, 0 for others; and all prototypes by falling |AUROC - 1/2|: (m,) each.
+    """What an attribute's top prototypes differ by between its two classes, 0 for others; and all prototypes by falling
+    |AUROC - 1/2|: (m,) each.
 
-    top: how many; None takes those whose AUROC is more than three standard errors off one half (Hanley and McNeil 1982, at AUROC 1/2).
+    top: how many; None takes those whose AUROC is more than three standard errors off one half (Hanley and McNeil 1982,
+        at AUROC 1/2).
     """
     known = ~np.isnan(labels)
     s, y = scores[known], labels[known] > 0
@@ -72,9 +74,11 @@ def generated_evidence(
 
 
 def generated_effect(change: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """How A moves what generation does to the evidence of B: the coefficient of A in the regression of change (n,) on A and B (n,).
+    """How A moves what generation does to the evidence of B: the coefficient of A in the regression of change (n,) on A
+    and B (n,).
 
-    B itself is in the regression because whatever the model cannot draw returns to the mean. Returns (coefficient, standard error, p).
+    B itself is in the regression because whatever the model cannot draw returns to the mean. Returns (coefficient,
+    standard error, p).
     """
     x = np.stack([np.ones(len(a)), a, b], axis=1)
     coefficients = np.linalg.lstsq(x, change, rcond=None)[0]
@@ -91,7 +95,8 @@ class EditEffect(NamedTuple):
 
 
 def edit_effect(effects: np.ndarray, nulls: np.ndarray) -> EditEffect:
-    """Effects of one edit on one attribute (n images,) against those of edits of random prototypes, means over images (R,)."""
+    """Effects of one edit on one attribute (n images,) against those of edits of random prototypes, means over images
+    (R,)."""
     n, r = len(effects), len(nulls)
     mean, error = effects.mean(), effects.std(ddof=1) / np.sqrt(n)
     spread = np.sqrt(np.square(nulls).mean())
@@ -109,15 +114,17 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def tellable(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether each combination of two attributes occurs often enough for the one to be told from the other; NaN is unknown."""
+    """Whether each combination of two attributes occurs often enough for the one to be told from the other; NaN is
+    unknown."""
     return all(((a == x) & (b == y)).sum() >= FEWEST for x in (0, 1) for y in (0, 1))
 
 
 def judge(table: pd.DataFrame) -> pd.DataFrame:
     """Add corrected p-values and the verdict to one row a pair with edit, edit_p, generated, generated_p.
 
-    A shortcut needs both: the edit of A moves B, and images generated from real scores turn out with the wrong B because of A. Edits alone
-    leave what images can be, and then move much; generation alone shows also what the model cannot draw.
+    A shortcut needs both: the edit of A moves B, and images generated from real scores turn out with the wrong B
+    because of A. Edits alone leave what images can be, and then move much; generation alone shows also what the model
+    cannot draw.
     """
     table["p"] = holm(table[["edit_p", "generated_p"]].max(axis=1).to_numpy())
     least = table[["edit", "generated"]].abs().min(axis=1)

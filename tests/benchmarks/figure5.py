@@ -1,9 +1,11 @@
-"""Fig. 5 by the paper's procedure on a network of the published size: inverting 20 images and regenerating them for each of ten prototypes.
+"""Fig. 5 by the paper's procedure on a network of the published size: inverting 20 images and regenerating them for
+each of ten prototypes.
 
-The published code takes 1000 + 1000 DDIM steps for every picture, one after the other (20 + 20 x 10 of them); ours takes 18 + 18 Heun steps in
-batches. Ours is run whole. The published way is run whole on one image and prototype, which gives the same picture (its PSNR is printed); the time of
-the rest is that time a network call, one image at a time as published, and also as if it were batched like ours. The network is trained for a minute
-on mnist5k, so that its pictures are of something.
+The published code takes 1000 + 1000 DDIM steps for every picture, one after the other (20 + 20 x 10 of them); ours
+takes 18 + 18 Heun steps in batches. Ours is run whole. The published way is run whole on one image and prototype, which
+gives the same picture (its PSNR is printed); the time of the rest is that time a network call, one image at a time as
+published, and also as if it were batched like ours. The network is trained for a minute on mnist5k, so that its
+pictures are of something.
 """
 
 import argparse

@@ -3,8 +3,8 @@
   python tests/benchmarks/information.py [--dataset faces] [--plain_draws 100] [--draws 1000]     on a trained run
 
 Both draw images, noise levels and noise alike. Time to equal standard errors is time x error^2, prototype by prototype.
-The mean of squared differences over variances says whether both measure the same: 1 is expected, somewhat more where few
-plain draws leave their standard errors too small.
+The mean of squared differences over variances says whether both measure the same: 1 is expected, somewhat more where
+few plain draws leave their standard errors too small.
 """
 
 import argparse

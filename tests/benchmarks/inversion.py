@@ -1,4 +1,5 @@
-"""Inversion and regeneration with one run's weights: our 18 + 18 Heun steps against 1000 + 1000 DDIM steps, as the paper's release takes them."""
+"""Inversion and regeneration with one run's weights: our 18 + 18 Heun steps against 1000 + 1000 DDIM steps, as the
+paper's release takes them."""
 
 import argparse
 import time

@@ -1,4 +1,5 @@
-"""How many network calls do good samples need? The Frechet distance of a run's samples by sampler and number of steps, on the same scores and noise.
+"""How many network calls do good samples need? The Frechet distance of a run's samples by sampler and number of steps,
+on the same scores and noise.
 
   python tests/benchmarks/samplers.py [--dataset faces --version_num 0] [--count 1000]
 

@@ -1,4 +1,5 @@
-"""Ratios measured side by side in this run: the published network's training step plain and ours; encoding batched and one by one."""
+"""Ratios measured side by side in this run: the published network's training step plain and ours; encoding batched and
+one by one."""
 
 import argparse
 import os

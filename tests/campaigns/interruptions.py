@@ -1,8 +1,10 @@
-"""Kill everything that takes long, dozens of times at random moments, go on, and compare with what was never interrupted.
+"""Kill everything that takes long, dozens of times at random moments, go on, and compare with what was never
+interrupted.
 
   python tests/campaigns/interruptions.py [--kills 24] [--seed 0]
 
-Minutes, not for CI; tests/test_interruptions.py runs the same functions with a kill or two each. Prints what was tried; ends at the first difference.
+Minutes, not for CI; tests/test_interruptions.py runs the same functions with a kill or two each. Prints what was tried;
+ends at the first difference.
 """
 
 import argparse
@@ -70,7 +72,8 @@ def killed(bench: Bench, line: list[str], delay: float) -> bool:
 
 
 def until_done(bench: Bench, line: Callable[[], list[str]], most: int, rng, seconds: float) -> int:
-    """Kill a command again and again, `most` times at most, after random times up to `seconds`, then let it finish. -> how often it was killed."""
+    """Kill a command again and again, `most` times at most, after random times up to `seconds`, then let it finish. ->
+    how often it was killed."""
     kills = 0
     while kills < most and killed(bench, line(), rng.uniform(0.3, 1) * seconds):
         kills += 1
@@ -92,7 +95,8 @@ def campaign(
 ) -> int:
     """Work number 0 at a stretch, then number 1, 2, ... each killed and gone on with, until so many kills have hit.
 
-    line_of(number, whether it goes on) -> command; begun(number): what is there once there is something to go on with; check(number): compare with 0.
+    line_of(number, whether it goes on) -> command; begun(number): what is there once there is something to go on with;
+    check(number): compare with 0.
     """
     seconds, hit, number = duration(bench, line_of(0, False)), 0, 0
     while hit < kills:
@@ -257,7 +261,8 @@ def one_line(errors: str) -> str:
 
 
 def full_disk(bench: Bench, limits: list[int]) -> int:
-    """No file may grow beyond so many bytes: training (new and resumed), sampling, latent training, a figure. -> how many writes were refused."""
+    """No file may grow beyond so many bytes: training (new and resumed), sampling, latent training, a figure. -> how
+    many writes were refused."""
     config, refused = (
         bench.write_config(SETTINGS | {"train.steps": 40, "train.encoder_steps": 5, "train.decoder_steps": 5}),
         0,
@@ -290,7 +295,8 @@ def full_disk(bench: Bench, limits: list[int]) -> int:
 
 
 def read_only(bench: Bench) -> int:
-    """Records and data that may not be written to, by a user without the privilege to do it all the same. -> how many scripts were refused."""
+    """Records and data that may not be written to, by a user without the privilege to do it all the same. -> how many
+    scripts were refused."""
     line = command("train/train_patronus.py", "--config", bench.config)
     folders = [path for path in bench.records.rglob("*") if path.is_dir()] + [bench.records]
     prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
@@ -314,7 +320,8 @@ def read_only(bench: Bench) -> int:
 
 
 def damaged_checkpoint(bench: Bench, cuts: list[float]) -> int:
-    """The last checkpoint cut short from outside: a word, and the one before is taken. Both: one line. -> how many damages."""
+    """The last checkpoint cut short from outside: a word, and the one before is taken. Both: one line. -> how many
+    damages."""
     config = bench.write_config(SETTINGS)
     for cut in cuts:
         finish(begin(bench, command("train/train_patronus.py", "--config", config)))
@@ -336,7 +343,8 @@ def damaged_checkpoint(bench: Bench, cuts: list[float]) -> int:
 
 
 def half_a_machine(bench: Bench, port: int = 29671) -> float:
-    """One of two processes is killed; the other ends with a line, and one alone goes on to the same weights. -> seconds until all had ended."""
+    """One of two processes is killed; the other ends with a line, and one alone goes on to the same weights. -> seconds
+    until all had ended."""
     import torch
 
     # small steps: float error differs with the number of processes and grows with the size of Muon's over 120 of them

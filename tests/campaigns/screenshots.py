@@ -2,7 +2,8 @@
 
   python tests/campaigns/screenshots.py [--dataset faces --version_num 0] [--into records/gallery]
 
-Needs Chromium, playwright and gradio, and the report of the run (analysis/report.py). On the page, one prototype is raised.
+Needs Chromium, playwright and gradio, and the report of the run (analysis/report.py). On the page, one prototype is
+raised.
 """
 
 import argparse

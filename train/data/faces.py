@@ -34,9 +34,10 @@ BINARY = {
 }
 ATTRIBUTES = [*HAIR_COLOURS, *BINARY]
 
-LICENCE = """These images are drawn with the avatar style "ToonHead" by Johan Melin (https://www.johanmelin.com), a remix of
-https://www.figma.com/community/file/1589627891082866389, licensed under CC BY 4.0
-(https://creativecommons.org/licenses/by/4.0/). The images are rendered by DiceBear and resvg; options were drawn at random.
+LICENCE = """These images are drawn with the avatar style "ToonHead" by Johan Melin (https://www.johanmelin.com), a
+remix of https://www.figma.com/community/file/1589627891082866389, licensed under CC BY 4.0
+(https://creativecommons.org/licenses/by/4.0/). The images are rendered by DiceBear and resvg; options were drawn at
+random.
 """
 
 
