@@ -21,7 +21,8 @@ from torch import Tensor
 
 from models.denoiser import Denoiser, expand
 
-TAIL = 0.5  # the integral of (sigma_max / sigma)^2 over ln sigma above sigma_max: there the gap itself is taken as constant
+# the integral of (sigma_max / sigma)^2 over ln sigma above sigma_max: there the gap itself is taken as constant
+TAIL = 0.5
 
 
 class Gap(NamedTuple):

@@ -48,7 +48,10 @@ def test_records_that_may_not_be_written_to(bench):
 
 
 def test_leftovers_of_the_dead_are_cleared_and_those_of_the_living_kept(tmp_path):
-    code = "import os, sys; from pathlib import Path; from train.whole_files import beside; p = beside(Path(sys.argv[1]) / 'x.pt'); "
+    code = (
+        "import os, sys; from pathlib import Path; from train.whole_files import beside; p = "
+        "beside(Path(sys.argv[1]) / 'x.pt'); "
+    )
     dead = subprocess.run(
         [sys.executable, "-c", code + "p.write_text(''); print(p)", str(tmp_path)],
         capture_output=True,

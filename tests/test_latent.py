@@ -249,7 +249,10 @@ def test_fid_scripts_need_no_heavy_import_for_help():
         "analysis/evaluation/fid.py",
         "analysis/diagnosis/diagnose.py",
     ):
-        code = f"import sys, runpy; sys.argv = ['x', '--help']\ntry: runpy.run_path({str(REPO / script)!r}, run_name='__main__')\n"
+        code = (
+            "import sys, runpy; sys.argv = ['x', '--help']\ntry: "
+            f"runpy.run_path({str(REPO / script)!r}, run_name='__main__')\n"
+        )
         code += "except SystemExit: pass\nassert not {'torch', 'numpy', 'pandas'} & set(sys.modules), 'heavy'"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -286,7 +286,10 @@ def test_places_in_words_and_pictures_as_text():
 
 
 def test_nothing_listens_where_gradio_is_missing(reported):
-    code = "import sys, runpy; sys.modules['gradio'] = None; sys.argv = ['page.py', '--version_num', '0']; runpy.run_path(%r, run_name='__main__')"
+    code = (
+        "import sys, runpy; sys.modules['gradio'] = None; sys.argv = ['page.py', '--version_num', "
+        "'0']; runpy.run_path(%r, run_name='__main__')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code % str(REPO / "analysis/page.py")],
         env=reported.environment,

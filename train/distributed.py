@@ -88,7 +88,8 @@ def processes(device: torch.device):
             raise
         raise UserError(
             f"process {dist.get_rank()} of {world} lost contact with another one, which has probably died (its own "
-            "output says why); checkpoints and images written so far are whole: go on with --resume (training) or --run "
+            "output says why); checkpoints and images written so far are whole: go on with --resume "
+            "(training) or --run "
             "(sampling), on any number of processes"
         ) from None
     finally:

@@ -4,7 +4,10 @@ import sys
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 
-MEMORY_ADVICE = "halve --batch where the script has it, or --total_gen_num, --num_samples and the like; else take --device cpu or a larger card"
+MEMORY_ADVICE = (
+    "halve --batch where the script has it, or --total_gen_num, --num_samples and the "
+    "like; else take --device cpu or a larger card"
+)
 
 
 class UserError(Exception):

@@ -110,7 +110,8 @@ def open_folder(parent: Path, number: int | None, settings: dict) -> Path:
         if different:
             key = different[0]
             raise UserError(
-                f"--run {number} was begun with {key} = {begun.get(key)}, not {settings[key]}; give the same or start a new run"
+                f"--run {number} was begun with {key} = {begun.get(key)}, not {settings[key]}; give "
+                "the same or start a new run"
             )
         return folder
     number = 0
@@ -219,7 +220,8 @@ def sample_run(args: argparse.Namespace, kind: str, prepare: Callable) -> None:
         folder = generate(run, kind, sampling, about, scores_of, device, args.run, args.batch, rank, world)
     if rank == 0:
         print(
-            f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} --version_num {run.version}"
+            f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} "
+            f"--version_num {run.version}"
         )
 
 

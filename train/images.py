@@ -25,7 +25,8 @@ def to_uint8(x: Tensor) -> np.ndarray:
     pixels = x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     if wrong.item():
         raise UserError(
-            f"{wrong.item()} of {len(x)} images hold pixels that are no numbers (NaN); the network that made them is damaged or diverged"
+            f"{wrong.item()} of {len(x)} images hold pixels that are no numbers (NaN); the network "
+            "that made them is damaged or diverged"
         )
     return pixels
 

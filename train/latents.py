@@ -116,7 +116,8 @@ def load_latent(run: Run, version: int | None = None, device: torch.device | str
         version = list(known)[-1]
     if version not in known:
         raise UserError(
-            f"--latent_version {version}: {run.name} version {run.version} has no such latent model; there are {listed(known, 30)}"
+            f"--latent_version {version}: {run.name} version {run.version} has no such latent model; "
+            f"there are {listed(known, 30)}"
         )
     path, scores = known[version], len(run.model.encoder.prototypes)
     if path.name != "best.pt":
@@ -124,7 +125,8 @@ def load_latent(run: Run, version: int | None = None, device: torch.device | str
     state = load_state(path, {"config", "model", "run_step"})
     if state["run_step"] != run.step:
         raise UserError(
-            f"{path}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; train a new latent model"
+            f"{path}: learnt the scores of training step {state['run_step']}, but the run is at "
+            f"{run.step}; train a new latent model"
         )
     model = build_latent(latent_config(state["config"], str(path)), scores, run.model.encoder.highest)
     try:

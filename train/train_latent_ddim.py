@@ -63,7 +63,8 @@ def main() -> None:
             raise UserError(f"--resume {args.resume}: {folder} holds no training; there are {listed(sorted(known))}")
         if state is not None and state["run_step"] != run.step:
             raise UserError(
-                f"{folder}: learnt the scores of training step {state['run_step']}, but the run is at {run.step}; start a new one"
+                f"{folder}: learnt the scores of training step {state['run_step']}, but the run is at "
+                f"{run.step}; start a new one"
             )
     config = latent_config(override(values, args.set), "--set")
     scores = cached_scores(run, device)
@@ -77,7 +78,8 @@ def main() -> None:
     version = folder.name.removeprefix("version_")
     parameters = sum(p.numel() for p in model.parameters()) / 1e6
     print(
-        f"{run.name} version {run.version}: {len(scores.train)} vectors of {scores.train.shape[1]} scores, {parameters:.1f} M parameters on {device}"
+        f"{run.name} version {run.version}: {len(scores.train)} vectors of {scores.train.shape[1]} "
+        f"scores, {parameters:.1f} M parameters on {device}"
     )
     stopped_by = trainer.run(folder)
     names = f"--dataset {run.name} --version_num {run.version}"

@@ -70,7 +70,8 @@ def read_config(args: argparse.Namespace):
     state = load_checkpoint(folder) if checkpoint_files(folder) else None  # none: it was stopped before the first
     if state is not None and "optimizer" not in state:
         raise UserError(
-            f"--resume {args.resume}: {folder} holds weights alone; start a new run from them: --init_from {name}/{args.resume}"
+            f"--resume {args.resume}: {folder} holds weights alone; start a new run from them: "
+            f"--init_from {name}/{args.resume}"
         )
     fixed = [setting for setting in args.set if not setting.startswith("train.")]
     if fixed:
@@ -96,7 +97,8 @@ def build_from(config, origin):
             shapes = [tuple(state[name].shape) if name in state else "none" for state in (ours, theirs)]
             if shapes[0] != shapes[1]:
                 raise UserError(
-                    f"--init_from {origin.name}/{origin.version}: '{name}' has shape {shapes[1]} there and {shapes[0]} in the config"
+                    f"--init_from {origin.name}/{origin.version}: '{name}' has shape {shapes[1]} there "
+                    f"and {shapes[0]} in the config"
                 )
         model.load_state_dict(theirs)
     return model
@@ -145,7 +147,8 @@ def main() -> None:
         if rank == 0:
             parameters = sum(p.numel() for p in trainer.model.parameters()) / 1e6
             print(
-                f"{config.name}: {len(train)} training images, {parameters:.1f} M parameters, {', '.join(formats.values())} on {device}"
+                f"{config.name}: {len(train)} training images, {parameters:.1f} M parameters, "
+                f"{', '.join(formats.values())} on {device}"
             )
             print(f"run: {folder}")
         stopped_by = trainer.run(folder, test)

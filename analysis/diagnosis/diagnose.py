@@ -60,7 +60,8 @@ def labelled_data(run, reference: str | None):
     data = load_config(reference).data
     if (data.image_size, data.channels) != (own.image_size, own.channels):
         raise UserError(
-            f"--reference {reference}: its images are {data.channels}x{data.image_size}, the run's {own.channels}x{own.image_size}"
+            f"--reference {reference}: its images are {data.channels}x{data.image_size}, the run's "
+            f"{own.channels}x{own.image_size}"
         )
     return data
 
@@ -148,7 +149,8 @@ def main() -> None:
     names, left_out = usable_attributes(train, test)
     if len(names) < 2:
         raise UserError(
-            f"diagnosis needs two attributes with at least {FEWEST} labelled images of each class; the data set has {names or 'none'}"
+            f"diagnosis needs two attributes with at least {FEWEST} labelled images of each class; the "
+            f"data set has {names or 'none'}"
         )
     for need, option in ((args.num_samples, "num_samples"), (args.generated, "generated")):
         if need > len(test):
@@ -208,7 +210,8 @@ def main() -> None:
     arrays = save_arrays(folder / "diagnose.npz", names=names, nulls=shares, ids=[test.ids[i] for i in edited])
 
     print(
-        f"{len(test)} labelled test images; {args.num_samples} edited, {args.generated} generated; attributes read by the {main_reader}"
+        f"{len(test)} labelled test images; {args.num_samples} edited, {args.generated} generated; "
+        f"attributes read by the {main_reader}"
     )
     print("best prototypes (AUROC): " + ", ".join(f"{n} {r[0]}" for n, r in zip(names, ranks)))
     strongest = (
@@ -230,7 +233,8 @@ def main() -> None:
     for row in found:
         verb = "adds" if row.edit > 0 else "takes away"
         print(
-            f"SHORTCUT: {row.raised} {verb} {row.moved} (edit {row.edit:+.2f}, generated {row.generated:+.2f}, corrected p {row.p:.1e})"
+            f"SHORTCUT: {row.raised} {verb} {row.moved} (edit {row.edit:+.2f}, generated "
+            f"{row.generated:+.2f}, corrected p {row.p:.1e})"
         )
     if found:
         tops = {name: rank[0] for name, rank in zip(names, ranks)}

@@ -85,10 +85,19 @@ def about(run: Run, images: int) -> dict:
     model, train = config.model, config.train
     facts = {
         "run": f"{run.name}, version {run.version}",
-        "images": f"{images} for training, {config.data.channels}x{config.data.image_size}x{config.data.image_size}, source {config.data.source}",
+        "images": (
+            f"{images} for training, "
+            f"{config.data.channels}x{config.data.image_size}x{config.data.image_size}, source {config.data.source}"
+        ),
         "restricted to": config.data.where,
-        "prototypes": f"{model.encoder.prototypes}, patches of {model.encoder.receptive_field.size} pixels, similarity {model.encoder.similarity}",
-        "network": f"{sum(p.numel() for p in run.model.parameters()) / 1e6:.1f} million parameters, formulation {model.formulation}",
+        "prototypes": (
+            f"{model.encoder.prototypes}, patches of {model.encoder.receptive_field.size} "
+            f"pixels, similarity {model.encoder.similarity}"
+        ),
+        "network": (
+            f"{sum(p.numel() for p in run.model.parameters()) / 1e6:.1f} million parameters, "
+            f"formulation {model.formulation}"
+        ),
         "training": f"{run.step} steps, batch {train.batch_size}, seed {train.seed}"
         + (f", {seconds / 60:.1f} minutes" if seconds else ""),
         "weights": "averaged over training" if run.averaged else "as trained",
@@ -300,7 +309,8 @@ def diagnosis(run: Run) -> dict | None:
     tables = [folder / f"effects_{reader}.csv" for reader in ("classifier", "prototypes")]
     table = pd.read_csv(next(path for path in tables if path.is_file()))
     suspects = [
-        f"Raising {row.raised} {'adds' if row.edit > 0 else 'takes away'} {row.moved}: by {row.edit:+.2f} of the way from not having it to having it "
+        f"Raising {row.raised} {'adds' if row.edit > 0 else 'takes away'} {row.moved}: by "
+        f"{row.edit:+.2f} of the way from not having it to having it "
         f"when edited, {row.generated:+.2f} when generated (corrected p {row.p:.1e})."
         for row in table[table["shortcut"]].itertuples()
     ]

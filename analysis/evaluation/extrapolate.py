@@ -109,7 +109,8 @@ def main() -> None:
     )
     for k, asked, got in zip(prototypes, values, reached.tolist()):
         print(
-            f"prototype {k}: set to {', '.join(f'{v:.2f}' for v in asked)}; found again as {', '.join(f'{v:.2f}' for v in got)}"
+            f"prototype {k}: set to {', '.join(f'{v:.2f}' for v in asked)}; found again as "
+            f"{', '.join(f'{v:.2f}' for v in got)}"
         )
     print(f"values in brackets lie outside the test scores' range; figure: {files[0]} and .pdf; arrays: {arrays}")
 

@@ -46,7 +46,10 @@ def parse_args() -> argparse.Namespace:
         choices=[64, 192, 768, 2048],
         help="Inception features (default: 2048, the usual FID)",
     )
-    text = "of conditional samples: do they keep their source's attributes, by the word of a classifier trained on the labels"
+    text = (
+        "of conditional samples: do they keep their source's attributes, by the word of a "
+        "classifier trained on the labels"
+    )
     parser.add_argument("--attributes", action="store_true", help=text)
     parser.add_argument("--batch", type=int, default=50, help="images a call of the network (default: 50)")
     parser.add_argument("--inception-weights", metavar="FILE", help=f"{WEIGHTS}, for machines without a network")
@@ -90,7 +93,8 @@ def load_inception(weights: str | None, dims: int, device):
         ) from None
     except OSError as error:
         raise UserError(
-            f"Inception weights: {file} is not there and cannot be downloaded ({error}); fetch {URL} elsewhere and put it there, or give "
+            f"Inception weights: {file} is not there and cannot be downloaded ({error}); fetch {URL} "
+            "elsewhere and put it there, or give "
             "it as --inception-weights FILE"
         ) from None
     return model, hashlib.sha256(file.read_bytes()).hexdigest()
@@ -119,7 +123,8 @@ def generated_folder(args, run, device, real: int):
     if args.kind == "uncond":
         names = f"--dataset {run.name} --version_num {run.version}"
         raise UserError(
-            f"{run.name} version {run.version} has no unconditional samples; make some: python train/unconditional_sampling.py {names}"
+            f"{run.name} version {run.version} has no unconditional samples; make some: python "
+            f"train/unconditional_sampling.py {names}"
         )
     images = load_split(run.config.data, "test")
     return generate(
@@ -191,7 +196,8 @@ def kept_attributes(run, folder, device) -> dict[str, float]:
         split = json.loads(settings.read_text()).get("split") if settings.is_file() else None
     if split is None or not all(file.stem.isdigit() for file in files):
         raise UserError(
-            f"--attributes: {folder} holds no conditional samples: {settings} names no split whose scores they are made from"
+            f"--attributes: {folder} holds no conditional samples: {settings} names no split whose "
+            "scores they are made from"
         )
     train, _, names = labelled_splits(run)
     if not names:
@@ -223,7 +229,10 @@ def protocol(args, run, folders: dict, dims: int, checksum: str) -> dict:
         "sampling": json.loads(settings.read_text()) if settings.is_file() else None,
         "folders": {name: str(folder) for name, folder in folders.items()},
         "real_split": args.split,
-        "transform": f"training's own: PIL bicubic with antialiasing to {data.image_size}x{data.image_size}, {data.channels} channels, uint8, PNG",
+        "transform": (
+            "training's own: PIL bicubic with antialiasing to "
+            f"{data.image_size}x{data.image_size}, {data.channels} channels, uint8, PNG"
+        ),
         "features": args.features,
         "dims": dims,
         "weights_sha256": checksum,
@@ -261,7 +270,8 @@ def main() -> None:
     numbers = {"fid" if title == "FID" else "frechet_distance": distance}
     numbers |= {"images_a_side": count, "floor": floor, "images_a_side_of_floor": half}
     print(
-        f"{title} {distance:.3f} from {count} images a side; floor {floor:.3f}, between two halves of the real images ({half} a side)"
+        f"{title} {distance:.3f} from {count} images a side; floor {floor:.3f}, between two halves of "
+        f"the real images ({half} a side)"
     )
     if count > NEIGHBOURS:
         found = fidelity(activations["real"], activations["generated"])
@@ -275,18 +285,21 @@ def main() -> None:
         least = min(kept, key=kept.get)
         numbers |= {"attributes_kept": kept}
         print(
-            f"attributes of the source kept: {sum(kept.values()) / len(kept):.3f}, least of all {least} with {kept[least]:.3f}"
+            f"attributes of the source kept: {sum(kept.values()) / len(kept):.3f}, least of all "
+            f"{least} with {kept[least]:.3f}"
         )
     kind = "" if args.features == "inception" else "_efficientnet"
     name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}.json"
     file = save_json(results_folder("fid_scores", run) / name, numbers | protocol(args, run, folders, dims, checksum))
     if count < dims:
         print(
-            f"note: {dims} features need at least as many images a side; with {count} the number compares only to others of equal count"
+            f"note: {dims} features need at least as many images a side; with {count} the number "
+            "compares only to others of equal count"
         )
     if run.config.data.channels == 1:
         print(
-            "note: grey images are replicated to three channels on both sides; features learnt on colour photographs mean little on them"
+            "note: grey images are replicated to three channels on both sides; features learnt on "
+            "colour photographs mean little on them"
         )
     if args.features == "inception":
         option = "" if dims == 2048 else f" --dims {dims}"

@@ -63,7 +63,8 @@ def judge_run(args, version: int | None) -> dict:
     print(f"{run.name} version {run.version}")
     print(table.round(3).to_string())
     print(
-        f"{len(scores)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; TAD {tad:.3f} +- {deviation:.3f}"
+        f"{len(scores)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; TAD "
+        f"{tad:.3f} +- {deviation:.3f}"
     )
     if splits[0].labels is not None:
         labels = np.concatenate([images.labels for images in splits])[: args.limit]

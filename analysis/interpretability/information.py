@@ -76,7 +76,10 @@ def summary_of(survey, table) -> list[str]:
     if survey.total is None:
         return [
             *lines,
-            f"beyond the others, summed: {beyond:.1f} bits (this run cannot hide scores: no total, and no prototype alone)",
+            (
+                f"beyond the others, summed: {beyond:.1f} bits (this run cannot hide scores: no total, and "
+                "no prototype alone)"
+            ),
         ]
     total, error = survey.total.bits.total[0], survey.total.bits.error[0]
     lines.append(f"all scores together: {total:.1f} +- {error:.1f} bits (check: {survey.total.check.total[0]:.1f})")
@@ -84,7 +87,8 @@ def summary_of(survey, table) -> list[str]:
     shared = "they share much of it" if alone > total else "they tell much together only"
     lines.append(f"each alone, summed: {alone:.1f} bits, {alone / total:.2f} of the total: {shared}")
     lines.append(
-        f"each beyond the others, summed: {beyond:.1f} bits, {beyond / total:.2f} of the total: what no other prototype tells"
+        f"each beyond the others, summed: {beyond:.1f} bits, {beyond / total:.2f} of the total: what "
+        "no other prototype tells"
     )
     return lines
 

@@ -112,8 +112,11 @@ def main() -> None:
     arrays = save_arrays(
         folder / "ownership.npz", ids=[test.ids[i] for i in rows], winner=winner, margin=margin, share=share
     )
-    print(f"{(share > 0).sum()} of {len(share)} prototypes own a patch; the most frequent {share.max():.1%} of all, half of all by "
-          f"{int((np.cumsum(np.sort(share)[::-1]) < 0.5).sum()) + 1}")  # fmt: skip
+    half = int((np.cumsum(np.sort(share)[::-1]) < 0.5).sum()) + 1
+    print(
+        f"{(share > 0).sum()} of {len(share)} prototypes own a patch; the most frequent {share.max():.1%} of all, "
+        f"half of all by {half}"
+    )
     print(f"a winner's mean similarity: {margin.mean():.2f}")
     print(f"figure: {files[0]} and .pdf; arrays: {arrays}")
 

@@ -33,7 +33,8 @@ def check_images(folder: Path, data: DataConfig) -> list[Path]:
             size = image.size
         if size != expected:
             raise UserError(
-                f"{path}: is {size[0]}x{size[1]}, but the run's images are {expected[0]}x{expected[1]}; FID needs one size on both sides"
+                f"{path}: is {size[0]}x{size[1]}, but the run's images are "
+                f"{expected[0]}x{expected[1]}; FID needs one size on both sides"
             )
     return files
 

@@ -133,6 +133,7 @@ def usable_attributes(attributes, run_name: str) -> tuple[list[str], list[str]]:
     left_out = [c for c in attributes if c not in usable]
     if not usable:
         raise UserError(
-            f"{run_name}: no attribute with both classes known and at least {least} images of each; left out: {left_out or 'none'}"
+            f"{run_name}: no attribute with both classes known and at least {least} images of each; "
+            f"left out: {left_out or 'none'}"
         )
     return usable, left_out

@@ -73,7 +73,8 @@ def main() -> None:
     call = (time.perf_counter() - start) / (2 * DDIM_STEPS - 1)
     error = (picture - made[:1]).square().mean().item()
     print(
-        f"the same picture: PSNR {10 * np.log10(4 / max(error, 1e-12)):.1f} dB between both ways; a published call of one image {call * 1000:.1f} ms"
+        f"the same picture: PSNR {10 * np.log10(4 / max(error, 1e-12)):.1f} dB between both ways; a "
+        f"published call of one image {call * 1000:.1f} ms"
     )
 
     batched = model.denoiser(encoding.scores)
@@ -87,7 +88,8 @@ def main() -> None:
         (f"{IMAGES} at a time ({shared * 1000:.1f} ms an image)", shared),
     ):
         print(
-            f"published way, {name}: {published} calls, {published * seconds / 60:.0f} minutes: ours is {published * seconds / ours:.0f} times faster"
+            f"published way, {name}: {published} calls, {published * seconds / 60:.0f} minutes: ours "
+            f"is {published * seconds / ours:.0f} times faster"
         )
 
 

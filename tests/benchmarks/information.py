@@ -82,16 +82,20 @@ def main() -> None:
     slow, slow_time = timed(lambda: plain(run.model, test, known, prototypes, args.plain_draws, SIGMA_MIN, 0))
     fast, fast_time = timed(lambda: measure_information(run.model, test, known, prototypes, args.draws, SIGMA_MIN, 1))
     print(
-        f"{torch.get_num_threads()} threads, {device}: {args.plain_draws} plain draws in {slow_time:.0f} s, {args.draws} of ours in {fast_time:.0f} s"
+        f"{torch.get_num_threads()} threads, {device}: {args.plain_draws} plain draws in "
+        f"{slow_time:.0f} s, {args.draws} of ours in {fast_time:.0f} s"
     )
     for kind, (total, error) in slow.items():
         bits = getattr(fast, kind).bits
         ratio = slow_time * error**2 / (fast_time * bits.error**2)
         agreement = np.mean((bits.total - total) ** 2 / (error**2 + bits.error**2))
         print(
-            f"{kind}: {np.median(ratio):.1f} times faster at equal standard errors (median; deciles {np.quantile(ratio, 0.1):.1f} to "
-            f"{np.quantile(ratio, 0.9):.1f}; of the summed variances {(error**2).sum() * slow_time / ((bits.error**2).sum() * fast_time):.1f}); "
-            f"sums {total.sum():.2f} +- {math.sqrt((error**2).sum()):.2f} and {bits.total.sum():.2f} +- {math.sqrt((bits.error**2).sum()):.2f} bits, "
+            f"{kind}: {np.median(ratio):.1f} times faster at equal standard errors (median; deciles "
+            f"{np.quantile(ratio, 0.1):.1f} to "
+            f"{np.quantile(ratio, 0.9):.1f}; of the summed variances "
+            f"{(error**2).sum() * slow_time / ((bits.error**2).sum() * fast_time):.1f}); "
+            f"sums {total.sum():.2f} +- {math.sqrt((error**2).sum()):.2f} and {bits.total.sum():.2f} "
+            f"+- {math.sqrt((bits.error**2).sum()):.2f} bits, "
             f"squared differences over variances {agreement:.2f}"
         )
 

@@ -26,7 +26,8 @@ def parse_args() -> argparse.Namespace:
 def report(name: str, calls: int, seconds: float, x0: torch.Tensor, back: torch.Tensor) -> float:
     error = (back - x0).square().mean().item()
     print(
-        f"{name}: {calls} network calls, {seconds:.1f} s, mean squared error {error:.2e} (PSNR {10 * np.log10(4 / error):.1f} dB)"
+        f"{name}: {calls} network calls, {seconds:.1f} s, mean squared error {error:.2e} (PSNR "
+        f"{10 * np.log10(4 / error):.1f} dB)"
     )
     return error
 

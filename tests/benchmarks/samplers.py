@@ -57,7 +57,8 @@ def main() -> None:
         seconds = time.perf_counter() - started
         distance = frechet(efficientnet_features(network, np.concatenate(made), device), real)
         print(
-            f"{sampler:9s} {steps:2d} steps: {calls(sampler, steps):2d} network calls an image, {seconds:5.1f} s, distance {distance:.1f}"
+            f"{sampler:9s} {steps:2d} steps: {calls(sampler, steps):2d} network calls an image, "
+            f"{seconds:5.1f} s, distance {distance:.1f}"
         )
 
 

@@ -66,7 +66,8 @@ def main() -> None:
     times = {precision: timed(training_step(True, precision, True), repeats) for precision in ("float32", "bfloat16")}
     precision, ours = min(times.items(), key=lambda item: item[1])  # as train/budget.py chooses
     print(
-        f"training step, published network, 1x32x32, batch 32: plain float32 {plain:.2f} s, ours ({precision}) {ours:.2f} s: {ours / plain:.0%}"
+        f"training step, published network, 1x32x32, batch 32: plain float32 {plain:.2f} s, ours "
+        f"({precision}) {ours:.2f} s: {ours / plain:.0%}"
     )
 
     encoder = PrototypeEncoder(
@@ -83,7 +84,8 @@ def main() -> None:
     network = timed(lambda: [encoder(part) for part in parts], repeats)
     single = timed(lambda: encode(model, images, batch=1, progress=False), repeats)
     print(
-        f"encoding {COUNT} images from pixels: {whole:.3f} s, one at a time {single:.3f} s: {single / whole:.1f} times faster; "
+        f"encoding {COUNT} images from pixels: {whole:.3f} s, one at a time {single:.3f} s: "
+        f"{single / whole:.1f} times faster; "
         f"bound: the network alone takes {network:.3f} s, so that encoding is within {whole / network:.2f} times of it"
     )
 
@@ -110,8 +112,10 @@ def main() -> None:
         decoding = timed(decoded, repeats)
         single = timed(lambda: [encoder(to_tensor(to_pixels(Image.open(path), 32, 3)[None])) for path in paths], 1)
     print(
-        f"encoding {FILES} JPEGs of 178x218: the first time {first:.2f} s (decoding alone {decoding:.2f} s), from the cache {again:.2f} s, "
-        f"one at a time {single:.2f} s: {single / first:.1f} and {single / again:.1f} times faster; bound: decoding and the "
+        f"encoding {FILES} JPEGs of 178x218: the first time {first:.2f} s (decoding alone "
+        f"{decoding:.2f} s), from the cache {again:.2f} s, "
+        f"one at a time {single:.2f} s: {single / first:.1f} and {single / again:.1f} times faster; "
+        "bound: decoding and the "
         f"network alone {decoding + network * FILES / COUNT:.2f} s, so that the first time is within "
         f"{first / (decoding + network * FILES / COUNT):.2f} times of it"
     )

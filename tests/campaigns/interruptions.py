@@ -393,18 +393,23 @@ def main() -> None:
             hit = work(bench, args.kills, rng)
             total += hit
             print(
-                f"{work.__name__}: killed {hit} times, gone on, nothing lost or different ({time.perf_counter() - started:.0f} s)",
+                (
+                    f"{work.__name__}: killed {hit} times, gone on, nothing lost or different "
+                    f"({time.perf_counter() - started:.0f} s)"
+                ),
                 flush=True,
             )
         print(f"{total} kills survived in all")
         print(f"two at once: {two_at_once(bench)} pairs, nothing shared")
         print(
-            f"full disk: {full_disk(bench, [100, 1000, 4000, 20000, 60000, 150000])} writes refused in a line, the run intact"
+            f"full disk: {full_disk(bench, [100, 1000, 4000, 20000, 60000, 150000])} writes refused in "
+            "a line, the run intact"
         )
         print(f"read-only records: {read_only(bench)} scripts refused in a line")
         print(f"damaged checkpoints: {damaged_checkpoint(bench, [0.0, 0.3, 0.9, 0.999])} survived or refused in a line")
         print(
-            f"half a machine: all processes had ended {half_a_machine(bench):.1f} s after one was killed; one alone went on to the same weights"
+            f"half a machine: all processes had ended {half_a_machine(bench):.1f} s after one was "
+            "killed; one alone went on to the same weights"
         )
 
 

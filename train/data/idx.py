@@ -83,7 +83,8 @@ def find_folder(config, torchvision_name: str, package: str | None) -> Path:
     debian = f"apt-get install {package} (Debian and Ubuntu), or " if package else ""
     raise UserError(
         f"data set {config.source}: {first}[.gz] is in none of {listed(folders)}; {debian}on a machine "
-        f"with a network run python -c \"from torchvision.datasets import {torchvision_name}; {torchvision_name}('.', download=True)\" "
+        f'with a network run python -c "from torchvision.datasets import {torchvision_name}; '
+        f"{torchvision_name}('.', download=True)\" "
         f"and copy the folder {torchvision_name} to {home}"
     )
 
