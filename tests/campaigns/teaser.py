@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--prototypes", help="numbers (default: the first four cards)")
     parser.add_argument("--file", type=Path, default=REPO_DIR / "docs" / "teaser.png", help="default: docs/teaser.png")
     args = parser.parse_args()
-    folder = RECORDS_DIR / "prototypes" / f"{args.dataset}_v{args.version_num}"
+    folder = RECORDS_DIR / "vis_prototype" / f"{args.dataset}_v{args.version_num}"
     cards = np.load(folder / "prototypes.npz")
     numbers = cards["prototypes"].tolist()
     rows = [numbers.index(int(k)) for k in args.prototypes.split(",")] if args.prototypes else range(4)
