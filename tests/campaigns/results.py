@@ -1,0 +1,78 @@
+"""The README's table of results, from what the scripts left in records/.
+
+  python tests/campaigns/results.py [--runs faces/0 fmnist/0] [--into README.md]
+
+Rows whose numbers are not there are left out. The table replaces what stands between the two marks in the file.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from global_config import RECORDS_DIR, REPO_DIR
+
+MARKS = "<!-- results: python tests/campaigns/results.py -->", "<!-- end of results -->"
+FAITHFUL, QUALITY, DISTANCE = "faithfulness.py", "prototype_quality.py", "fid.py --features efficientnet-lite0"
+ROWS = (  # name, our key, key of the untrained encoder or of random prototypes, script below analysis/evaluation/
+    ("best single prototype's AUROC, mean of attributes", "quality.single", "untrained.single", QUALITY),
+    ("AUROC of all scores", "quality.latent", "untrained.latent", QUALITY),
+    ("accuracy of all scores on test images", "quality.scores_accuracy", "untrained.scores_accuracy", QUALITY),
+    ("the same of raw pixels", "quality.pixels_accuracy", None, QUALITY),
+    ("TAD (disentanglement)", "quality.tad", "untrained.tad", QUALITY),
+    ("one prototype set: its attribute appears", "faithfulness.appears", "faithfulness.null.appears", FAITHFUL),
+    ("it vanishes", "faithfulness.vanishes", "faithfulness.null.vanishes", FAITHFUL),
+    ("other attributes that change", "faithfulness.side", "faithfulness.null.side", FAITHFUL),
+    ("map of its bits against the true pixels", "faithfulness.map", "faithfulness.null.map", FAITHFUL),
+    ("distance of 1,000 samples (of real halves)", "cond.frechet_distance", "cond.floor", DISTANCE),
+    ("the same, unconditional", "uncond.frechet_distance", None, DISTANCE + " --kind uncond"),
+    ("attributes of the source kept", "cond.kept", None, DISTANCE + " --attributes"),
+)
+
+
+def numbers_of(run: str) -> dict:
+    """What there is of a run's JSON files, by name."""
+    name, version = run.split("/")
+    folders = {"faithfulness": "faithfulness", "quality": "prototype_quality", "untrained": "prototype_quality"}
+    files = {key: RECORDS_DIR / folder / f"{name}_v{version}" / f"{key}.json" for key, folder in folders.items()}
+    for kind in ("cond", "uncond"):
+        found = sorted((RECORDS_DIR / "fid_scores" / f"{name}_v{version}").glob(f"{kind}_*_efficientnet.json"))
+        files |= {kind: found[-1]} if found else {}
+    numbers = {key: json.loads(file.read_text()) for key, file in files.items() if file.is_file()}
+    kept = numbers.get("cond", {}).get("attributes_kept")
+    if kept:
+        numbers["cond"]["kept"] = sum(kept.values()) / len(kept)
+    return numbers
+
+
+def value(numbers: dict, key: str | None) -> str:
+    """The number of a dotted key as text, '' where there is none."""
+    node = numbers
+    for part in (key or "none").split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return "" if node is None else f"{node:.0f}" if node >= 10 else f"{node:.2f}"
+
+
+def table(runs: list[str]) -> str:
+    numbers = {run: numbers_of(run) for run in runs}
+    lines = ["| | " + " | ".join(f"{run.split('/')[0]}, ours | baseline" for run in runs) + " | `analysis/evaluation/` |"]
+    lines += ["|---" * (2 * len(runs) + 2) + "|"]
+    for name, ours, baseline, script in ROWS:
+        cells = [value(numbers[run], key) for run in runs for key in (ours, baseline)]
+        if any(cells):
+            lines.append(f"| {name} | {' | '.join(cells)} | `{script}` |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", nargs="+", default=["faces/0", "fmnist/0"], help="DATASET/VERSION")
+    parser.add_argument("--into", type=Path, default=REPO_DIR / "README.md", help="default: README.md")
+    args = parser.parse_args()
+    before, rest = args.into.read_text(encoding="utf-8").split(MARKS[0])
+    text = f"{before}{MARKS[0]}\n{table(args.runs)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
+    args.into.write_text(text, encoding="utf-8")
+    print(table(args.runs))
+
+
+if __name__ == "__main__":
+    main()
