@@ -71,7 +71,7 @@ def judge_run(args, version: int | None) -> dict:
         numbers["accuracy"], spread = class_accuracy(scores, labels)
         print(f"accuracy of {len(np.unique(labels))} classes {numbers['accuracy']:.3f} +- {spread:.3f}")
         if {"train", "test"} <= present:
-            numbers |= split_accuracies(model, splits[0], splits[-1], device)
+            numbers |= split_accuracies(model, splits[0], splits[-1], device, pixels=not args.untrained)
     print(f"captured attributes, {len(captured)}: {', '.join(captured) or 'none'}")
     if left_out:
         print(f"left out (unknown values or too few of a class): {', '.join(left_out)}")
@@ -83,7 +83,7 @@ def judge_run(args, version: int | None) -> dict:
     return numbers
 
 
-def split_accuracies(model, test, train, device) -> dict[str, float]:
+def split_accuracies(model, test, train, device, pixels: bool) -> dict[str, float]:
     """Print and return accuracies on test images of regressions on training images: on all scores, and on raw
     pixels."""
     import numpy as np
@@ -92,7 +92,8 @@ def split_accuracies(model, test, train, device) -> dict[str, float]:
     from train.scores import encode
 
     values = {"scores": [encode(model, images, device=device).numpy() for images in (train, test)]}
-    values["pixels"] = [np.asarray(images.pixels, np.float32).reshape(len(images), -1) for images in (train, test)]
+    if pixels:
+        values["pixels"] = [np.asarray(images.pixels, np.float32).reshape(len(images), -1) for images in (train, test)]
     accuracies = {
         f"{name}_accuracy": held_out_accuracy(fit, train.labels, judged, test.labels)
         for name, (fit, judged) in values.items()

@@ -54,7 +54,9 @@ def value(numbers: dict, key: str | None) -> str:
 
 def table(runs: list[str]) -> str:
     numbers = {run: numbers_of(run) for run in runs}
-    lines = ["| | " + " | ".join(f"{run.split('/')[0]}, ours | baseline" for run in runs) + " | `analysis/evaluation/` |"]
+    lines = [
+        "| | " + " | ".join(f"{run.split('/')[0]}, ours | baseline" for run in runs) + " | `analysis/evaluation/` |"
+    ]
     lines += ["|---" * (2 * len(runs) + 2) + "|"]
     for name, ours, baseline, script in ROWS:
         cells = [value(numbers[run], key) for run in runs for key in (ours, baseline)]
