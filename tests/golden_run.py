@@ -3,6 +3,7 @@
 python tests/golden_run.py     trains anew and rewrites the file, for changes that are meant to change training
 """
 
+import argparse
 import json
 import tempfile
 from pathlib import Path
@@ -79,6 +80,7 @@ def measure(home: Path) -> dict:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as home:
         found = measure(Path(home))
     FILE.write_text(json.dumps(found, indent=1) + "\n")
