@@ -108,14 +108,14 @@ def results_folder(what: str, run) -> Path:
     return folder
 
 
-def parse_prototypes(text: str, count: int) -> list[int]:
-    """'0,3,17' -> numbers below count. Raises UserError."""
+def parse_prototypes(text: str, count: int, option: str = "--prototypes") -> list[int]:
+    """'0,3,17' -> numbers below count, as an option gives them. Raises UserError."""
     try:
         numbers = [int(part) for part in text.split(",")]
     except ValueError:
-        raise UserError(f"--prototypes {text}: must be numbers separated by commas, e.g. 0,3,17") from None
+        raise UserError(f"{option} {text}: must be numbers separated by commas, e.g. 0,3,17") from None
     for number in numbers:
-        check_prototype(number, count, "--prototypes")
+        check_prototype(number, count, option)
     return numbers
 
 

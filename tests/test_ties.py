@@ -12,11 +12,11 @@ from analysis.edits import expected_images
 from analysis.measures.scores import KnownScores
 from analysis.measures.ties import (
     RIDGE,
+    alike,
     corners,
     expected_scores,
     extremes,
     generated_scores,
-    look_alike,
     overlap,
     pairs_table,
     probe,
@@ -70,7 +70,7 @@ def scores():
 @pytest.mark.parametrize("tie", [0.8, -0.8])
 def test_a_known_tie_is_ranked_first_and_alone(scores, tie):
     table = toy_table(tie, scores)
-    ranked = rank_ties(table, torch.eye(6), np.arange(6))
+    ranked = rank_ties(table, torch.eye(6), torch.eye(6), np.arange(6))
     assert ranked[["a", "b"]].to_numpy().tolist() == [[0, 3]]
     row = ranked.iloc[0]
     assert row["masked"] == pytest.approx(tie, abs=0.1) and row["generated"] == pytest.approx(tie, abs=0.1)
@@ -81,11 +81,14 @@ def test_a_model_without_ties_has_none(scores):
     assert not toy_table(0.0, scores)["sure"].any()
 
 
-def test_forced_ties_are_not_ranked(scores):
-    table = toy_table(0.8, scores)
-    together, one_unit = torch.eye(6), np.array([0, 1, 2, 0, 4, 5])
+def test_trivial_ties_are_left_out_or_come_late(scores):
+    table, none, apart = toy_table(0.8, scores), torch.zeros(6, 6), np.arange(6)
+    together = none.clone()
     together[0, 3] = together[3, 0] = 0.5
-    assert not len(rank_ties(table, together, np.arange(6))) and not len(rank_ties(table, torch.eye(6), one_unit))
+    assert not len(rank_ties(table, together, none, apart))
+    assert not len(rank_ties(table, none, none, np.array([0, 1, 2, 0, 4, 5])))
+    halved, whole = rank_ties(table, none, together, apart), rank_ties(table, none, none, apart)
+    assert halved["strength"][0] == pytest.approx(whole["strength"][0] / 2)
 
 
 def test_data_of_a_pair_by_hand():
@@ -119,21 +122,24 @@ def test_units_are_chains_of_what_goes_together_in_one_place():
     scores[:, 3] = noise[:, 3]  # at the place of the others, but on its own
     shared = torch.eye(4)
     shared[0, 1] = shared[1, 0] = shared[0, 3] = shared[3, 0] = 0.9
-    alike = torch.zeros(4, 4, dtype=torch.bool)
-    apart = units(scores, shared, alike)
+    apart = units(scores, shared)
     assert apart[0] == apart[1] and len(set(apart)) == 3
-    alike[1, 2] = alike[2, 1] = True
-    assert len({*units(scores, shared, alike)[:3]}) == 1
+    shared[1, 2] = shared[2, 1] = 0.9
+    assert len({*units(scores, shared)[:3]}) == 1
 
 
-def test_places_overlap_and_patches_look_alike_when_mirrored():
+def test_places_overlap():
     maps = torch.zeros(3, 4, 4)
     maps[0, :2], maps[1, 1:3], maps[2, 3] = 1 / 8, 1 / 8, 1 / 4
     torch.testing.assert_close(overlap(maps)[0], torch.tensor([1, 0.5, 0]))
-    left = torch.full((1, 3, 5, 5), -1.0)
-    left[..., :2] = 1
-    patches = torch.cat([left, left.flip(3), left.transpose(2, 3)])
-    assert look_alike(patches).tolist() == [[True, True, False], [True, True, False], [False, False, True]]
+
+
+def test_the_same_change_at_another_place_is_alike_mirrored_and_reversed_too():
+    expected, maps = torch.zeros(3, 2, 1, 8, 8), torch.zeros(3, 8, 8)
+    expected[0, 1, 0, 0, 0], expected[1, 0, 0, 5, 7] = 1, 0.5  # left column of a place, right column of another
+    expected[2, 1, 0, 4, 0] = 1  # its lower row
+    maps[0, :2, :2], maps[1, 5:7, 6:], maps[2, 3:5, :2] = 0.25, 0.25, 0.25
+    torch.testing.assert_close(alike(expected, maps, 2), torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]))
 
 
 def test_corner_cases_by_hand():

@@ -4,8 +4,9 @@ Each prototype a is given to the model alone, once at the mean of its lowest ten
 highest, all else hidden; what becomes of every other prototype b? By masks: in the image that the model expects. By
 generation: in images from random x_T. A tie is told as a share of what lies between the lowest and the highest tenth
 of b in the training images, the smaller of the two ways; they must agree in sign, and generation must move b by more
-than chance would in any pair. Not ranked are ties that are trivial: of prototypes that look at the same pixels, and
-within a unit, which is prototypes whose scores go together and that share a place or look alike, or are joined by such.
+than chance would in any pair. Trivial ties are not ranked: of prototypes that look at the same pixels, and within a
+unit, which is prototypes of one place whose scores go together. Others come late: two that change the image alike, each
+at its own place, are most often one thing seen twice, as two eyes; the rank is by the tie times 1 - alike.
 
 A tie is what the model does, not yet a shortcut: a person decides by the pictures, one a tie, with the four corner
 cases in the training images and how many there are. Beside stand what the data alone say: the same split of the data,
@@ -59,14 +60,15 @@ def main() -> None:
     expected = expected_images(run.model, range(len(values.T)), values.T, known, shape)  # (m, 2, C, H, W)
     made = ties.generated_scores(run.model, values, args.draws, shape, args.seed)
     table = ties.pairs_table(scores, ends, ties.expected_scores(run.model, expected), made)
-    shared = ties.overlap(ties.places(run.model, train, ends))
-    rows, boxes = best_patches(run, train)
-    unit = ties.units(scores, shared, ties.look_alike(ties.mean_patches(train, rows, boxes)))
-    ranked = ties.rank_ties(table, shared, unit)
+    maps = ties.places(run.model, train, ends)
+    shared, same = ties.overlap(maps), ties.alike(expected, maps, run.model.encoder.receptive_field.size)
+    unit = ties.units(scores, shared)
+    ranked = ties.rank_ties(table, shared, same, unit)
     cases = [ties.corners(scores, ends, row.a, row.b, COLUMNS) for row in ranked.itertuples()]
     for number, case in enumerate(ties.CASES):
         ranked[case] = [found[number].count for found in cases]
 
+    rows, boxes = best_patches(run, train)
     folder = results_folder("ties", run)
     for old in folder.glob("tie_*.p*"):
         old.unlink()
@@ -90,7 +92,19 @@ def main() -> None:
     print(f"{len(table)} ordered pairs, {numbers['sure']} tied beyond chance, in {len(members)} units")
     if len(ranked):
         print(f"ties of different units, the strongest of each two ({min(LISTED, len(ranked))} of {len(ranked)}):")
-        shown = ["a", "b", "tie", "masked", "generated", "data", "excess", "correlation", "probe", "wasserstein"]
+        shown = [
+            "a",
+            "b",
+            "strength",
+            "tie",
+            "alike",
+            "masked",
+            "generated",
+            "data",
+            "correlation",
+            "probe",
+            "wasserstein",
+        ]
         print(ranked.head(LISTED)[[*shown, *ties.CASES]].round(2).to_string())
     else:
         print("no tie beyond chance between prototypes of different units")

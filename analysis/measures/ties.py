@@ -27,7 +27,6 @@ LEVEL = 0.05  # that any tie is named in a model without one, over all pairs
 TOGETHER = 0.3  # |correlation| from which prototypes of one place are one unit
 SAME_PLACE = 0.4  # overlap of two places, from which prototypes are of one place
 APART = 0.1  # overlap above which a tie is forced: both look at the same pixels
-ALIKE = 0.12  # root mean square difference, of the range of images, below which two best patches look alike
 QUANTILES = 50  # of which a Wasserstein distance is the mean difference
 CASES = {"high_high": (1, 1), "high_low": (1, 0), "low_high": (0, 1), "low_low": (0, 0)}  # a, b
 RIDGE = 0.01  # of the linear probe, in the unit of one score's variance
@@ -160,44 +159,37 @@ def overlap(maps: Tensor) -> Tensor:
     return torch.stack([torch.minimum(one, flat).sum(1) for one in flat])
 
 
-def mean_patches(images: ImageSet, rows: np.ndarray, boxes: np.ndarray) -> Tensor:
-    """The mean of each prototype's best patches (rows (m, n), boxes (m, n, 4)), brought to one size: (m, C, h, h) in
-    [-1, 1]."""
-    side = int((boxes[..., 2] - boxes[..., 0]).max())
-    means = []
-    for line, places in zip(rows, boxes):
-        crops = [
-            to_tensor(images.pixels[i : i + 1, top:bottom, left:right])
-            for i, (top, left, bottom, right) in zip(line, places)
-        ]
-        means.append(torch.cat([F.interpolate(crop, size=(side, side)) for crop in crops]).mean(0))
-    return torch.stack(means)
+def alike(expected: Tensor, maps: Tensor, size: int) -> Tensor:
+    """How far two prototypes bring about the same change, each at its own place: |cosine| of what their high score
+    changes in the expected image, (m, 2, C, H, W), within `size` pixels around their place (m, H, W), as it is or
+    mirrored: (m, m) in [0, 1]."""
+    size, crops = min(size, *maps.shape[1:]), []
+    for change, covered in zip(expected[:, 1] - expected[:, 0], F.avg_pool2d(maps[:, None], size, 1)[:, 0]):
+        top, left = divmod(int(covered.argmax()), covered.shape[1])
+        crops.append(change[:, top : top + size, left : left + size])
+    found = torch.stack(crops).cpu()
+    one, mirrored = (F.normalize(crop.flatten(1), dim=1) for crop in (found, found.flip(3)))
+    return torch.maximum((one @ one.T).abs(), (one @ mirrored.T).abs()).clamp(max=1)
 
 
-def look_alike(patches: Tensor) -> Tensor:
-    """Which mean best patches (m, C, h, w) in [-1, 1] look alike, as they are or mirrored: bool (m, m)."""
-    flat = patches.flatten(1)
-    nearest = torch.minimum(torch.cdist(flat, flat), torch.cdist(flat, patches.flip(3).flatten(1)))
-    return nearest / flat.shape[1] ** 0.5 / 2 < ALIKE
-
-
-def units(scores: Tensor, shared: Tensor, alike: Tensor) -> np.ndarray:
-    """The unit of each prototype, numbers (m,): prototypes whose scores go together and which look at the same place or
-    look alike, and those joined by others. scores (N, m), shared (m, m), alike bool (m, m)."""
-    joined = (_correlation(scores).abs() > TOGETHER) & ((shared > SAME_PLACE) | alike)
+def units(scores: Tensor, shared: Tensor) -> np.ndarray:
+    """The unit of each prototype, numbers (m,): prototypes of one place whose scores go together, and those joined by
+    others. scores (N, m), shared (m, m)."""
+    joined = (_correlation(scores).abs() > TOGETHER) & (shared > SAME_PLACE)
     return connected_components(joined.numpy(), directed=False)[1]
 
 
-def rank_ties(table: pd.DataFrame, shared: Tensor, unit: np.ndarray) -> pd.DataFrame:
-    """The strongest sure ordered pair of every two units that the images do not tie by themselves, strongest first.
+def rank_ties(table: pd.DataFrame, shared: Tensor, same: Tensor, unit: np.ndarray) -> pd.DataFrame:
+    """The strongest sure ordered pair of every two units, the strongest first: strength is the tie times 1 - alike.
 
-    Left out are pairs within one unit, which are one thing seen twice, and those that look at the same pixels.
-    shared (m, m): `overlap`; unit (m,).
+    Trivial ties are left out, where both look at the same pixels or are of one unit, or come late: what changes in the
+    same way at two places is most often one thing, as two eyes. shared: `overlap`; same: `alike` (m, m); unit (m,).
     """
     a, b = table["a"].to_numpy(), table["b"].to_numpy()
-    ranked = table.assign(overlap=shared.numpy()[a, b], unit_a=unit[a], unit_b=unit[b])
+    ranked = table.assign(overlap=shared.numpy()[a, b], alike=same.numpy()[a, b], unit_a=unit[a], unit_b=unit[b])
+    ranked["strength"] = ranked["tie"] * (1 - ranked["alike"])
     ranked = ranked[ranked["sure"] & (ranked["unit_a"] != ranked["unit_b"]) & (ranked["overlap"] <= APART)]
-    ranked = ranked.sort_values("tie", ascending=False, kind="stable")
+    ranked = ranked.sort_values("strength", ascending=False, kind="stable")
     both = [tuple(sorted(pair)) for pair in zip(ranked["unit_a"], ranked["unit_b"])]
     ranked = ranked[~pd.Series(both, index=ranked.index, dtype=object).duplicated()]
     return ranked.drop(columns="sure").reset_index(drop=True)

@@ -1,0 +1,145 @@
+"""The remedy of a shortcut: images in which prototypes A and B, tied in the training images, are independent.
+
+Image i takes the scores of one training image, its source, but those that go with A from another, its donor, both drawn
+at random: A then says nothing of B. PNGs alone in records/FID/balanced_<dataset>_<version>/run_<k>/, made as
+train/conditional_sampling.py makes its own; beside them run_<k>.csv: each image's source and donor, what was set (A and
+B, low or high), what is found in the image, and whether it is kept, which is where both agree.
+
+--measure NAME_A,NAME_B shows what that is worth, where the training images have these attributes: a small classifier of
+both is trained on the training images, on the kept ones (A as in the donor, B as in the source) and on truly unbiased
+ones, as many each, and judged on unbiased test images in the cells that the training images lack. Which prototypes to
+give: analysis/diagnosis/ties.py.
+"""
+
+import argparse
+
+from analysis.script import parse_prototypes
+from train.errors import UserError, listed, run_script
+from train.generation import parse_sampling, sampling_parser
+
+FEWEST = 50  # images kept, and test images in the cells that the training set lacks
+
+
+def parse_args() -> argparse.Namespace:
+    parser = sampling_parser(__doc__)
+    parser.add_argument("--balance", required=True, metavar="A,B", help="two prototypes, by number")
+    parser.add_argument("--measure", metavar="NAME_A,NAME_B", help="attributes that A and B stand for")
+    parser.add_argument(
+        "--reference", metavar="YAML", help="config of the unbiased images (default: the run's data without `where`)"
+    )
+    return parse_sampling(parser)
+
+
+def two_prototypes(text: str, scores) -> list[int]:
+    """--balance of scores (N, m). Raises UserError."""
+    chosen = parse_prototypes(text, scores.shape[1], "--balance")
+    if len(set(chosen)) != 2:
+        raise UserError(f"--balance {text}: must be two different prototypes, e.g. 38,43")
+    for k in chosen:
+        if not scores[:, k].std() > 0:
+            raise UserError(f"--balance {text}: the score of prototype {k} never varies")
+    return chosen
+
+
+def two_attributes(text: str, images) -> list[str]:
+    """--measure. Raises UserError."""
+    names, there = text.split(","), list(images.attributes.columns)
+    if len(set(names)) != 2 or not set(names) <= set(there):
+        raise UserError(f"--measure {text}: must be two attributes of the data set; it has {listed(there, 50)}")
+    return names
+
+
+def known_labels(images, names):
+    """-> the images in which both attributes are known, their labels (N, 2)."""
+    import numpy as np
+
+    labels = images.attributes[names].to_numpy(float)
+    known = np.flatnonzero(~np.isnan(labels).any(1))
+    return images.subset(known), labels[known]
+
+
+def main() -> None:
+    args = parse_args()
+
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    from analysis.diagnosis.diagnose import labelled_data
+    from analysis.drawing.results import save_table
+    from analysis.measures.balance import accuracies, draw_pairs, exchanged, goes_with, lacking
+    from analysis.measures.ties import extremes
+    from train.data.dataset import ImageSet, load_split
+    from train.distributed import pick_device
+    from train.generation import generate, sampling_of
+    from train.runs import load_run
+    from train.scores import encode
+
+    device = pick_device(args.device)
+    run = load_run(args.dataset, args.version_num, device)
+    sampling, train = sampling_of(args, run.model), load_split(run.config.data, "train")
+    scores = encode(run.model, train, device=device)
+    a, b = two_prototypes(args.balance, scores)
+    if args.measure:
+        names, unbiased = two_attributes(args.measure, train), labelled_data(run, args.reference)
+        biased, (test, wanted) = known_labels(train, names), known_labels(load_split(unbiased, "test"), names)
+        rare = lacking(biased[1], wanted)
+        if rare.sum() < FEWEST or (~rare).sum() < FEWEST:
+            raise UserError(
+                f"--measure {args.measure}: {rare.sum()} of {len(rare)} unbiased test images lie in cells that the "
+                f"training images lack; {FEWEST} in them and in the others are needed"
+            )
+    members = goes_with(scores, a, b)
+    pairs = draw_pairs(sampling.seed, range(sampling.total_gen_num), len(train))
+
+    def scores_of(numbers):
+        return exchanged(scores, pairs[numbers], members).to(device)
+
+    folder = generate(
+        run, "balanced", sampling, {"balance": [a, b], "exchanged": members}, scores_of, device, args.run, args.batch
+    )
+
+    files = [folder / f"{i:06d}.png" for i in range(sampling.total_gen_num)]
+    pixels = np.stack([np.asarray(Image.open(file)).reshape(train.pixels.shape[1:]) for file in files])
+    made = ImageSet(pixels, [file.name for file in files], pd.DataFrame(index=range(len(files))), None)
+    middle = extremes(scores).values[:, [a, b]].mean(0)
+    given = (exchanged(scores, pairs, members)[:, [a, b]] > middle).numpy()
+    found = (encode(run.model, made, device=device)[:, [a, b]] > middle).numpy()
+    kept = (given == found).all(1)
+    table = pd.DataFrame({"image": made.ids})
+    table["source"], table["donor"] = ([train.ids[i] for i in rows] for rows in pairs.T)
+    for what, values in (("set", given), ("found", found)):
+        table[f"a_{what}"], table[f"b_{what}"] = values.T.astype(int)
+    table["kept"] = kept.astype(int)
+    file = save_table(folder.with_name(f"{folder.name}.csv"), table.set_index("image"))
+
+    print(f"{len(members)} scores go with prototype {a} and come from the donor: {listed(members, 20)}")
+    high = (scores[:, [a, b]] > middle).numpy()
+    for what, values in (("training images", high), ("set", given), ("found in those kept", found[kept])):
+        print(f"{a} high with {b} low, high; {a} low with {b} low, high: {cells(values)} ({what})")
+    print(f"{kept.sum()} of {len(kept)} kept; sources, donors and what was set: {file}")
+    if not args.measure:
+        return
+    if kept.sum() < FEWEST:
+        raise UserError(f"only {kept.sum()} images have what was set: too few for a classifier; {FEWEST} are needed")
+    labels = np.stack([train.attributes[name].to_numpy(float)[pairs[:, i]] for name, i in zip(names, (1, 0))], axis=1)
+    made.attributes[names] = labels
+    sets = {"biased": biased, "balanced": known_labels(made.subset(np.flatnonzero(kept)), names)}
+    sets["unbiased"] = known_labels(load_split(unbiased, "train"), names)
+    result = accuracies(sets, test, wanted, rare, device, sampling.seed)
+    result.columns = ["trained_on", "images", *(f"{which} {name}" for which in ("lacking", "others") for name in names)]
+    saved = save_table(folder.with_name(f"{folder.name}_accuracies.csv"), result.set_index("trained_on"))
+    print(
+        f"accuracy on {rare.sum()} unbiased test images in the cells that are lacking, and on {(~rare).sum()} others:"
+    )
+    print(result.round(3).to_string(index=False))
+    print(f"table: {saved}")
+
+
+def cells(high) -> str:
+    """Counts of the four cells of (n, 2) bool."""
+    return ", ".join(str(int((high == cell).all(1).sum())) for cell in ((1, 0), (1, 1), (0, 0), (0, 1)))
+
+
+if __name__ == "__main__":
+    run_script(main)
