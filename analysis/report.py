@@ -8,7 +8,7 @@ training step, and what is missing is made by calling them, with fewer draws and
 
 import argparse
 
-from analysis.script import open_run, results_folder, run_parser
+from analysis.script import open_run, run_parser
 from train.errors import UserError, listed, run_script
 
 SAMPLES = 500  # made where there are none
@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
 
 def missing_work(run, labelled: bool) -> list[tuple[str, str, list[str]]]:
     """(section, script, options) of what is not in records/, in the order in which it is to be made."""
-    from analysis.drawing.report import SOURCES, distance_files, newest_samples, present
+    from analysis.reporting.sources import SOURCES, distance_files, newest_samples, present
 
     work = [
         (name, source.script, list(source.options))
@@ -95,7 +95,7 @@ def complete(run, labelled: bool, device) -> dict[str, str]:
 
 def report_on(name: str | None, version: int | None, args) -> tuple:
     """-> (run, what the template asks of it)."""
-    from analysis.drawing.report import gather
+    from analysis.reporting.gather import gather
     from train.data.dataset import load_split
     from train.scores import encode
 
@@ -117,7 +117,8 @@ def main() -> None:
 
     from jinja2 import Environment, FileSystemLoader
 
-    from analysis.drawing.report import TELLS
+    from analysis.reporting.gather import TELLS
+    from analysis.results import results_folder
     from train.versions import PRETRAINED, version_number
     from train.whole_files import replace_file
 

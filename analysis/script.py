@@ -1,8 +1,6 @@
-"""What the scripts that read a run have in common: options, opening the run, choosing images and prototypes, the folder
-of results."""
+"""What the scripts that read a run have in common: options, opening the run, choosing images and prototypes."""
 
 import argparse
-from pathlib import Path
 
 from train.errors import UserError, listed
 from train.versions import version_number
@@ -96,16 +94,6 @@ def open_run(args: argparse.Namespace):
         except ValueError as error:
             raise UserError(f"--steps: {error}") from None
     return run, device
-
-
-def results_folder(what: str, run) -> Path:
-    """records/<what>/<dataset>_v<n>, with about.json in it: how it came about."""
-    from analysis.drawing.results import save_about
-    from global_config import RECORDS_DIR
-
-    folder = RECORDS_DIR / what / f"{run.name}_v{run.version}"
-    save_about(folder, run)
-    return folder
 
 
 def parse_prototypes(text: str, count: int, option: str = "--prototypes") -> list[int]:

@@ -8,9 +8,9 @@ from test_models import residual_model
 
 from analysis.measures import edit_metrics as metrics
 from analysis.measures.candidates import Effects, best_setters, effect_values, quick_edit, rankings_agree
-from analysis.measures.desk import Desk
 from analysis.measures.groups import activation, best_groups, find_groups, group_name, group_values, likeness
 from analysis.measures.scores import KnownScores
+from analysis.reporting.desk import Desk
 
 BEFORE = np.array([[-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
 AFTER = np.array([[1.0, 1.0, -1.0], [1.0, 1.0, 1.0]])

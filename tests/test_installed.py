@@ -27,9 +27,9 @@ def test_an_installed_copy_trains_from_its_own_configs(tmp_path):
     ]
     done = subprocess.run(install, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (site / "analysis" / "templates" / "report.html").is_file() and (
-        site / "configs" / "paper" / "celeba.yaml"
-    ).is_file()
+    templates = (f"analysis/templates/{name}" for name in ("report.html", "page.html", "page.css", "page.js"))
+    for file in (*templates, "configs/paper/celeba.yaml"):
+        assert (site / file).is_file(), file
 
     images = draw_images(work / "images", size=32)
     settings = {

@@ -18,9 +18,10 @@ from PIL import Image
 from test_hostile import bomb
 
 from analysis import report
-from analysis.drawing.report import place_of, present
 from analysis.drawing.web import heat_pixels, pixels_uri, strip
-from analysis.measures.desk import decode
+from analysis.reporting.desk import decode
+from analysis.reporting.gather import place_of
+from analysis.reporting.sources import present
 from train.errors import UserError
 from train.runs import load_run
 
@@ -118,9 +119,9 @@ def test_a_report_of_two_runs_and_of_results_that_are_out_of_date(reported):
 
 
 def test_what_is_missing_is_made_and_what_cannot_be_is_said(trained, monkeypatch):
-    for name in ("analysis.drawing.report.RECORDS_DIR", "train.latents.LATENTS_DIR"):
+    for name in ("analysis.results.RECORDS_DIR", "train.latents.LATENTS_DIR"):
         monkeypatch.setattr(name, trained.records if "RECORDS" in name else trained.records / "latent_ddim")
-    monkeypatch.setattr("analysis.drawing.report.SAMPLES_DIR", trained.records / "FID")
+    monkeypatch.setattr("analysis.reporting.sources.SAMPLES_DIR", trained.records / "FID")
     monkeypatch.setattr("train.runs.RUNS_DIR", trained.records / "patronus")
     for name in ("PATRONUS_DATA_DIR", "PATRONUS_RECORDS_DIR"):
         monkeypatch.setenv(name, trained.environment[name])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import report
-from analysis.drawing import report as gathering
+from analysis import report, results
+from analysis.reporting import sources
 
 
 class Run(NamedTuple):
@@ -19,9 +19,9 @@ class Run(NamedTuple):
 
 @pytest.fixture
 def records(tmp_path, monkeypatch):
-    monkeypatch.setattr(gathering, "SAMPLES_DIR", tmp_path / "FID")
-    monkeypatch.setattr(gathering, "RECORDS_DIR", tmp_path)
-    monkeypatch.setattr(gathering, "present", lambda run, name: True)
+    monkeypatch.setattr(sources, "SAMPLES_DIR", tmp_path / "FID")
+    monkeypatch.setattr(results, "RECORDS_DIR", tmp_path)
+    monkeypatch.setattr(sources, "present", lambda run, name: True)
     monkeypatch.setattr(report, "latent_of_step", lambda run: False)
     return tmp_path
 
@@ -67,11 +67,11 @@ def test_samples_that_are_there_are_judged_and_not_made_again(records):
 def test_samples_of_an_earlier_step_are_made_again(records):
     for kind in ("cond", "uncond"):
         judged(records, sampled(records, kind, 0, step=3))
-    assert gathering.newest_samples(Run(), "cond") is None
+    assert sources.newest_samples(Run(), "cond") is None
     assert [script for script, _ in work()].count("fid.py") == 2 and "conditional_sampling.py" in dict(work())
 
 
 def test_stale_samples_do_not_hide_those_of_the_present_step(records):
     present = sampled(records, "cond", 0, step=6)
     sampled(records, "cond", 1, step=3)  # newer, of another step
-    assert gathering.newest_samples(Run(), "cond") == present
+    assert sources.newest_samples(Run(), "cond") == present

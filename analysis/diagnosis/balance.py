@@ -66,9 +66,9 @@ def main() -> None:
     from PIL import Image
 
     from analysis.diagnosis.diagnose import labelled_data
-    from analysis.drawing.results import save_table
     from analysis.measures.balance import accuracies, draw_pairs, exchanged, goes_with, lacking
     from analysis.measures.ties import extremes
+    from analysis.results import save_table
     from train.data.dataset import ImageSet, load_split
     from train.distributed import pick_device
     from train.generation import generate, sampling_of

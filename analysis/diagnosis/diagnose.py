@@ -12,7 +12,7 @@ classifier trained on the labelled images, or by the prototypes alone with
 
 import argparse
 
-from analysis.script import open_run, require, results_folder, run_parser
+from analysis.script import open_run, require, run_parser
 from train.errors import UserError, run_script
 
 CI = 1.96  # standard errors on each side of an effect: its 95 % confidence interval
@@ -127,7 +127,6 @@ def main() -> None:
     import pandas as pd
     from tqdm import tqdm
 
-    from analysis.drawing.results import save_arrays, save_table
     from analysis.drawing.shortcut_figures import draw_edits, draw_matrix
     from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
     from analysis.measures.shortcuts import (
@@ -139,6 +138,7 @@ def main() -> None:
         generated_evidence,
         random_gap,
     )
+    from analysis.results import results_folder, save_arrays, save_table
     from train.data.dataset import load_split
     from train.images import to_tensor
     from train.scores import encode

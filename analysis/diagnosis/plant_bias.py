@@ -68,7 +68,7 @@ def main() -> None:
     import pandas as pd
     import yaml
 
-    from analysis.drawing.results import save_table
+    from analysis.results import save_table
     from train.config import load_config, validate
     from train.data.dataset import list_source
     from train.data.listing import SPLITS, select

@@ -15,7 +15,7 @@ correlation, linear probe, Wasserstein distance. Results go to records/ties/<dat
 
 import argparse
 
-from analysis.script import open_run, require, results_folder, run_parser
+from analysis.script import open_run, require, run_parser
 from train.errors import UserError, run_script
 
 FEWEST = 100  # training images
@@ -37,12 +37,12 @@ def main() -> None:
 
     import numpy as np
 
-    from analysis.drawing.results import save_json, save_table
     from analysis.drawing.tie_figures import COLUMNS, Card, draw_tie
     from analysis.edits import expected_images
     from analysis.measures import ties
     from analysis.measures.cards import best_patches
     from analysis.measures.scores import KnownScores
+    from analysis.results import results_folder, save_json, save_table
     from train.data.dataset import load_split
     from train.images import to_uint8
     from train.scores import encode

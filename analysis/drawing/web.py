@@ -45,3 +45,11 @@ def strip(images: list[np.ndarray]) -> np.ndarray:
     colour = [np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image for image in images]
     gap = np.full((colour[0].shape[0], 1, 3), 255, np.uint8)
     return np.concatenate([part for image in colour for part in (image, gap)][:-1], axis=1)
+
+
+def surrounded(pixels: np.ndarray, box, side: int) -> np.ndarray:
+    """A square of `side` pixels around a patch, inside the image."""
+    top, left, bottom, right = (int(v) for v in box)
+    h, w = pixels.shape[:2]
+    y, x = (int(np.clip((a + b - side) // 2, 0, most - side)) for a, b, most in ((top, bottom, h), (left, right, w)))
+    return pixels[y : y + side, x : x + side]

@@ -14,7 +14,6 @@ from analysis.script import (
     parse_images,
     parse_prototypes,
     require,
-    results_folder,
     run_parser,
 )
 from train.errors import run_script
@@ -55,9 +54,9 @@ def main() -> None:
     import torch
 
     from analysis.drawing.figures import cut, panel, panels, save_figure
-    from analysis.drawing.results import save_arrays
     from analysis.edits import edit, encode_and_invert, patch_box
     from analysis.measures.cards import matter_most
+    from analysis.results import results_folder, save_arrays
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
     from train.scores import encode

@@ -11,7 +11,7 @@ records/faithfulness/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import SIGMA_MIN, add_edit_options, edit_options, open_run, require, results_folder, run_parser
+from analysis.script import SIGMA_MIN, add_edit_options, edit_options, open_run, require, run_parser
 from train.errors import run_script
 
 MEANINGS = {  # column -> better where, what it is
@@ -242,7 +242,7 @@ def print_table(table, groups, null, means: dict) -> None:
 def report(run, device, args) -> dict:
     """Judge one run, print and save; -> its numbers."""
     from analysis.drawing.faithfulness import draw
-    from analysis.drawing.results import save_json, save_table
+    from analysis.results import results_folder, save_json, save_table
 
     table, groups, null, numbers, shown = measure(run, device, args)
     folder, name = results_folder("faithfulness", run), "untrained" if args.untrained else "faithfulness"
@@ -272,6 +272,7 @@ def figure(run, device, args) -> None:
 
     from analysis.drawing.faithfulness import draw_before_after
     from analysis.measures.faithfulness import images_for_edits, set_scores
+    from analysis.results import results_folder
     from train.images import to_uint8
 
     judge, attributes, known = prepare(run, run.model, device, args)

@@ -12,7 +12,7 @@ comparable only to its like. The whole protocol goes to records/fid_scores/<data
 
 import argparse
 
-from analysis.script import open_run, require, results_folder, run_parser
+from analysis.script import open_run, require, run_parser
 from train.errors import UserError, run_script
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
@@ -245,9 +245,9 @@ def protocol(args, run, folders: dict, dims: int, checksum: str) -> dict:
 def main() -> None:
     args = parse_args()
 
-    from analysis.drawing.results import save_json
+    from analysis.evaluation.fid_folders import check_images, exactly, export_real
     from analysis.measures.features import NEIGHBOURS, fidelity, grain
-    from analysis.measures.fid_folders import check_images, exactly, export_real
+    from analysis.results import results_folder, save_json
     from train.data.dataset import load_split
 
     run, device = open_run(args)

@@ -7,7 +7,7 @@ score is set, so there are no others to keep or to move. Results go to records/i
 
 import argparse
 
-from analysis.script import open_run, parse_images, require, results_folder, run_parser
+from analysis.script import open_run, parse_images, require, run_parser
 from train.errors import UserError, run_script
 
 
@@ -29,8 +29,8 @@ def main() -> None:
     import torch
 
     from analysis.drawing.figures import picture_rows, save_figure
-    from analysis.drawing.results import save_arrays
     from analysis.edits import Encoding, edit, encode_and_invert, regenerate, slerp
+    from analysis.results import results_folder, save_arrays
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
 

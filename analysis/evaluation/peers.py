@@ -90,7 +90,7 @@ class Entry:
         return state
 
     def save(self) -> None:
-        from analysis.drawing.results import save_json
+        from analysis.results import save_json
 
         save_json(self.file, self.state)
 
@@ -260,7 +260,7 @@ def as_text(means, deviations) -> str:
 def main() -> None:
     args = parse_args()
 
-    from analysis.drawing.results import save_table
+    from analysis.results import save_table
     from global_config import RECORDS_DIR
     from train.config import load_config, validate
 

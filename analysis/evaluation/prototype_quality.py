@@ -10,7 +10,7 @@ versions of --version_num are compared. Results go to records/prototype_quality/
 
 import argparse
 
-from analysis.script import results_folder, run_parser
+from analysis.script import run_parser
 from train.errors import run_script
 
 LEAST = 20  # images, four a fold
@@ -32,8 +32,8 @@ def judge_run(args, version: int | None) -> dict:
     import pandas as pd
     import torch
 
-    from analysis.drawing.results import save_json, save_table
     from analysis.measures.quality import FOLDS, class_accuracy, evaluate, untrained_model, usable_attributes
+    from analysis.results import results_folder, save_json, save_table
     from train.data.dataset import list_source, load_split
     from train.distributed import pick_device
     from train.runs import load_run

@@ -7,7 +7,7 @@ records/reconstruct/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import open_run, parse_images, require, results_folder, run_parser
+from analysis.script import open_run, parse_images, require, run_parser
 from train.errors import run_script
 
 SHOWN = 8
@@ -53,8 +53,8 @@ def main() -> None:
     import numpy as np
 
     from analysis.drawing.figures import picture_rows, save_figure
-    from analysis.drawing.results import save_arrays, save_json
     from analysis.edits import encode_and_invert, regenerate
+    from analysis.results import results_folder, save_arrays, save_json
     from models.samplers import SeededNoise
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8

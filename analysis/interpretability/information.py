@@ -11,7 +11,7 @@ given them. Results go to records/information/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import SIGMA_MIN, open_run, parse_prototypes, require, results_folder, run_parser
+from analysis.script import SIGMA_MIN, open_run, parse_prototypes, require, run_parser
 from train.errors import UserError, run_script
 
 ROWS = 8  # prototypes in the figure
@@ -140,8 +140,8 @@ def main() -> None:
     import numpy as np
 
     from analysis.drawing.information import draw
-    from analysis.drawing.results import save_arrays, save_json, save_table
     from analysis.measures.information import measure_information
+    from analysis.results import results_folder, save_arrays, save_json, save_table
     from train.data.dataset import load_split
     from train.scores import encode
 

@@ -7,7 +7,7 @@ tells. Results go to records/ownership/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import open_run, parse_images, require, results_folder, run_parser
+from analysis.script import open_run, parse_images, require, run_parser
 from train.errors import run_script
 
 
@@ -86,9 +86,9 @@ def main() -> None:
     import numpy as np
 
     from analysis.drawing.cards import surroundings
-    from analysis.drawing.results import save_arrays
     from analysis.measures.auroc import best_attributes
     from analysis.measures.cards import best_patches
+    from analysis.results import results_folder, save_arrays
     from train.data.dataset import load_split
     from train.scores import encode
 

@@ -21,7 +21,6 @@ from analysis.script import (
     parse_images,
     parse_prototypes,
     require,
-    results_folder,
     run_parser,
 )
 from train.errors import run_script
@@ -179,10 +178,10 @@ def main() -> None:
     from tqdm import tqdm
 
     from analysis.drawing.figures import rendered, save_animation
-    from analysis.drawing.results import save_arrays, save_table
     from analysis.edits import encode_and_invert
     from analysis.measures.emergence import trace_scores
     from analysis.measures.information import image_maps, measure_information
+    from analysis.results import results_folder, save_arrays, save_table
     from models.schedule import LinearSchedule
     from train.data.dataset import load_split
     from train.images import to_tensor

@@ -19,7 +19,6 @@ from analysis.script import (
     open_run,
     parse_prototypes,
     require,
-    results_folder,
     run_parser,
 )
 from train.errors import run_script
@@ -113,7 +112,7 @@ def paper_figure(run, test, scores, prototypes, args, device, folder) -> list:
     """Fig. 5 and its arrays -> their files."""
     import numpy as np
 
-    from analysis.drawing.results import save_arrays
+    from analysis.results import save_arrays
 
     chosen = np.sort(np.random.default_rng(args.seed).permutation(len(test))[: args.num_samples])
     drawn = visualise(run, test.subset(chosen), prototypes, scores.amax(0).to(device), args, device)
@@ -127,10 +126,10 @@ def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, 
     import torch
 
     from analysis.drawing.cards import draw_cards
-    from analysis.drawing.results import save_arrays
     from analysis.edits import expected_together
     from analysis.measures.cards import example_edits
     from analysis.measures.groups import group_name, group_values
+    from analysis.results import save_arrays
     from train.images import to_uint8
 
     options, data = edit_options(args, run.model, scores), run.config.data
@@ -173,12 +172,12 @@ def main() -> None:
 
     import numpy as np
 
-    from analysis.drawing.results import save_table
     from analysis.measures.auroc import both_ways
     from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
     from analysis.measures.groups import find_groups
     from analysis.measures.health import health_table, test_effects
     from analysis.measures.scores import KnownScores
+    from analysis.results import results_folder, save_table
     from train.data.dataset import load_split
     from train.scores import encode
 

@@ -20,7 +20,6 @@ from analysis.script import (
     open_run,
     parse_images,
     require,
-    results_folder,
     run_parser,
 )
 from train.errors import UserError, listed, reading, run_script
@@ -183,8 +182,8 @@ def sweep(run, args, encoding, s, options, scores, pixels, names, folder) -> Non
     import torch
 
     from analysis.drawing.figures import picture_rows, save_figure
-    from analysis.drawing.results import save_arrays
     from analysis.edits import edit
+    from analysis.results import save_arrays
     from train.images import to_uint8
 
     k, n = args.sweep, len(pixels)
@@ -206,7 +205,7 @@ def save_edit(run, args, settings, pixels, names, own, s, edited, plain, result,
     import torch
 
     from analysis.drawing.figures import save_figure
-    from analysis.drawing.results import save_arrays, save_json
+    from analysis.results import save_arrays, save_json
     from train.images import to_uint8
 
     n, images = len(pixels), [to_uint8(plain), to_uint8(result.images)]
@@ -255,6 +254,7 @@ def main() -> None:
 
     from analysis.edits import edit_until_reached, encode_and_invert, regenerate
     from analysis.measures.cards import groups_of, matter_most
+    from analysis.results import results_folder
     from train.data.dataset import load_split
     from train.images import to_tensor
     from train.scores import encode

@@ -34,10 +34,10 @@ def main() -> None:
     import torch
 
     from analysis.drawing.figures import picture_rows, save_figure
-    from analysis.drawing.results import save_about, save_json, save_table
     from analysis.mechanism.agreement import features_of, similarities, table_of
     from analysis.mechanism.batches import in_batches
     from analysis.mechanism.common import all_training_free, levels_of, network_of, open_data, pixel_major, results_dir
+    from analysis.results import save_about, save_json, save_table
     from models.samplers import SeededNoise, euler
     from train.distributed import pick_device
     from train.images import to_tensor, to_uint8

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from analysis.drawing.results import read_array
+from analysis.results import read_array
 from global_config import RECORDS_DIR, REPO_DIR
 from models.locality import PUBLISHED_THRESHOLDS, LocalityDenoiser, PSPCFlex
 from models.patronus import HIDDEN

@@ -73,7 +73,6 @@ def main() -> None:
     import torch
 
     from analysis.drawing.figures import picture_rows, save_figure
-    from analysis.drawing.results import save_about, save_json, save_table
     from analysis.mechanism.common import (
         all_training_free,
         hidden_network,
@@ -86,6 +85,7 @@ def main() -> None:
     )
     from analysis.mechanism.comparison import compare, conclusion, published_order, table_of
     from analysis.mechanism.drawing import draw_comparison
+    from analysis.results import save_about, save_json, save_table
     from train.distributed import pick_device
     from train.images import to_tensor, to_uint8
 

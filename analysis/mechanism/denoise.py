@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
 
 def read_noisy(path: str, steps: int):
     """(n_steps, n, C, H, W) float32, memory-mapped. Raises UserError."""
-    from analysis.drawing.results import read_array
+    from analysis.results import read_array
 
     z = read_array(path, "--z")
     if z.ndim != 5 or len(z) != steps:

@@ -47,9 +47,9 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from analysis.drawing.results import save_json
     from analysis.mechanism.common import levels_of, load_heatmaps, network_of, open_data, pixel_major, results_dir
     from analysis.mechanism.sensitivity import REACH, window_side
+    from analysis.results import save_json
     from models.locality import PSPCFlex
     from models.pspc import PSPCSquare
     from models.samplers import SeededNoise

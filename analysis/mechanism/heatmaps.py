@@ -73,7 +73,6 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from analysis.drawing.results import save_about, save_json
     from analysis.mechanism.batches import in_batches
     from analysis.mechanism.common import (
         levels_of,
@@ -85,6 +84,7 @@ def main() -> None:
         training_free,
     )
     from analysis.mechanism.sensitivity import CORE, REACH, between, sensitivity, wiener_sensitivity, window_side
+    from analysis.results import save_about, save_json
     from models.pspc import PUBLISHED_SIZES
     from models.samplers import SeededNoise
     from train.distributed import pick_device

@@ -28,9 +28,9 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from analysis.drawing.results import read_array
     from analysis.mechanism.batches import in_batches, save_grid
     from analysis.mechanism.common import levels_of, network_of, open_data, pixel_major, results_dir, training_free
+    from analysis.results import read_array
     from models.samplers import SOLVERS, SeededNoise
     from train.distributed import pick_device
     from train.images import to_tensor

@@ -1,4 +1,4 @@
-"""Arrays and numbers beside the figures, for programs."""
+"""Folders of results below records/, and the arrays and numbers in them, for programs."""
 
 import json
 import shlex
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from global_config import REPO_DIR
+from global_config import RECORDS_DIR, REPO_DIR
 from train.errors import reading
 from train.whole_files import replace_file
 
@@ -44,3 +44,36 @@ def save_about(folder: Path, run) -> Path:
         folder / "about.json",
         {"run": f"{run.name}/{run.version}", "step": run.step, "command": command, "versions": versions},
     )
+
+
+def folder_of(what: str, run) -> Path:
+    """records/<what>/<dataset>_v<n>, where a script leaves what it tells of a run."""
+    return RECORDS_DIR / what / f"{run.name}_v{run.version}"
+
+
+def results_folder(what: str, run) -> Path:
+    """The same, with about.json in it."""
+    folder = folder_of(what, run)
+    save_about(folder, run)
+    return folder
+
+
+def read_json(path: Path) -> dict:
+    """A JSON of ours; {} where it is not there or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def is_current(folder: Path, run) -> bool:
+    """Whether the results in a folder tell of the run's present training step."""
+    about = read_json(folder / "about.json")
+    return about.get("run") == f"{run.name}/{run.version}" and about.get("step") == run.step
+
+
+def made_by(folder: Path) -> str:
+    """The command and versions of the results in a folder."""
+    about = read_json(folder / "about.json")
+    versions = ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items())
+    return f"{about['command']} ({versions})" if "command" in about else ""

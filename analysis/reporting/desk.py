@@ -112,6 +112,10 @@ class Desk:
         name = self.group_names[number]
         return f"group {number}: {', '.join(map(str, members[:6]))}{more}" + (f" · {name}" if name else "")
 
+    def group_choices(self) -> list[tuple[str, int]]:
+        """(label, number) of every group."""
+        return [(self.group_label(number), number) for number in range(len(self.groups))]
+
     def group_settings(self, number: int, share: float) -> dict[int, float]:
         """The members' scores in the images that have the group most (share 1) or least (0)."""
         group = self.groups[number]

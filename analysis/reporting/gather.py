@@ -1,18 +1,15 @@
 """What a report says of a run, gathered from records/: nothing is trained, edited or sampled here."""
 
-import json
-from pathlib import Path
-from typing import NamedTuple
-
 import numpy as np
 import pandas as pd
 
-from analysis.drawing.web import figure_uri, heat_pixels, pixels_uri, strip
+from analysis.drawing.web import figure_uri, heat_pixels, pixels_uri, strip, surrounded
 from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import best_patches, expected_extremes
+from analysis.reporting.sources import SOURCES, distance_files, newest_samples, place, present
+from analysis.results import is_current, made_by, read_json
 from global_config import RECORDS_DIR
 from train.data.dataset import ImageSet
-from train.generation import SAMPLES_DIR
 from train.images import to_uint8
 from train.metrics import read_metrics
 from train.runs import Run
@@ -21,57 +18,6 @@ EXAMPLES = 16  # samples shown
 PATCHES = 3  # training patches on a card
 TELLS = 0.7  # AUROC from which a prototype is called by an attribute
 NARROW = 0.2  # of the image's side, the deviation of what lies at one place; that of what is spread evenly is 0.29
-
-
-class Source(NamedTuple):
-    """Where a section comes from: the folder below records/, a file without which it is not there, and the script that
-    makes it, with options."""
-
-    folder: str
-    file: str
-    script: str
-    options: tuple[str, ...] = ()
-
-
-SOURCES = {
-    "edits": Source("vis_prototype", "prototypes.npz", "analysis/interpretability/visualize_prototype.py"),
-    "ownership": Source("ownership", "ownership.png", "analysis/interpretability/ownership.py"),
-    "information": Source(
-        "information", "information.json", "analysis/interpretability/information.py", ("--num_samples", "400")
-    ),
-    "faithfulness": Source(
-        "faithfulness", "faithfulness.json", "analysis/evaluation/faithfulness.py", ("--num_samples", "24")
-    ),
-    "diagnosis": Source("diagnose", "effects.png", "analysis/diagnosis/diagnose.py", ("--generated", "400")),
-    "emergence": Source(
-        "trace_emergence", "emergence.csv", "analysis/interpretability/trace_emergence.py", ("--draws", "600")
-    ),
-}
-
-
-def folder_of(run: Run, name: str) -> Path:
-    return RECORDS_DIR / SOURCES[name].folder / f"{run.name}_v{run.version}"
-
-
-def read_json(path: Path) -> dict:
-    """A JSON of ours; {} where it is not there or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-
-
-def present(run: Run, name: str) -> bool:
-    """Whether a section's results are there and tell of the run's present training step."""
-    folder = folder_of(run, name)
-    return (folder / SOURCES[name].file).is_file() and read_json(folder / "about.json").get("step") == run.step
-
-
-def made_by(folder: Path) -> str:
-    """The command and versions of the results in a folder."""
-    about = read_json(folder / "about.json")
-    versions = ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items())
-    return f"{about['command']} ({versions})" if "command" in about else ""
 
 
 def about(run: Run, images: int) -> dict:
@@ -104,23 +50,6 @@ def about(run: Run, images: int) -> dict:
     }
     loss = run.folder / "loss.png"
     return {"facts": {k: v for k, v in facts.items() if v}, "loss": figure_uri(loss, 800) if loss.is_file() else None}
-
-
-def newest_samples(run: Run, kind: str) -> Path | None:
-    """The newest folder of samples, 'cond' or 'uncond', that the run made at its present training step."""
-    folders = (SAMPLES_DIR / f"{kind}_{run.name}_{run.version}").glob("run_*")
-    present = [
-        path
-        for path in folders
-        if any(path.glob("*.png")) and read_json(path.with_name(f"{path.name}.json")).get("training_step") == run.step
-    ]
-    return max(present, key=lambda path: path.stat().st_mtime, default=None)
-
-
-def distance_files(run: Run, folder: Path) -> list[Path]:
-    """What analysis/evaluation/fid.py wrote of a folder of samples."""
-    scores = RECORDS_DIR / "fid_scores" / f"{run.name}_v{run.version}"
-    return sorted(scores.glob(f"{folder.parent.name}_{folder.name}_*.json"))
 
 
 def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
@@ -170,14 +99,6 @@ def place_of(where: np.ndarray) -> str:
     return " ".join(named) or "middle"
 
 
-def surrounded(pixels: np.ndarray, box, side: int) -> np.ndarray:
-    """A square of `side` pixels around a patch, inside the image."""
-    top, left, bottom, right = (int(v) for v in box)
-    h, w = pixels.shape[:2]
-    y, x = (int(np.clip((a + b - side) // 2, 0, most - side)) for a, b, most in ((top, bottom, h), (left, right, w)))
-    return pixels[y : y + side, x : x + side]
-
-
 def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
     """One entry a prototype: what it says, where, its best training patches; when, bits, usage, attribute, as far as
     they are known."""
@@ -186,7 +107,7 @@ def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
     where = (told[:, 1] - told[:, 0]).abs().mean(1).numpy()  # (m, H, W)
     tables = {}
     for name, file in (("information", "information.csv"), ("edits", "health.csv")):
-        path = folder_of(run, name) / file
+        path = place(run, name) / file
         tables[name] = (
             pd.read_csv(path, index_col="prototype") if present(run, name) and path.is_file() else pd.DataFrame()
         )
@@ -261,7 +182,7 @@ def edits(run: Run) -> list[dict] | None:
     """Guided edits of the first prototypes: before and after, images side by side."""
     if not present(run, "edits"):
         return None
-    arrays = np.load(folder_of(run, "edits") / "prototypes.npz", allow_pickle=False)
+    arrays = np.load(place(run, "edits") / "prototypes.npz", allow_pickle=False)
     found = []
     for k, before, after, own, got in zip(
         arrays["prototypes"], arrays["before"], arrays["after"], arrays["own"], arrays["found"]
@@ -276,7 +197,7 @@ def faithfulness(run: Run) -> dict | None:
     """The table of attributes, the means and the null, and the figure."""
     if not present(run, "faithfulness"):
         return None
-    folder = folder_of(run, "faithfulness")
+    folder = place(run, "faithfulness")
     numbers, table = read_json(folder / "faithfulness.json"), folder / "faithfulness.csv"
     keep = ["single", "untrained_single", "pair", "hit", "region", "map", "appears", "vanishes", "side", "taken"]
     rows, columns = [], []
@@ -305,7 +226,7 @@ def diagnosis(run: Run) -> dict | None:
     """The effect matrix and the suspects in plain words, with their pictures."""
     if not present(run, "diagnosis"):
         return None
-    folder = folder_of(run, "diagnosis")
+    folder = place(run, "diagnosis")
     tables = [folder / f"effects_{reader}.csv" for reader in ("classifier", "prototypes")]
     table = pd.read_csv(next(path for path in tables if path.is_file()))
     suspects = [
@@ -327,12 +248,7 @@ def diagnosis(run: Run) -> dict | None:
 def patches_explain(run: Run) -> dict | None:
     """The training-free comparison, where it was made of this very run."""
     folder = RECORDS_DIR / "mechanism" / "compare"
-    told = read_json(folder / "about.json")
-    if (
-        told.get("run") != f"{run.name}/{run.version}"
-        or told.get("step") != run.step
-        or not (folder / "compare.png").is_file()
-    ):
+    if not is_current(folder, run) or not (folder / "compare.png").is_file():
         return None
     conclusion = read_json(folder / "compare.json").get("conclusion", "")
     return {"figure": figure_uri(folder / "compare.png"), "conclusion": conclusion, "how": made_by(folder)}
@@ -340,7 +256,7 @@ def patches_explain(run: Run) -> dict | None:
 
 def figure_section(run: Run, name: str, file: str) -> dict | None:
     """A section that is one figure."""
-    path = folder_of(run, name) / file
+    path = place(run, name) / file
     return {"figure": figure_uri(path)} if present(run, name) and path.is_file() else None
 
 
@@ -351,7 +267,7 @@ def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str,
     times_of(found)
     information = figure_section(run, "information", "information.png")
     if information:
-        information["sums"] = read_json(folder_of(run, "information") / "information.json").get("sums", [])
+        information["sums"] = read_json(place(run, "information") / "information.json").get("sums", [])
     sections = {
         "edits": edits(run),
         "ownership": figure_section(run, "ownership", "ownership.png"),
@@ -363,7 +279,7 @@ def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str,
         "samples": samples(run, test, "cond"),
         "latent": samples(run, test, "uncond"),
     }
-    how = {name: made_by(folder_of(run, name)) for name in SOURCES if sections[name]}
+    how = {name: made_by(place(run, name)) for name in SOURCES if sections[name]}
     return {
         "name": f"{run.name} v{run.version}",
         "about": about(run, len(train)),

@@ -1,0 +1,228 @@
+"""The page in gradio: its layout, what happens on each event, and which event calls what."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import NamedTuple
+
+import gradio as gr
+
+from analysis.reporting.desk import FEW, FULL, Desk
+from analysis.reporting.page_html import TEMPLATES, edited_html, generated_html, prototype_html, scores_html
+from analysis.reporting.session import SLIDERS, Session
+from analysis.script import WAYS
+from train.errors import UserError
+
+PAUSE = 0.6  # seconds after the last move of a slider until all steps are taken
+KINDS = [("from this image's scores", "image"), ("from nothing", "nothing"), ("from the moved sliders alone", "alone")]
+CSS, ON_LOAD = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+
+
+class Layout(NamedTuple):
+    """The page's components, by what they show or ask for."""
+
+    session: gr.State  # a visitor's own Session, from page.load on
+    timer: gr.Timer
+    run: gr.Dropdown
+    row: gr.Number
+    file: gr.File
+    message: gr.Markdown
+    scores: gr.HTML
+    prototype: gr.HTML
+    slots: list[gr.Slider]
+    guidance: gr.Slider
+    others: gr.Radio
+    group: gr.Dropdown
+    most: gr.Button
+    least: gr.Button
+    undo: gr.Button
+    reset: gr.Button
+    edited: gr.HTML
+    command: gr.Textbox
+    kind: gr.Radio
+    seed: gr.Number
+    generate: gr.Button
+    generated: gr.HTML
+
+
+def place_components(start: Session, names: list[str], first: str) -> Layout:
+    """Everything on the page, from top to bottom; called within gr.Blocks()."""
+    parts = {"session": gr.State(None), "timer": gr.Timer(PAUSE, active=False)}
+    with gr.Row():
+        parts["run"] = gr.Dropdown(names, value=first, label="run", elem_id="run")
+        parts["row"] = gr.Number(0, label="test image", precision=0, elem_id="row")
+        upload = {"file_count": "single", "type": "filepath", "height": 90}
+        parts["file"] = gr.File(label="or drop an image of yours", elem_id="file", **upload)
+    parts["message"] = gr.Markdown("", elem_id="message")
+    with gr.Row():
+        with gr.Column(scale=3):
+            parts["scores"] = gr.HTML(scores_html(start), elem_id="scores", js_on_load=ON_LOAD)
+            parts["prototype"] = gr.HTML(prototype_html(start), elem_id="prototype")
+        with gr.Column(scale=2):
+            slots = [gr.Slider(0, 1, step=0.01, elem_id=f"slot{i}", elem_classes="slot") for i in range(SLIDERS)]
+            parts["slots"] = slots
+            parts["guidance"] = gr.Slider(0, 5, value=0, step=0.5, label="guidance of the edit", elem_id="guidance")
+            parts["others"] = gr.Radio(start.desk.others, value=WAYS[0], label="the other scores", elem_id="others")
+            groups = start.desk.group_choices()
+            parts["group"] = gr.Dropdown(groups, value=None, label="a group of prototypes", elem_id="group")
+            for pair in (("most", "set to most"), ("least", "set to least")), (("undo", "undo"), ("reset", "reset")):
+                with gr.Row():
+                    parts |= {name: gr.Button(label, elem_id=name) for name, label in pair}
+    parts["edited"] = gr.HTML(elem_id="edited")
+    parts["command"] = gr.Textbox(label="the same on the command line", interactive=False, elem_id="command")
+    with gr.Row():
+        parts["kind"] = gr.Radio(KINDS, value="image", label="generate", elem_id="kind")
+        parts["seed"] = gr.Number(0, label="seed of the noise", precision=0, elem_id="seed")
+        parts["generate"] = gr.Button("generate", variant="primary", elem_id="go")
+    parts["generated"] = gr.HTML(elem_id="made")
+    return Layout(**parts)
+
+
+def guarded(event):
+    """What our own errors say goes to the line of messages; all else stays as it was."""
+
+    @wraps(event)  # which parameter is an event's data is read off the annotations
+    def call(self, *values):
+        try:
+            return {self.layout.message: "", **event(self, *values)}
+        except UserError as error:
+            return {self.layout.message: f"⚠ {error}"}
+
+    return call
+
+
+class Events:
+    """What happens on each event: values of components -> a dictionary of the components that change."""
+
+    def __init__(self, layout: Layout, desk_of: Callable[[str], Desk]):
+        self.layout, self.desk_of = layout, desk_of
+
+    def sliders(self, session: Session) -> dict:
+        """The sliders of a session's prototypes, from their low to their high scores; those without one are hidden."""
+        desk, updates = session.desk, dict.fromkeys(self.layout.slots, gr.Slider(visible=False))
+        for slot, k in zip(self.layout.slots, session.slots):
+            value = session.value(k)
+            lowest, _, highest = sorted((desk.low[k], desk.high[k], value))
+            limits = round(lowest - 0.005, 2), round(highest + 0.005, 2)
+            updates[slot] = gr.Slider(*limits, value=round(value, 2), label=desk.label(k), visible=True)
+        return updates
+
+    def edited(self, session: Session, guidance: float, others: str, steps: int = FULL) -> dict:
+        """The edit of the image on the desk, and its command."""
+        setting = (session.image, session.settings, guidance, others)
+        html = edited_html(session, session.desk.edit(*setting, steps), steps == FEW)
+        return {
+            self.layout.session: session,
+            self.layout.edited: html,
+            self.layout.command: session.desk.command(*setting),
+        }
+
+    def whole(self, session: Session, guidance: float, others: str) -> dict:
+        """Everything that an image or a run changes."""
+        return self.shown(session) | self.edited(session, guidance, others)
+
+    def shown(self, session: Session) -> dict:
+        """The scores, the chosen prototype and the sliders."""
+        html = {self.layout.scores: scores_html(session), self.layout.prototype: prototype_html(session)}
+        return {self.layout.session: session} | html | self.sliders(session)
+
+    def choices_of_run(self, name):
+        desk = self.desk_of(name)
+        return gr.Radio(desk.others, value=WAYS[0]), gr.Dropdown(desk.group_choices(), value=None)
+
+    @guarded
+    def open_run(self, name, guidance, others):
+        return self.whole(Session(self.desk_of(name)), guidance, others)
+
+    @guarded
+    def take_test_image(self, session, row, guidance, others):
+        row, images = int(row or 0), len(session.desk.test)
+        if not 0 <= row < images:
+            raise UserError(f"there are test images 0 to {images - 1}")
+        if session.row == row:  # the field loses the focus after Enter: what was moved since must stay
+            return {}
+        session.put(session.desk.test_image(row), row)
+        return self.whole(session, guidance, others)
+
+    @guarded
+    def take_upload(self, session, file, guidance, others):
+        if file is None:
+            return {}
+        path = Path(file)
+        data = path.read_bytes()
+        path.unlink()  # never kept
+        session.put(session.desk.brought(data))
+        return self.whole(session, guidance, others)
+
+    @guarded
+    def show(self, session, bar: gr.EventData):
+        session.choose(int(bar.index))
+        return self.shown(session)
+
+    @guarded
+    def move(self, session, slot, value, guidance, others):
+        session.set({session.slots[slot]: float(value)})
+        return self.edited(session, guidance, others, FEW)
+
+    @guarded
+    def set_group(self, session, share, number, guidance, others):
+        if number is None:
+            raise UserError("choose a group first")
+        session.set(session.desk.group_settings(int(number), share))
+        return self.whole(session, guidance, others)
+
+    @guarded
+    def settle(self, session, guidance, others):
+        return self.edited(session, guidance, others)
+
+    @guarded
+    def undo(self, session, guidance, others):
+        session.undo()
+        return self.whole(session, guidance, others)
+
+    @guarded
+    def reset(self, session, guidance, others):
+        session.reset()
+        return self.whole(session, guidance, others)
+
+    @guarded
+    def generate(self, session, kind, seed):
+        seed = int(seed or 0)
+        s = session.desk.scores_for(kind, session.image, session.settings, seed)
+        return {self.layout.generated: generated_html(*session.desk.generate(s, seed))}
+
+
+def connect(page: gr.Blocks, layout: Layout, events: Events) -> None:
+    """Which event of which component calls what; called within gr.Blocks()."""
+    it, session, ways = layout, layout.session, [layout.guidance, layout.others]
+    everything = [session, it.message, it.scores, it.prototype, it.edited, it.command, *it.slots]
+    hidden = {"show_progress": "hidden"}
+    quiet = {"outputs": everything} | hidden
+    changed = it.run.change(events.choices_of_run, it.run, [it.others, it.group], **hidden)
+    changed.then(events.open_run, [it.run, *ways], everything)
+    it.row.submit(events.take_test_image, [session, it.row, *ways], **quiet)
+    it.row.blur(events.take_test_image, [session, it.row, *ways], **quiet)
+    uploaded = it.file.upload(events.take_upload, [session, it.file, *ways], **quiet)
+    uploaded.then(lambda: None, outputs=it.file, **hidden)
+    it.scores.select(events.show, session, **quiet)
+    for i, slot in enumerate(it.slots):
+        moved = slot.input(events.move, [session, gr.State(i), slot, *ways], trigger_mode="always_last", **quiet)
+        moved.then(lambda: gr.Timer(active=True), outputs=it.timer, **hidden)
+    settled = it.timer.tick(events.settle, [session, *ways], **quiet)
+    settled.then(lambda: gr.Timer(active=False), outputs=it.timer, **hidden)
+    for button, share in ((it.most, 1.0), (it.least, 0.0)):
+        button.click(events.set_group, [session, gr.State(share), it.group, *ways], **quiet)
+    it.guidance.release(events.settle, [session, *ways], **quiet)
+    it.others.input(events.settle, [session, *ways], **quiet)
+    it.undo.click(events.undo, [session, *ways], **quiet)
+    it.reset.click(events.reset, [session, *ways], **quiet)
+    it.generate.click(events.generate, [session, it.kind, it.seed], [it.generated, it.message], **hidden)
+    page.load(events.open_run, [it.run, *ways], everything, **hidden)
+
+
+def build(desk_of: Callable[[str], Desk], names: list[str], first: str) -> gr.Blocks:
+    """The page. desk_of(name) -> Desk; names: of all runs; first: of the run that is shown at the start."""
+    with gr.Blocks(title="Patronus: play with prototypes", analytics_enabled=False) as page:
+        layout = place_components(Session(desk_of(first)), names, first)
+        connect(page, layout, Events(layout, desk_of))
+    return page

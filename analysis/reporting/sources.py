@@ -1,0 +1,61 @@
+"""Which results of a run are in records/, and which script makes each."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from analysis.results import folder_of, is_current, read_json
+from train.generation import SAMPLES_DIR
+from train.runs import Run
+
+
+class Source(NamedTuple):
+    """Where a section comes from: the folder below records/, a file without which it is not there, and the script that
+    makes it, with options."""
+
+    folder: str
+    file: str
+    script: str
+    options: tuple[str, ...] = ()
+
+
+SOURCES = {
+    "edits": Source("vis_prototype", "prototypes.npz", "analysis/interpretability/visualize_prototype.py"),
+    "ownership": Source("ownership", "ownership.png", "analysis/interpretability/ownership.py"),
+    "information": Source(
+        "information", "information.json", "analysis/interpretability/information.py", ("--num_samples", "400")
+    ),
+    "faithfulness": Source(
+        "faithfulness", "faithfulness.json", "analysis/evaluation/faithfulness.py", ("--num_samples", "24")
+    ),
+    "diagnosis": Source("diagnose", "effects.png", "analysis/diagnosis/diagnose.py", ("--generated", "400")),
+    "emergence": Source(
+        "trace_emergence", "emergence.csv", "analysis/interpretability/trace_emergence.py", ("--draws", "600")
+    ),
+}
+
+
+def place(run: Run, name: str) -> Path:
+    """The folder of a section's results."""
+    return folder_of(SOURCES[name].folder, run)
+
+
+def present(run: Run, name: str) -> bool:
+    """Whether a section's results are there and tell of the run's present training step."""
+    folder = place(run, name)
+    return (folder / SOURCES[name].file).is_file() and is_current(folder, run)
+
+
+def newest_samples(run: Run, kind: str) -> Path | None:
+    """The newest folder of samples, 'cond' or 'uncond', that the run made at its present training step."""
+    folders = (SAMPLES_DIR / f"{kind}_{run.name}_{run.version}").glob("run_*")
+    present = [
+        path
+        for path in folders
+        if any(path.glob("*.png")) and read_json(path.with_name(f"{path.name}.json")).get("training_step") == run.step
+    ]
+    return max(present, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def distance_files(run: Run, folder: Path) -> list[Path]:
+    """What analysis/evaluation/fid.py wrote of a folder of samples."""
+    return sorted(folder_of("fid_scores", run).glob(f"{folder.parent.name}_{folder.name}_*.json"))
