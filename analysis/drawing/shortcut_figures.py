@@ -5,8 +5,10 @@ import numpy as np
 from analysis.drawing.figures import Rectangle, cut, panel, panels, plt, save_figure
 from analysis.edits import patch_box
 from analysis.measures.shortcuts import as_tensor
+from analysis.results import save_arrays
 from train.images import to_uint8
 
+THREE = 3  # edits told of in a report
 ROWS = 4  # images in the figure of each shortcut
 
 
@@ -38,10 +40,12 @@ def draw_edits(run, edits, pixels, pairs, gaps, tops, strength, path):
     """The paper's figure: original, its own scores, A lowered and raised by its class gap, with the best prototype of A
     boxed and its patch.
 
-    Shown are the images that moved most: strength[A, B] (n,) tells by how much.
+    Shown are the images that moved most: strength[A, B] (n,) tells by how much. Beside the figure lies an .npz: THREE
+    of them for each attribute `raised`, pictures (R, THREE, 3, H, W, C), each as it is, lowered and raised.
     """
     raised = list(dict.fromkeys(row.raised for row in pairs))
     figure, axes = panels(ROWS * len(raised), 5, side=1.1)
+    pictures = []
     for block, name in enumerate(raised):
         gap, k = as_tensor(gaps[name], edits.encoding.scores), tops[name]
         first = next(row for row in pairs if row.raised == name)
@@ -51,10 +55,12 @@ def draw_edits(run, edits, pixels, pairs, gaps, tops, strength, path):
         moved = ", ".join(("+" if row.edit > 0 else "-") + row.moved for row in pairs if row.raised == name)
         titles = ("original", "own scores", f"{name} lowered", f"{name} raised\n{moved}", f"prototype {k}")
         images = [pixels[chosen], *map(to_uint8, shown)]
+        pictures.append(np.stack([images[0], *images[2:]], axis=1)[:THREE])
         for line in range(ROWS):
             box = patch_box(run.model, match, line, k, run.config.data.image_size)
             for column, shown_pixels in enumerate(images):
                 title = titles[column] if line == 0 else ""
                 panel(axes[block * ROWS + line, column], shown_pixels[line], title, box if column == 3 else None)
             panel(axes[block * ROWS + line, 4], cut(images[3][line], box), titles[4] if line == 0 else "")
+    save_arrays(path.with_suffix(".npz"), raised=raised, pictures=np.stack(pictures))
     return save_figure(figure, path)

@@ -6,6 +6,7 @@ import pandas as pd
 from analysis.drawing.web import figure_uri, heat_pixels, pixels_uri, strip, surrounded
 from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import best_patches, expected_extremes
+from analysis.reporting.shortcuts import tell_shortcuts, tell_ties
 from analysis.reporting.sources import SOURCES, distance_files, newest_samples, place, present
 from analysis.results import is_current, made_by, read_json
 from global_config import RECORDS_DIR
@@ -223,26 +224,13 @@ def faithfulness(run: Run) -> dict | None:
 
 
 def diagnosis(run: Run) -> dict | None:
-    """The effect matrix and the suspects in plain words, with their pictures."""
-    if not present(run, "diagnosis"):
-        return None
-    folder = place(run, "diagnosis")
-    tables = [folder / f"effects_{reader}.csv" for reader in ("classifier", "prototypes")]
-    table = pd.read_csv(next(path for path in tables if path.is_file()))
-    suspects = [
-        f"Raising {row.raised} {'adds' if row.edit > 0 else 'takes away'} {row.moved}: by "
-        f"{row.edit:+.2f} of the way from not having it to having it "
-        f"when edited, {row.generated:+.2f} when generated (corrected p {row.p:.1e})."
-        for row in table[table["shortcut"]].itertuples()
-    ]
-    pictures = folder / "edits.png"
-    fresh = suspects and pictures.is_file()
-    return {
-        "pairs": len(table),
-        "suspects": suspects,
-        "matrix": figure_uri(folder / "effects.png"),
-        "edits": figure_uri(pictures) if fresh else None,
-    }
+    """What diagnose.py found, in plain words."""
+    return tell_shortcuts(place(run, "diagnosis")) if present(run, "diagnosis") else None
+
+
+def ties(run: Run) -> dict | None:
+    """What ties.py found, in plain words."""
+    return tell_ties(place(run, "ties")) if present(run, "ties") else None
 
 
 def patches_explain(run: Run) -> dict | None:
@@ -275,6 +263,7 @@ def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str,
         "emergence": figure_section(run, "emergence", "emergence.png"),
         "faithfulness": faithfulness(run),
         "diagnosis": diagnosis(run),
+        "ties": ties(run),
         "mechanism": patches_explain(run),
         "samples": samples(run, test, "cond"),
         "latent": samples(run, test, "uncond"),

@@ -28,6 +28,7 @@ SOURCES = {
         "faithfulness", "faithfulness.json", "analysis/evaluation/faithfulness.py", ("--num_samples", "24")
     ),
     "diagnosis": Source("diagnose", "effects.png", "analysis/diagnosis/diagnose.py", ("--generated", "400")),
+    "ties": Source("ties", "ties.json", "analysis/diagnosis/ties.py", ("--draws", "12", "--figures", "1")),
     "emergence": Source(
         "trace_emergence", "emergence.csv", "analysis/interpretability/trace_emergence.py", ("--draws", "600")
     ),

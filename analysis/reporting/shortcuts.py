@@ -1,0 +1,121 @@
+"""What a report says of shortcuts, in plain words: what was asked, what could have been found, what was found, and
+three edits of each suspect; and of the ties that need no labels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.drawing.web import figure_uri, pixels_uri, strip
+from analysis.measures.shortcuts import LEAST_EFFECT, LEVEL
+
+TIES = 3  # told of
+
+
+def share(value: float) -> str:
+    """'42 %' of a share."""
+    return f"{100 * abs(value):.0f} %"
+
+
+def plain(name: str) -> str:
+    return str(name).replace("_", " ")
+
+
+def tell_asked(table: pd.DataFrame) -> str:
+    names = sorted({*table["raised"], *table["moved"]})
+    return (
+        f"{len(table)} questions were asked, one of each ordered pair of {len(names)} attributes: does raising the "
+        f"prototypes of the one move the other, in edited images and in generated ones?"
+    )
+
+
+def tell_power(table: pd.DataFrame) -> str:
+    """What could have been found: by the column `detectable` where the diagnosis has it, the effect that would be found
+    in eight of ten such diagnoses."""
+    bar = (
+        f"Named is what reaches {share(LEAST_EFFECT)} of the difference between having an attribute and not, in both "
+        f"ways, beyond chance (corrected p below {LEVEL})."
+    )
+    if "detectable" not in table or table["detectable"].isna().all():
+        return bar
+    middle, worst = table["detectable"].median(), table.loc[table["detectable"].idxmax()]
+    return (
+        f"{bar} With these images an effect of {share(middle)} would be found in eight of ten cases, for half of the "
+        f"pairs; the hardest, {plain(worst.raised)} on {plain(worst.moved)}, would need {share(worst.detectable)}."
+    )
+
+
+def tell_found(table: pd.DataFrame) -> list[str]:
+    """A sentence a suspect, the strongest first."""
+    least = table[["edit", "generated"]].abs().min(axis=1)
+    found = table.assign(least=least)[table["shortcut"]].sort_values("least", ascending=False)
+    return [
+        f"Raising {plain(row.raised)} {'adds' if row.edit > 0 else 'takes away'} {plain(row.moved)}: by "
+        f"{share(row.edit)} of the way between having it and not when images are edited, by {share(row.generated)} "
+        f"when they are generated (corrected p {row.p:.1e})."
+        for row in found.itertuples()
+    ]
+
+
+def tell_unfound(table: pd.DataFrame, found: int) -> str:
+    """What the other pairs come to: by the column `verdict` where the diagnosis has it, which tells 'not found' from
+    'cannot tell'."""
+    other = len(table) - found
+    if "verdict" not in table:
+        return f"In the other {other} pairs no shortcut was found." if found else f"None was found in {other} pairs."
+    unclear = int((table["verdict"] == "cannot tell").sum())
+    text = f"In {other - unclear} of {len(table)} pairs there is none as large as could have been found."
+    return text + (f" Of {unclear} nothing can be said: these images are too few." if unclear else "")
+
+
+def tell_edits(folder: Path) -> list[dict]:
+    """Three images of each suspect: as they are, and with its prototypes lowered and raised."""
+    file = folder / "edits.npz"
+    if not file.is_file():
+        return []
+    arrays = np.load(file, allow_pickle=False)
+    return [
+        {"name": plain(name), "pictures": [pixels_uri(strip(list(three)), 92) for three in images]}
+        for name, images in zip(arrays["raised"], arrays["pictures"])
+    ]
+
+
+def tell_shortcuts(folder: Path) -> dict:
+    """All that diagnose.py left in its folder."""
+    tables = [folder / f"effects_{reader}.csv" for reader in ("classifier", "prototypes")]
+    table = pd.read_csv(next(path for path in tables if path.is_file()))
+    found = tell_found(table)
+    return {
+        "asked": tell_asked(table),
+        "power": tell_power(table),
+        "suspects": found,
+        "others": tell_unfound(table, len(found)),
+        "edits": tell_edits(folder) if found else [],
+        "matrix": figure_uri(folder / "effects.png"),
+    }
+
+
+def tell_ties(folder: Path) -> dict:
+    """The strongest ties that ties.py left in its folder, and the picture of the first."""
+    numbers = json.loads((folder / "ties.json").read_text(encoding="utf-8"))
+    lines = [
+        f"Prototype {tie['a']} {'brings' if tie['generated'] > 0 else 'takes away'} prototype {tie['b']}: by "
+        f"{share(tie['generated'])} of its range in generated images, {share(tie['data'])} in the training images, of "
+        f"which {rare_corner(tie)}."
+        for tie in numbers["ties"][:TIES]
+    ]
+    picture = folder / "tie_0.png"
+    return {
+        "asked": f"{numbers['pairs']} ordered pairs of prototypes, {numbers['sure']} tied beyond chance; "
+        f"{len(numbers['ties'])} ties are not trivial. The strongest:",
+        "ties": lines,
+        "figure": figure_uri(picture) if lines and picture.is_file() else None,
+    }
+
+
+def rare_corner(tie: dict) -> str:
+    """'46 have 3 low with 95 high', the rarest of the four cases."""
+    case = min(("high_high", "high_low", "low_high", "low_low"), key=tie.get)
+    first, second = case.split("_")
+    return f"{tie[case]} have {tie['a']} {first} with {tie['b']} {second}"
