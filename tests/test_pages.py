@@ -106,7 +106,7 @@ def test_a_report_stands_alone_and_says_what_is_missing(reported):
         f"python analysis/evaluation/faithfulness.py --steps 3 --num_samples 4 --device {DEVICE}",
     ):
         assert present_section in text, present_section
-    assert text.count("Not here:") == 4  # emergence, diagnosis, training-free comparison, samples from nothing
+    assert text.count("Not here:") == 5  # emergence, diagnosis, ties, training-free comparison, samples from nothing
 
 
 def test_a_report_of_two_runs_and_of_results_that_are_out_of_date(reported):

@@ -1,7 +1,6 @@
 """What a report says of shortcuts, in plain words: what was asked, what could have been found, what was found, and
 three edits of each suspect; and of the ties that need no labels."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ import pandas as pd
 
 from analysis.drawing.web import figure_uri, pixels_uri, strip
 from analysis.measures.shortcuts import LEAST_EFFECT, LEVEL
+from analysis.results import read_json
 
 TIES = 3  # told of
 
@@ -63,7 +63,7 @@ def tell_unfound(table: pd.DataFrame, found: int) -> str:
     'cannot tell'."""
     other = len(table) - found
     if "verdict" not in table:
-        return f"In the other {other} pairs no shortcut was found." if found else f"None was found in {other} pairs."
+        return f"None was found in {'the others' if found else 'any pair'} ({other})."
     unclear = int((table["verdict"] == "cannot tell").sum())
     text = f"In {other - unclear} of {len(table)} pairs there is none as large as could have been found."
     return text + (f" Of {unclear} nothing can be said: these images are too few." if unclear else "")
@@ -96,9 +96,11 @@ def tell_shortcuts(folder: Path) -> dict:
     }
 
 
-def tell_ties(folder: Path) -> dict:
-    """The strongest ties that ties.py left in its folder, and the picture of the first."""
-    numbers = json.loads((folder / "ties.json").read_text(encoding="utf-8"))
+def tell_ties(folder: Path) -> dict | None:
+    """The strongest ties that ties.py left in its folder, and the picture of the first; None where they are damaged."""
+    numbers = read_json(folder / "ties.json")
+    if not numbers:
+        return None
     lines = [
         f"Prototype {tie['a']} {'brings' if tie['generated'] > 0 else 'takes away'} prototype {tie['b']}: by "
         f"{share(tie['generated'])} of its range in generated images, {share(tie['data'])} in the training images, of "
@@ -108,7 +110,7 @@ def tell_ties(folder: Path) -> dict:
     picture = folder / "tie_0.png"
     return {
         "asked": f"{numbers['pairs']} ordered pairs of prototypes, {numbers['sure']} tied beyond chance; "
-        f"{len(numbers['ties'])} ties are not trivial. The strongest:",
+        f"not trivial are {len(numbers['ties'])}. The strongest:",
         "ties": lines,
         "figure": figure_uri(picture) if lines and picture.is_file() else None,
     }
