@@ -32,6 +32,19 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def stand_for(run, device) -> list[str]:
+    """The attribute that each prototype tells best, with its AUROC, in the test images without `where`. It is
+    for the reader of the ranking, which does not use it."""
+    from analysis.diagnosis.diagnose import labelled_data
+    from analysis.measures.auroc import best_attributes
+    from train.data.dataset import load_split
+    from train.scores import encode
+
+    test = load_split(labelled_data(run, None), "test")
+    names, auroc = best_attributes(encode(run.model, test, device=device).numpy(), test.attributes)
+    return [f"{name} {value:.2f}" for name, value in zip(names, auroc)]
+
+
 def main() -> None:
     args = parse_args()
 
@@ -68,6 +81,9 @@ def main() -> None:
     for number, case in enumerate(ties.CASES):
         ranked[case] = [found[number].count for found in cases]
 
+    names = stand_for(run, device) if len(train.attributes.columns) else []
+    for side in ("a", "b") if names else ():
+        ranked[f"{side}_tells"] = [names[k] for k in ranked[side]]
     rows, boxes = best_patches(run, train)
     folder = results_folder("ties", run)
     for old in folder.glob("tie_*.p*"):
