@@ -15,8 +15,8 @@ from analysis.mechanism.comparison import compare, published_order, table_of
 from analysis.mechanism.sensitivity import (
     Cone,
     between,
+    cuts,
     marks,
-    pixel_path_calls,
     sensitivity,
     wiener_sensitivity,
     window_side,
@@ -251,6 +251,8 @@ def test_one_image_returns_itself_and_euler_ends_on_images():
     data = PixelMajor(pixels)
     for denoiser in (
         EmpiricalDenoiser(data),
+        GaussianDenoiser(data),
+        LocalityDenoiser(data),
         PSPCSquare(data, [3], levels),
         PSPCFlex(data, torch.ones(1, 8, 8, 8, 8), [0.3], levels),
     ):
@@ -320,21 +322,36 @@ def test_growing_windows_have_the_gradients_of_automatic_differentiation(layers)
     torch.testing.assert_close(
         sensitivity(denoiser, z, torch.tensor(0.7), stride=3, model=model), plain, rtol=1e-4, atol=1e-6
     )
-    assert not unet.pixels._forward_hooks
-    path, x, time = (
-        unet.pixels,
-        torch.randn(2, 11, 16, 16, generator=GENERATOR),
-        torch.randn(2, 32, generator=GENERATOR),
-    )
-    x.requires_grad_(True)
+    assert not unet.pixels._forward_hooks and not unet.last._forward_hooks
+    path, time = unet.pixels, torch.randn(2, 32, generator=GENERATOR)
+    features = torch.randn(2, 8, 8, 8, generator=GENERATOR).requires_grad_(True)
+    pixels = torch.randn(2, 3, 16, 16, generator=GENERATOR).requires_grad_(True)
+    x = torch.cat([torch.nn.functional.pixel_shuffle(unet.last(features), 2), pixels], dim=1)
     weights = torch.randn(2, 3, generator=GENERATOR)
     for y, column in ((0, 0), (15, 3), (8, 9)):
-        expected = torch.autograd.grad((path(x, time)[:, :, y, column] * weights).sum(), x)[0]
-        torch.testing.assert_close(
-            Cone(path, x.detach(), time).gradient(y, column, weights), expected, rtol=1e-4, atol=1e-6
+        expected = torch.autograd.grad(
+            (path(x, time)[:, :, y, column] * weights).sum(), [features, pixels], retain_graph=True
         )
-    with pixel_path_calls(None) as calls:
-        assert calls == []
+        found = Cone(unet, x.detach(), time).gradient(y, column, weights)
+        torch.testing.assert_close(found, tuple(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_through_what_is_read_of_the_scores_are_those_of_automatic_differentiation():
+    torch.manual_seed(0)
+    model = torch.nn.Module()  # what a Patronus is to sensitivity
+    model.unet, model.reader = torch.nn.Module(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5))
+    model.unet.pixels = None
+    spread = torch.nn.Linear(5, 48)
+
+    def denoiser(z, sigma):
+        return z**2 + spread(model.reader(z).sin()).view(z.shape)
+
+    z = torch.randn(2, 3, 4, 4, generator=GENERATOR)
+    plain = sensitivity(denoiser, z, torch.tensor(0.7))
+    torch.testing.assert_close(sensitivity(denoiser, z, torch.tensor(0.7), model=model), plain, rtol=1e-4, atol=1e-6)
+    with cuts(None, model.reader) as (none, readings):
+        model.reader(z)
+    assert none == [] and len(readings) == 1 and not model.reader._forward_hooks
 
 
 def test_the_sensitivity_of_the_wiener_filter_is_that_of_its_denoiser():
@@ -413,6 +430,10 @@ def test_samples_alike_have_similarity_one_and_chance_is_that_of_others():
         (
             lambda data: LocalityDenoiser(PixelMajor(draw(4), max_memory=50000)),
             r"\(8x8x3\) need 0.0 GB; use smaller images",
+        ),
+        (
+            lambda data: LocalityDenoiser(PixelMajor(torch.zeros(2, 224, 224, 3, dtype=torch.uint8))),
+            r"150528 values an image \(224x224x3\) need 475.8 GB; use smaller images \(--image_size\)",
         ),
         (lambda data: GaussianDenoiser(PixelMajor(draw(99), max_memory=1e5)), r"\(8x8x3\) needs .* \(--rank\)"),
         (lambda data: EmpiricalDenoiser(data)(torch.zeros(1, 1, 8, 8), torch.ones(1)), "noisy images are"),
@@ -535,9 +556,11 @@ def test_heatmaps_schedule_and_comparison(archive):
     )
     lost = archive.run("analysis/mechanism/tables.py", "--compare", out / "nowhere", check=False)
     assert lost.returncode == 2 and "run analysis/mechanism/compare.py first" in lost.stderr
-    assert set(json.loads((out / "radius.json").read_text())["sides"]) == {
-        f"{n}, {p}%" for n in ("network", "Wiener filter") for p in (50, 90)
-    }
+    looked = json.loads((out / "radius.json").read_text())["sides"]  # of fit_schedule.py, the last to write it
+    assert set(looked) == {f"{n}, {p}%" for n in ("network", "Wiener filter") for p in (50, 90)} | {"square schedule"}
+    assert looked["square schedule"] == fitted["patch_sizes"]
+    assert looked["network, 50%"] == [pytest.approx(window_side(torch.from_numpy(level), 0.5)) for level in maps]
+    assert (out / "radius.png").is_file()
 
 
 def test_an_edm_pickle_runs_only_when_trusted(archive):
@@ -583,6 +606,9 @@ def test_an_edm_pickle_runs_only_when_trusted(archive):
         (["--denoiser", "pspc_flex"], "make them with"),
         (["--denoiser", "pspc_flex", "--heatmaps", "/nowhere.npy"], "not a readable .npy"),
         (["--denoiser", "locality", "--mask_threshold", 1], "--mask_threshold must lie in [0, 1), not 1"),
+        (["--denoiser", "locality", "--mask_threshold", -0.5], "--mask_threshold must lie in [0, 1), not -0.5"),
+        (["--denoiser", "locality", "--mask_threshold", "nan"], "--mask_threshold must lie in [0, 1), not nan"),
+        (["--denoiser", "gaussian", "--max_memory", 0.0003], "(--image_size), fewer directions (--rank)"),
         (["--denoiser", "locality", "--max_memory", 0.001], "(16x16x3) need 0.0 GB; use smaller images (--image_size)"),
         (["--denoiser", "empirical", "--image_size", 4], "--image_size must be at least 8"),
         (["--denoiser", "empirical", "--max_memory", 1e-6], "the images alone take"),

@@ -18,6 +18,7 @@ from global_config import RECORDS_DIR, REPO_DIR
 from models.locality import PUBLISHED_THRESHOLDS, LocalityDenoiser, PSPCFlex
 from models.patronus import HIDDEN
 from models.pspc import PUBLISHED_SIZES, PSPCSquare
+from models.samplers import SeededNoise
 from models.schedule import karras_sigmas
 from models.training_free import EmpiricalDenoiser, GaussianDenoiser, PixelMajor
 from train.config import DataConfig, load_config
@@ -61,6 +62,14 @@ def open_data(args, held_out: bool = False):
 def levels_of(args):
     """The falling noise levels (n_steps,), float64."""
     return karras_sigmas(args.n_steps, args.t_min, args.t_max, args.rho)[:-1]
+
+
+def noisy_images(x0, levels, index: int, seed: int, first: int = 0):
+    """x0 (n, C, H, W) plus noise of levels[index]. Image `first` + i has a seed of its own, the same in every program;
+    those of two levels lie 2^20 apart."""
+    start = (seed * len(levels) + index) * 2**20 + first
+    noise = SeededNoise(range(start, start + len(x0)), x0.shape[1:], x0.device)()
+    return x0 + levels[index].float() * noise
 
 
 def _listed_numbers(text: str | None, key: str, published, args) -> list[float]:

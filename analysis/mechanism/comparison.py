@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from analysis.mechanism.common import noisy_images
 from models.denoiser import Denoiser
 from models.information import gap
 from models.samplers import SeededNoise, euler
@@ -30,12 +31,6 @@ class Comparison(NamedTuple):
     outputs: dict[int, dict[str, Tensor]]
 
 
-def noisy_images(x0: Tensor, level: Tensor, seed: int) -> Tensor:
-    """x0 (n, C, H, W) plus noise of one level, one seed an image, `seed` apart by 2^20."""
-    noise = SeededNoise(range(seed * 2**20, seed * 2**20 + len(x0)), x0.shape[1:], x0.device)
-    return x0 + level.float() * noise()
-
-
 @torch.no_grad()
 def compare(
     networks: dict[str, Denoiser], others: dict[str, Denoiser], x0: Tensor, levels: Tensor, seed: int
@@ -48,7 +43,7 @@ def compare(
     rows, told, outputs = [], [], {}
     for index, level in enumerate(tqdm(levels, desc="levels", unit="level")):
         sigma = level.to(x0).expand(len(x0))
-        noisy = noisy_images(x0, level, seed * len(levels) + index)
+        noisy = noisy_images(x0, levels, index, seed)
         for kind, z, targets in (("noisy", noisy, list(networks)), ("trajectory", states[index], [last])):
             found = {name: denoiser(z, sigma) for name, denoiser in others.items()}
             found |= {name: networks[name](z, sigma) for name in targets}

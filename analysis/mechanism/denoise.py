@@ -46,13 +46,13 @@ def main() -> None:
     from analysis.mechanism.common import (
         levels_of,
         network_of,
+        noisy_images,
         open_data,
         patch_sizes,
         pixel_major,
         results_dir,
         training_free,
     )
-    from models.samplers import SeededNoise
     from train.distributed import pick_device
     from train.images import to_tensor
 
@@ -88,8 +88,7 @@ def main() -> None:
             if given is not None:
                 z = torch.from_numpy(np.array(given[index, first:end])).float().to(device)
             else:
-                seeds = [(args.seed * args.n_steps + index) * 2**20 + i for i in range(first, end)]
-                z = x0 + levels[index].float() * SeededNoise(seeds, x0.shape[1:], device)()
+                z = noisy_images(x0, levels, index, args.seed, first)
             with torch.no_grad():
                 used = bind(z if args.hide_scores else x0) if args.denoiser == "network" else denoiser
                 try:

@@ -2,7 +2,8 @@
 
 At each noise level the candidate of least mean squared difference to the network, on noisy versions of the last
 held-out images (compare.py reports on the first). The published schedules are CIFAR-10's. With --heatmaps, of the
-windows larger than what holds 90 % of the heat at that level (see heatmaps.py) only the smallest is tried. Writes
+windows larger than what holds 90 % of the heat at that level (see heatmaps.py) only the smallest is tried, and the
+fitted windows are drawn beside what the network and the Wiener filter look at (radius.json, radius.png). Writes
 schedule.json, which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
 """
 
@@ -47,12 +48,20 @@ def main() -> None:
     import torch
     from tqdm import tqdm
 
-    from analysis.mechanism.common import levels_of, load_heatmaps, network_of, open_data, pixel_major, results_dir
+    from analysis.mechanism.common import (
+        levels_of,
+        load_heatmaps,
+        network_of,
+        noisy_images,
+        open_data,
+        pixel_major,
+        results_dir,
+    )
+    from analysis.mechanism.radius import save_radius
     from analysis.mechanism.sensitivity import REACH, window_side
     from analysis.results import save_json
     from models.locality import PSPCFlex
     from models.pspc import PSPCSquare
-    from models.samplers import SeededNoise
     from train.distributed import pick_device
     from train.images import to_tensor
 
@@ -73,8 +82,7 @@ def main() -> None:
 
     errors = {"patch_sizes": [], "thresholds": []}
     for index, level in enumerate(tqdm(levels, desc="levels", unit="level")):
-        seeds = [(args.seed * args.n_steps + index) * 2**20 + i for i in range(len(x0))]
-        z, sigma = x0 + level.float() * SeededNoise(seeds, x0.shape[1:], device)(), level.to(x0).expand(len(x0))
+        z, sigma = noisy_images(x0, levels, index, args.seed), level.to(x0).expand(len(x0))
         with torch.no_grad():
             target = network(z, sigma)
 
@@ -96,9 +104,8 @@ def main() -> None:
             raise UserError(f"level {index}: {problem}") from None
 
     fitted = {key: [min(found, key=found.get) for found in table] for key, table in errors.items() if table}
-    file = save_json(
-        results_dir(args, "schedule") / "schedule.json", fitted | {"levels": levels.tolist(), "errors": errors}
-    )
+    folder = results_dir(args, "schedule")
+    file = save_json(folder / "schedule.json", fitted | {"levels": levels.tolist(), "errors": errors})
     for index, level in enumerate(levels.tolist()):
         line = ", ".join(
             f"{key} {values[index]} (error {errors[key][index][values[index]]:.2e})" for key, values in fitted.items()
@@ -108,6 +115,9 @@ def main() -> None:
         f"schedule: {file}; use it with: --patch_sizes {file}"
         + (f" --thresholds {file}" if "thresholds" in fitted else "")
     )
+    if heatmaps is not None:
+        radius, picture = save_radius(folder, "network", heatmaps, data, args, levels, fitted["patch_sizes"])
+        print(f"how far the network, the Wiener filter and the windows look: {radius}; picture: {picture}")
 
 
 if __name__ == "__main__":

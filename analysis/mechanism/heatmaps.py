@@ -4,7 +4,8 @@ For every output pixel and noise level, the mean over noisy images of |dD(y, x) 
 heatmaps_<denoiser>.npy of shape (levels, H, W, H, W), float32, for pspc_flex and for anyone; a picture at several
 pixels and levels; and how far the denoiser looks: the side of the window around a pixel that holds half and 90 % of its
 map, at every noise level, beside that of the Wiener filter (the optimal linear denoiser, of the data's covariance
-alone) and the windows of a square schedule (radius.json, radius.png). fit_schedule.py --heatmaps takes it from there.
+alone) and, with --patch_sizes, the windows of a square schedule (radius.json, radius.png). fit_schedule.py --heatmaps
+takes it from there.
 One backward pass a pixel serves all images of a batch, and passes the network's last convolutions in growing windows.
 Finished levels survive an interruption.
 """
@@ -48,25 +49,6 @@ def draw(maps, levels, path):
     return save_figure(figure, path)
 
 
-def draw_sides(sides: dict, levels, path):
-    """Sides of squares in pixels by name, each one a level."""
-    from analysis.drawing.figures import plt, save_figure
-    from analysis.mechanism.sensitivity import REACH
-
-    figure, axis = plt.subplots(figsize=(7.5, 4), layout="constrained")
-    for name, values in sides.items():
-        style = {"color": "C1" if "Wiener" in name else "C0", "linestyle": "--" if f"{REACH:.0%}" in name else "-"}
-        if name == "square schedule":
-            style = {"color": "grey", "drawstyle": "steps-mid"}
-        axis.plot(levels, values, label=name, **style)
-    axis.set(xscale="log", xlabel="sigma (noise on the left)", ylabel="side of the window in pixels")
-    axis.invert_xaxis()
-    figure.legend(
-        loc="outside right upper", fontsize=8, title="window that holds\nso much of the heat", title_fontsize=8
-    )
-    return save_figure(figure, path)
-
-
 def main() -> None:
     args = parse_args()
 
@@ -77,16 +59,16 @@ def main() -> None:
     from analysis.mechanism.common import (
         levels_of,
         network_of,
+        noisy_images,
         open_data,
         patch_sizes,
         pixel_major,
         results_dir,
         training_free,
     )
-    from analysis.mechanism.sensitivity import CORE, REACH, between, sensitivity, wiener_sensitivity, window_side
-    from analysis.results import save_about, save_json
-    from models.pspc import PUBLISHED_SIZES
-    from models.samplers import SeededNoise
+    from analysis.mechanism.radius import save_radius
+    from analysis.mechanism.sensitivity import between, sensitivity
+    from analysis.results import save_about
     from train.distributed import pick_device
     from train.images import to_tensor
 
@@ -104,10 +86,7 @@ def main() -> None:
         for start in range(0, len(rows), args.batch):
             part = rows[start : start + args.batch]
             x0 = to_tensor(images.pixels[part]).to(device)
-            seeds = [(args.seed * args.n_steps + first) * 2**20 + start + i for i in range(len(part))]
-            z = (x0 + levels[first].float() * SeededNoise(seeds, x0.shape[1:], device)()).contiguous(
-                memory_format=torch.channels_last
-            )
+            z = noisy_images(x0, levels, first, args.seed, start).contiguous(memory_format=torch.channels_last)
             if bind:
                 with torch.no_grad():
                     used = bind(x0)
@@ -121,24 +100,11 @@ def main() -> None:
     settings = {key: value for key, value in vars(args).items() if key not in ("outdir", "device", "batch")}
     maps = in_batches(file, settings, args.n_steps, 1, compute, "levels")
     files = draw(maps, levels.numpy(), file.with_suffix(""))
-    looked, sides = {args.denoiser: torch.from_numpy(maps)}, {}
-    try:
-        wiener = training_free("gaussian", major, args, levels)
-        looked["Wiener filter"] = [
-            wiener_sensitivity(wiener.filter(level), wiener.image_shape) for level in levels.tolist()
-        ]
-    except UserError as error:
-        print(f"Wiener filter left out: {error}")
-    for share in (CORE, REACH):
-        for name, found in looked.items():
-            sides[f"{name}, {share:.0%}"] = [window_side(level, share) for level in found]
-    if args.patch_sizes or args.n_steps == len(PUBLISHED_SIZES):
-        sides["square schedule"] = patch_sizes(args)
-    radius = save_json(folder / "radius.json", {"levels": levels.tolist(), "sides": sides})
     if run:
         save_about(folder, run)
     print(f"heat maps {maps.shape} in {file}; picture: {files[0]} and .pdf")
-    picture = draw_sides(sides, levels.numpy(), folder / "radius")[0]
+    sizes = patch_sizes(args) if args.patch_sizes else None
+    radius, picture = save_radius(folder, args.denoiser, torch.from_numpy(maps), major, args, levels, sizes)
     print(f"how far it looks: {radius}; picture: {picture}; use the heat maps with:")
     print(f"  python analysis/mechanism/fit_schedule.py --heatmaps {file}")
     print(f"  python analysis/mechanism/denoise.py --denoiser pspc_flex --heatmaps {file}")

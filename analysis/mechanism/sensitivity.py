@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.unet import PixelPath
+from models.unet import UNet, laid_out
 
 CORE, REACH = 0.5, 0.9  # shares of the heat that are told of
 
@@ -18,21 +18,30 @@ def marks(length: int, stride: int) -> list[int]:
     return sorted({*range(0, length, stride), length - 1})
 
 
+def shared_channels(unet: UNet) -> int:
+    """Channels that the pixel path gets from the rest of the U-Net; the pixels themselves follow."""
+    return unet.last.out_channels // unet.unshuffle**2
+
+
 class Cone:
-    """Gradients of single output pixels of a PixelPath in its input, in windows that grow by a pixel a convolution.
+    """Gradients of single output pixels of a U-Net's PixelPath, in windows that grow by a pixel a convolution.
 
     What lies outside a pixel's window has gradient 0, so a step costs its window instead of the whole image: exact, and
-    an eighth of the work for nine convolutions on 32 x 32 pixels.
+    an eighth of the work for nine convolutions on 32 x 32 pixels. The convolution before the path, at low resolution,
+    is passed in the cells that the window touches.
     """
 
-    def __init__(self, path: PixelPath, x: Tensor, time: Tensor):
-        """x (B, in, H, W) and time (B, embedding): what the path was called with."""
-        self.path, self.reach = path, len(path.convs) + 2
-        self.whole = torch.zeros_like(x)
+    def __init__(self, unet: UNet, x: Tensor, time: Tensor):
+        """x (B, in, H, W) and time (B, embedding): what the path was called with, features before pixels."""
+        self.path, self.last, self.cell, self.reach = unet.pixels, unet.last, unet.unshuffle, len(unet.pixels.convs) + 2
+        self.shared = shared_channels(unet)
+        b, _, h, w = x.shape
+        self.features = laid_out(x.new_zeros(b, unet.last.in_channels, h // self.cell, w // self.cell), unet.last)
+        self.pixels = torch.zeros_like(x[:, self.shared :])
         self.slopes = []  # of each SiLU and the scale before it: (B, channels, H, W), edged with zeros
         with torch.no_grad():
-            h = path.first(x)
-            for scale, conv in zip(path.scales, path.convs):
+            h = self.path.first(x)
+            for scale, conv in zip(self.path.scales, self.path.convs):
                 gain, shift = scale(time)[:, :, None, None].chunk(2, dim=1)
                 before = h * (1 + gain) + shift
                 self.slopes.append(self._edged(self._slope(before) * (1 + gain)))
@@ -48,9 +57,9 @@ class Cone:
         gate = x.sigmoid()
         return gate * (1 + x * (1 - gate))
 
-    def gradient(self, y: int, x: int, weights: Tensor) -> Tensor:
-        """Of sum_c weights[:, c] * path_c(y, x), weights (B, out), in the path's input: (B, in, H, W), overwritten by
-        the next call."""
+    def gradient(self, y: int, x: int, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Of sum_c weights[:, c] * path_c(y, x), weights (B, out), in what unet.last is given (B, base, H/u, W/u)
+        and in the pixels that the path sees (B, in - shared, H, W); the next call overwrites both."""
 
         def at(values: Tensor, radius: int) -> Tensor:
             top, left = y + self.reach - radius, x + self.reach - radius
@@ -61,30 +70,51 @@ class Cone:
         for radius, (conv, slopes) in enumerate(zip(reversed(self.path.convs), reversed(self.slopes[:-1])), start=2):
             g = F.pad(g, [1] * 4) + F.conv_transpose2d(g, conv.weight) * at(slopes, radius)
         g = F.conv_transpose2d(g, self.path.first.weight)  # (B, in, 2 reach + 1, 2 reach + 1)
-        h, w = self.whole.shape[2:]
-        rows, columns = (slice(max(i - self.reach, 0), min(i + self.reach + 1, side)) for i, side in ((y, h), (x, w)))
-        top, left = self.reach - y, self.reach - x  # from the image's rows and columns to the window's
-        inside = g[:, :, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
-        self.whole.zero_()[:, :, rows, columns] = inside
-        return self.whole
+        h, w = self.pixels.shape[2:]
+        rows, columns = (range(max(i - self.reach, 0), min(i + self.reach + 1, side)) for i, side in ((y, h), (x, w)))
+        top, left = y - self.reach, x - self.reach  # of the window in the image
+        g = g[:, :, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+        self.pixels.zero_()[:, :, rows.start : rows.stop, columns.start : columns.stop] = g[:, self.shared :]
+        self._to_features(g[:, : self.shared], rows, columns)
+        return self.features, self.pixels
+
+    def _to_features(self, g: Tensor, rows: range, columns: range) -> None:
+        """The gradient (B, shared, rows, columns) in those pixels, as one in the features."""
+        edges, here, there = [], [], []
+        for part, side in ((rows, self.features.shape[2]), (columns, self.features.shape[3])):
+            first, end = part.start // self.cell, (part.stop - 1) // self.cell + 1  # cells that hold the window
+            edges.append([part.start - first * self.cell, end * self.cell - part.stop])
+            start, stop = max(first - 1, 0), min(end + 1, side)  # cells that the convolution sees
+            here.append(slice(start, stop))
+            there.append(slice(start - first + 1, stop - first + 1))
+        folded = F.pixel_unshuffle(F.pad(g, edges[1] + edges[0]), self.cell)
+        g = F.conv_transpose2d(laid_out(folded, self.last), self.last.weight)
+        self.features.zero_()[:, :, here[0], here[1]] = g[:, :, there[0], there[1]]
 
 
 @contextmanager
-def pixel_path_calls(model):
-    """Inside, calls of the model's pixel path are recorded as (input, time, output), the output cut off from the
-    input."""
-    path, calls = None if model is None else model.unet.pixels, []
+def cuts(*modules):
+    """Inside, the output of every call of the modules (None for one that is not there) is cut off from its input.
 
-    def cut(module, inputs, output):
-        output = output.detach().requires_grad_(True)
-        calls.append((*inputs, output))
-        return output
+    Yields a list a module of its calls: (inputs, output, the output cut off).
+    """
+    calls, handles = [[] for _ in modules], []
 
-    handle = path.register_forward_hook(cut) if path is not None else None
+    def cutter(found):
+        def cut(module, inputs, output):
+            leaf = output.detach().requires_grad_(True)
+            found.append((inputs, output, leaf))
+            return leaf
+
+        return cut
+
     try:
+        for module, found in zip(modules, calls):
+            if module is not None:
+                handles.append(module.register_forward_hook(cutter(found)))
         yield calls
     finally:
-        if handle is not None:
+        for handle in handles:
             handle.remove()
 
 
@@ -92,18 +122,28 @@ def sensitivity(denoiser, z: Tensor, sigma: Tensor, stride: int = 1, model=None)
     """Mean over images z (B, C, H, W) of |d sum_c D_c(y, x) / dz|, summed over input channels, at every stride-th (y,
     x): (H, W, H, W), or fewer.
 
-    One backward pass a pixel serves all images. model: the Patronus behind the denoiser; where it has a PixelPath, most
-    of its arithmetic, gradients pass that in growing windows (Cone) and only the rest by automatic differentiation.
+    One backward pass a pixel serves all images. model: the Patronus behind the denoiser. What it reads of the scores
+    goes through few numbers, whose gradients in z are found once for all pixels; where it has a PixelPath, gradients
+    pass that in growing windows (Cone); only the rest is left to automatic differentiation.
     """
     z = z.detach().requires_grad_(True)
-    with torch.enable_grad(), pixel_path_calls(model) as calls:
+    unet, reader = (None, None) if model is None else (model.unet, getattr(model, "reader", None))
+    path = None if unet is None else unet.pixels
+    with torch.enable_grad(), cuts(reader, path, path and unet.last) as (readings, paths, lasts):
         pixels = denoiser(z, sigma.to(z).expand(len(z))).sum(
             (0, 1)
         )  # (H, W): images do not mix, so their sum has all their gradients
-    cone, parts = None, []
-    if calls:
-        ((x, time, output),) = calls
-        cone, parts = Cone(model.unet.pixels, x.detach(), time.detach()), [x]
+        parts = [lasts[0][0][0], paths[0][0][0][:, shared_channels(unet) :]] if paths else []
+    inputs, cone = [z], None
+    if readings:
+        ((_, scores, read),) = readings
+        slopes = torch.stack(
+            [torch.autograd.grad(score.sum(), z, retain_graph=True)[0].flatten(1) for score in scores.unbind(1)], dim=1
+        )  # (B, m, C H W)
+        inputs.append(read)
+    if paths:
+        (((x, time), _, output),) = paths
+        cone = Cone(unet, x.detach(), time.detach())
         weights = torch.autograd.grad(pixels.sum(), output, retain_graph=True)[
             0
         ]  # (B, C, H, W): D takes it in pixel by pixel
@@ -111,10 +151,12 @@ def sensitivity(denoiser, z: Tensor, sigma: Tensor, stride: int = 1, model=None)
     rows, columns, maps = marks(h, stride), marks(w, stride), []
     for y in rows:
         for column in columns:
-            into = [cone.gradient(y, column, weights[:, :, y, column])] if cone else []
-            gradient = torch.autograd.grad(
-                [pixels[y, column], *parts], z, [torch.ones_like(pixels[0, 0]), *into], retain_graph=True
-            )[0]
+            into = cone.gradient(y, column, weights[:, :, y, column]) if cone else []
+            gradient, *by_scores = torch.autograd.grad(
+                [pixels[y, column], *parts], inputs, [torch.ones_like(pixels[0, 0]), *into], retain_graph=True
+            )
+            for slope in by_scores:
+                gradient = gradient + torch.bmm(slope[:, None], slopes).view(z.shape)
             maps.append(gradient.abs().sum(1).mean(0))
     return torch.stack(maps).view(len(rows), len(columns), h, w)
 

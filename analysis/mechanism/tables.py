@@ -18,6 +18,11 @@ def markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ["---"] * len(header), *rows))
 
 
+def one_digit(value: float) -> str:
+    """Rounded to its first digit, large numbers without an exponent."""
+    return f"{float(f'{value:.1g}'):g}"
+
+
 def distances(rows: list[dict]) -> str:
     """A table for each kind of images and network: thousandths, mean and standard error, the nearest bold."""
     from analysis.mechanism.comparison import table_of
@@ -31,7 +36,7 @@ def distances(rows: list[dict]) -> str:
             level = level.set_index("denoiser")
             nearest = level.loc[free, "difference"].idxmin()
             cells = [
-                f"{1000 * level.loc[name, 'difference']:.3g} ± {1000 * level.loc[name, 'standard_error']:.1g}"
+                f"{1000 * level.loc[name, 'difference']:.3g} ± {one_digit(1000 * level.loc[name, 'standard_error'])}"
                 for name in names
             ]
             lines.append(

@@ -10,12 +10,13 @@ from analysis.mechanism.common import hidden_network
 from analysis.mechanism.sensitivity import sensitivity
 from train.distributed import pick_device
 from train.runs import load_run
+from train.versions import version_number
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", help="run (default: the newest)")
-    parser.add_argument("--version_num", type=int)
+    parser.add_argument("--version_num", type=version_number)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--levels", type=int, default=18, help="noise levels that the time told is of")
     parser.add_argument("--device", default="auto")
