@@ -121,7 +121,8 @@ def main() -> None:
             "probe",
             "wasserstein",
         ]
-        print(ranked.head(LISTED)[[*shown, *ties.CASES]].round(2).to_string())
+        shown += [*ties.CASES, *(["a_tells", "b_tells"] if names else [])]
+        print(ranked.head(LISTED)[shown].round(2).to_string())
     else:
         print("no tie beyond chance between prototypes of different units")
     print(f"ranking: {file}; all pairs: {folder / 'pairs.csv'}; pictures: {folder / 'tie_*.png'}")
