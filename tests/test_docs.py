@@ -1,11 +1,28 @@
-"""The Python of the documentation runs."""
+"""The Python of the documentation runs, links lead somewhere, and commands name scripts and options that exist."""
 
+import json
 import re
+import subprocess
+import sys
 
 from conftest import REPO
 
 from train import runs
 from train.data import dataset, table
+
+PAGES = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").glob("*.md"))]
+HELP_OF_ALL = """
+import contextlib, io, json, runpy, sys
+texts = {}
+for script in sys.argv[1:]:
+    sys.path.insert(0, script.rpartition("/")[0])
+    sys.argv = [script, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        runpy.run_path(script, run_name="__main__")
+    texts[script] = text.getvalue()
+    sys.path.pop(0)
+print(json.dumps(texts))
+"""
 
 
 def blocks(page: str) -> str:
@@ -33,6 +50,40 @@ def test_extensions_of_the_documentation(tmp_path, monkeypatch):
 
 
 def test_links_of_the_documentation_lead_somewhere():
-    for page in [REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md")]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def commands(text: str) -> list[tuple[str, set[str]]]:
+    """(script, options) of every `folder/script.py --option ...` in a page; shell variables are expanded."""
+    text = text.replace("\\\n", " ")
+    for name, value in re.findall(r'^(\w+)="(.*)"$', text, re.MULTILINE):
+        text = text.replace(f"${name}", value)
+    found = re.findall(r"([\w/]*\w\.py)\b([^`\n|#&]*)", text)
+    return [(script, set(re.findall(r"(?<![\w-])--[a-z][\w-]*", rest))) for script, rest in found]
+
+
+def test_commands_are_found_in_a_page():
+    text = 'A="--three 3"\n`x.py [--one]` and\n```\npython a/y.py --two \\\n  $A  # --no\n```\nz.py --a | --b'
+    assert commands(text) == [("x.py", {"--one"}), ("a/y.py", {"--two", "--three"}), ("z.py", {"--a"})]
+
+
+def test_commands_of_the_documentation_name_scripts_and_options_that_exist():
+    files = [file for folder in ("train", "analysis", "models", "tests") for file in (REPO / folder).rglob("*.py")]
+    paths = ["global_config.py", *(file.relative_to(REPO).as_posix() for file in files)]
+    named = []
+    for page in PAGES:
+        for script, options in commands(page.read_text(encoding="utf-8")):
+            places = [path for path in paths if f"/{path}".endswith(f"/{script}")]
+            assert places, f"{page.name}: {script} does not exist"
+            named += [(page.name, places, options)] if options else []
+    assert len(named) > 50
+    scripts = sorted({path for _, places, _ in named for path in places})
+    done = subprocess.run(
+        [sys.executable, "-c", HELP_OF_ALL, *scripts], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    offered = {script: set(re.findall(r"--[a-z][\w-]*", text)) for script, text in json.loads(done.stdout).items()}
+    for page, places, options in named:
+        unknown = min((options - offered[place] for place in places), key=len)
+        assert not unknown, f"{page}: {places[0]} has no {', '.join(sorted(unknown))}"

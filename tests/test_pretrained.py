@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 import yaml
-from conftest import Bench
+from conftest import REPO, Bench
 from safetensors.torch import load_file, save_file
 
 from train import pretrained, runs
@@ -53,6 +53,21 @@ def test_an_export_holds_the_averaged_weights(trained, shared):
     assert load_file(folder / "model.safetensors")["unet.first.weight"].dtype == torch.float16
     card = (folder / "README.md").read_text()
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "patronus" and "| latent | 0.75 |" in card
+
+
+@pytest.mark.parametrize(("source", "licence"), [("faces", "cc-by-4.0"), ("fmnist", "mit"), ("folder", None)])
+def test_the_card_states_a_licence_only_where_it_is_known(source, licence):
+    config, state, origin = read_pretrained(REPO / "pretrained" / "faces")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})
+    card = pretrained.model_card(config, state, origin)
+    assert yaml.safe_load(card.split("---")[1]).get("license") == licence
+    assert ("add it before you share" in card) == (licence is None)
+
+
+@pytest.mark.parametrize("name", ["faces", "fmnist"])
+def test_shipped_cards_are_those_that_would_be_written(name):
+    folder = REPO / "pretrained" / name
+    assert (folder / "README.md").read_text() == pretrained.model_card(*read_pretrained(folder))
 
 
 def test_scores_are_those_of_the_run_and_float32_changes_nothing(trained, monkeypatch, shared):

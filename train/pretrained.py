@@ -30,6 +30,10 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 EXACT = ("encoder.", "standardiser.")  # stored in float32, so that scores are those of the run
 MOST_BYTES = 2**32  # of weights that are taken from elsewhere
 MOST_TEXT = 2**20  # of config.yaml and run.json
+LICENCES = {  # by source of the images, where weights trained on them may be passed on: identifier, whom to name
+    "faces": ("cc-by-4.0", "the drawings are remixes of *ToonHead* by Johan Melin (CC BY 4.0)"),
+    "fmnist": ("mit", "the images are FashionMNIST, Zalando SE (MIT licence)"),
+}
 
 
 class Provenance(Section):
@@ -90,14 +94,16 @@ def write_pretrained(folder: Path, config: Config, state: dict[str, Tensor], pro
 
 
 def model_card(config: Config, state: dict[str, Tensor], provenance: Provenance) -> str:
-    """README.md: what it is, how it was made, how to use it."""
+    """README.md: what it is, how it was made, how to use it. Its licence stands there only where that of the images is
+    known.
+    """
     data, encoder = config.data, config.model.encoder
+    licence, why = LICENCES.get(data.source, (None, "not stated; it depends on the images, so add it before you share"))
     parameters = sum(values.numel() for values in state.values()) / 1e6
     numbers = "\n".join(f"| {name} | {value:.4g} |" for name, value in provenance.numbers.items())
     return f"""---
 library_name: patronus
-tags: [diffusion, interpretability, prototypes, {data.source}]
-license: mit
+tags: [diffusion, interpretability, prototypes, {data.source}]{f"{chr(10)}license: {licence}" if licence else ""}
 ---
 # Patronus trained on {config.name}
 
@@ -111,6 +117,7 @@ learned patch prototypes (Weng, Feragen and Bigdeli, *Patronus: Interpretable Di
 | parameters | {parameters:.1f} million, {provenance.storage} (encoder in F32) |
 | training | {provenance.step} steps, seed {provenance.seed}, ended {provenance.date} |
 | command | `{provenance.command}` |
+| licence | {f"{licence}: " if licence else ""}{why} |
 {numbers}
 
 `config.yaml` holds every setting, `run.json` where the weights come from. To look at it:
