@@ -87,3 +87,13 @@ def test_commands_of_the_documentation_name_scripts_and_options_that_exist():
     for page, places, options in named:
         unknown = min((options - offered[place] for place in places), key=len)
         assert not unknown, f"{page}: {places[0]} has no {', '.join(sorted(unknown))}"
+
+
+def test_the_readme_is_a_front():
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 150 and max(map(len, text.splitlines())) <= 120
+    setup = "python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt && "
+    assert f"{setup}python train/train_patronus.py\n" in text and f"{setup}python -m pytest -q\n" in text
+    thumbnails = [*(REPO / "docs" / "thumbs").glob("*.png")]
+    assert thumbnails and all(file.stat().st_size <= 20_000 for file in thumbnails)
+    assert all(f"docs/thumbs/{file.name}" in text for file in thumbnails)
