@@ -21,6 +21,7 @@ DEVICELESS = {  # scripts that compute nothing
     "train/convert_released.py",
     "train/export_run.py",
     "analysis/diagnosis/plant_bias.py",
+    "analysis/diagnosis/plant_mark.py",
     "analysis/mechanism/tables.py",
 }
 REPO = Path(__file__).resolve().parent.parent

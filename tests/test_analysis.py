@@ -287,22 +287,6 @@ def test_bad_input_is_one_line(trained, script, args, expected):
     assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
 
 
-def test_plant_bias(trained):
-    rule = "Bright == Left"
-    done = trained.run(
-        "analysis/diagnosis/plant_bias.py", "--config", trained.config, "--where", rule, "--name", "tied"
-    )
-    folder = trained.records / "plant_bias" / "tied"
-    assert yaml.safe_load((folder / "tied.yaml").read_text())["data"]["where"] == rule
-    assert pd.read_csv(folder / "correlations_after.csv", index_col=0).loc["Bright", "Left"] == pytest.approx(1)
-    counts = pd.read_csv(folder / "counts.csv", index_col="attribute")
-    assert (
-        counts.loc["Bright", "after"] == counts.loc["Left", "after"] and "correlation of Bright and Left" in done.stdout
-    )
-    assert (folder / "correlations.png").is_file()
-    assert load_config(folder / "tied.yaml").name == "tied"
-
-
 def test_ownership_names_a_winner_for_every_patch(trained, monkeypatch):
     """The patch that is won by most is the best match of all prototypes, as the scores have it."""
     trained.run(OWNERSHIP, "--images", "0,2")

@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--reference",
         metavar="YAML",
-        help="config whose data are the labelled images (default: the run's data without `where`)",
+        help="config whose data are the labelled images (default: the run's data without `where` and `rules`)",
     )
     parser.add_argument(
         "--classifier",
@@ -52,11 +52,10 @@ def parse_args() -> argparse.Namespace:
 def labelled_data(run, reference: str | None):
     """The DataConfig of the labelled images. Raises UserError."""
     from train.config import load_config
-    from train.data.table import SOURCES
 
     own = run.config.data
     if reference is None:
-        return own.model_copy(update={"where": None, "source": SOURCES[own.source].unrestricted or own.source})
+        return own.unbiased()
     data = load_config(reference).data
     if (data.image_size, data.channels) != (own.image_size, own.channels):
         raise UserError(

@@ -1,17 +1,21 @@
-"""Plant a shortcut in a data set (Weng et al. 2026, Sec. 4.4): keep only the images that satisfy a rule over their
-attributes.
+"""Plant a shortcut in a data set (Weng et al. 2026, Sec. 4.4): keep images so that a rule over their attributes holds
+for all of them, or for a share (--strength; at .5 it holds for half, and nothing is planted). Several rules hold
+independently of one another.
 
-Nothing is copied: the rule becomes the `where` of a new config, written below records/plant_bias/<name>/ with the
-counts before and after, the correlations of all attributes and a picture of both. By default the paper's rule on drawn
-faces: hair colour tied to smiling. Another example:
+Nothing is copied: the rule becomes the `where` (or `rules`) of a new config, written below
+records/plant_bias/<name>/ with the counts before and after, the correlations of all attributes and a picture of both.
+By default the paper's rule on drawn faces: hair colour tied to smiling. Other examples:
   python analysis/diagnosis/plant_bias.py --config configs/elpv.yaml --where "Defect == Poly" --name elpv_defect_poly
+  python analysis/diagnosis/plant_bias.py --where "Beard == Eyes_Closed" --where "Smiling == Pale_Skin" --strength 0.9
 """
 
 import argparse
 
 from global_config import RECORDS_DIR, REPO_DIR
-from train.data.table import HAIR_SMILE
-from train.errors import UserError, listed, run_script
+from train.data.table import HAIR_SMILE, ONE_HAIR
+from train.errors import UserError, run_script
+
+FEWEST = 50  # images of each case of the rules that a planted set keeps
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,11 +27,37 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument(
         "--where",
-        default=HAIR_SMILE,
-        help="rule over attributes: and, or, not, +, comparisons (default: the paper's hair and smile)",
+        action="append",
+        metavar="RULE",
+        help="over attributes: and, or, not, +, comparisons; repeatable (default: the paper's hair and smile)",
     )
+    parser.add_argument(
+        "--among", metavar="EXPRESSION", help="images considered at all, whether they follow the rule or not"
+    )
+    text = "share of the images that follow the rule, from 0.5 (no shortcut) to 1; one for all rules (default: 1)"
+    parser.add_argument("--strength", type=float, default=1.0, metavar="P", help=text)
     parser.add_argument("--name", help="name of the biased set (default: <name>_biased)")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if not 0.5 <= args.strength <= 1:
+        parser.error(f"--strength {args.strength:g}: must be from 0.5, where half of the images follow, to 1")
+    if args.where is None:
+        args.where, args.among = [HAIR_SMILE], args.among or ONE_HAIR
+    return args
+
+
+def check_cells(rules: list[str], strength: float, attributes) -> None:
+    """Each case of the rules that there should be needs images enough. Raises UserError."""
+    from train.data.listing import select
+
+    for rule in rules:
+        cases = [rule] if strength == 1 else [rule, f"not ({rule})"]
+        for case in cases:
+            count = int(select(case, attributes).sum())
+            if count < FEWEST:
+                raise UserError(
+                    f"--where '{rule}': {count} images are kept in which '{case}' holds, and {FEWEST} are needed; "
+                    "choose a rule that more images follow, or another --strength"
+                )
 
 
 def correlations(attributes):
@@ -71,7 +101,7 @@ def main() -> None:
     from analysis.results import save_table
     from train.config import load_config, validate
     from train.data.dataset import list_source
-    from train.data.listing import SPLITS, select
+    from train.data.listing import SPLITS
     from train.whole_files import replace_file
 
     config = load_config(args.config)
@@ -79,17 +109,17 @@ def main() -> None:
     listing = list_source(config.data)
     if not len(listing.attributes.columns):
         raise UserError(f"{args.config}: the data set has no attributes, so no rule over them can be stated")
-    kept = select(args.where, listing.attributes)
-    in_use = listing.splits != ""
-    if not (kept & in_use).any():
-        raise UserError(
-            f"--where '{args.where}': no image satisfies it; attributes: {listed(listing.attributes.columns, 50)}"
-        )
-    before, after = listing.attributes[in_use], listing.attributes[in_use & kept]
     values = config.plain()
     values["name"] = name
-    values["data"]["where"] = f"({config.data.where}) and ({args.where})" if config.data.where else args.where
+    values["train"]["reference_steps"] = None  # they tell of the unbiased set
+    filters = [config.data.where, args.among, *(args.where if args.strength == 1 else [])]
+    values["data"]["where"] = " and ".join(f"({text})" for text in filters if text) or None
+    if args.strength < 1:
+        values["data"]["rules"] |= dict.fromkeys(args.where, args.strength)
     biased = validate(values, f"--name {name}")
+    planted = list_source(biased.data)
+    before, after = (every.attributes[every.splits != ""] for every in (listing, planted))
+    check_cells(args.where, args.strength, after)
 
     counts = pd.DataFrame(
         {"before": before.sum(), "after": after.sum(), "share_before": before.mean(), "share_after": after.mean()}
@@ -107,7 +137,7 @@ def main() -> None:
     for split in SPLITS:
         chosen = listing.splits == split
         if chosen.any():
-            print(f"{split}: {chosen.sum()} images before, {(chosen & kept).sum()} after")
+            print(f"{split}: {chosen.sum()} images before, {(planted.splits == split).sum()} after")
     tied, plain = correlations(after), correlations(before)
     pairs = [
         (a, b)

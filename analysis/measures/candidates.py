@@ -18,7 +18,6 @@ from analysis.measures.auroc import single_auroc
 from analysis.measures.readers import Reader
 from models.patronus import Patronus
 from train.data.dataset import ImageSet, load_split
-from train.data.table import SOURCES
 from train.errors import UserError
 from train.images import to_tensor
 from train.runs import Run
@@ -37,7 +36,7 @@ class Candidate(NamedTuple):
 def labelled_data(run: Run):
     """The DataConfig of a run without its `where`."""
     data = run.config.data
-    return data.model_copy(update={"where": None, "source": SOURCES[data.source].unrestricted or data.source})
+    return data.unbiased()
 
 
 def labelled_splits(run: Run) -> tuple[ImageSet, ImageSet, list[str]]:

@@ -18,6 +18,8 @@ class DataConfig(Section):
     path: str | None = None  # folder or archive; default DATA_DIR/<source>
     metadata: str | None = None  # CSV of attributes and splits, where the source reads one
     where: str | None = None  # expression over attributes, e.g. "Smiling == (Blond_Hair or Brown_Hair)"
+    # rules that only a share of the images follows, e.g. {"Smiling == Beard": 0.75}: drawn by `seed` in each split
+    rules: dict[str, Annotated[float, Field(ge=0.5, le=1)]] = {}
     limit: Positive | None = None  # at most so many images a split
     seed: Natural = 0  # of the splits (and of the drawings of faces)
     uncertain: Literal["unknown", "positive", "negative"] = "unknown"  # chexpert's -1
@@ -29,6 +31,12 @@ class DataConfig(Section):
         if value not in SOURCES:
             raise ValueError(f"one of {listed(SOURCES, 20)}")
         return value
+
+    def unbiased(self) -> "DataConfig":
+        """The same images without what restricts or ties them."""
+        return self.model_copy(
+            update={"where": None, "rules": {}, "source": SOURCES[self.source].unrestricted or self.source}
+        )
 
     @model_validator(mode="after")
     def applicable(self):

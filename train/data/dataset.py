@@ -15,7 +15,7 @@ from tqdm import tqdm
 from global_config import DATA_DIR
 from train.data.config import DataConfig
 from train.data.decode import to_pixels
-from train.data.listing import SPLITS, Listing, select
+from train.data.listing import SPLITS, Listing, follow, select
 from train.data.table import SOURCES, resolve
 from train.errors import UserError, reading
 from train.whole_files import replace_file
@@ -71,6 +71,10 @@ def _list_source(settings: str, times: tuple[int, ...]) -> Listing:
             keep &= select(expression, listing.attributes)
     if not keep.any():
         raise UserError(f"data set {config.source}: no image is left by where '{config.where or source.where}'")
+    if config.rules:
+        keep = follow(config.rules, listing.attributes, np.where(keep, listing.splits, ""), config.seed)
+        if not keep.any():
+            raise UserError(f"data set {config.source}: no image is left by rules {config.rules}")
     listing.splits = np.where(keep, listing.splits, "")
     return listing
 

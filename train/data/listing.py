@@ -45,6 +45,27 @@ def random_splits(count: int, seed: int, val: float = 0.1, test: float = 0.2) ->
     return splits
 
 
+def follow(rules: dict[str, float], attributes: pd.DataFrame, splits: np.ndarray, seed: int) -> np.ndarray:
+    """Which images to keep, so that each rule holds for its share of those kept in each split, independently of other
+    rules: as many as there can be, drawn by `seed`.
+
+    Images in which a named attribute is unknown are left out. Raises UserError for what is no rule. -> bool (N,)
+    """
+    keep, share = np.zeros(len(attributes), dtype=bool), np.ones(1)
+    cell, known = np.zeros(len(attributes), dtype=int), splits != ""
+    for rule, strength in rules.items():
+        holds, fails = select(rule, attributes), select(f"not ({rule})", attributes)
+        cell, known = 2 * cell + holds, known & (holds | fails)
+        share = np.outer(share, (1 - strength, strength)).ravel()  # of each cell
+    for number, split in enumerate(SPLITS):
+        rng = np.random.default_rng([seed, number])
+        rows = [rng.permutation(np.flatnonzero(known & (splits == split) & (cell == c))) for c in range(len(share))]
+        total = min(len(r) / s for r, s in zip(rows, share) if s > 0)
+        for r, s in zip(rows, share):
+            keep[r[: int(total * s + 1e-6)]] = True
+    return keep
+
+
 _COMPARE = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,

@@ -28,10 +28,9 @@ class Source(NamedTuple):
 
 FASHION = ("T_shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle_boot")
 CIFAR = ("Airplane", "Automobile", "Bird", "Cat", "Deer", "Dog", "Frog", "Horse", "Ship", "Truck")
-HAIR_SMILE = (  # the planted bias of Weng et al. 2026, Sec. 4.4
-    "Black_Hair + Blond_Hair + Brown_Hair == 1 and "
-    "((Blond_Hair or Brown_Hair) and Smiling or Black_Hair and not Smiling)"
-)
+ONE_HAIR = "Black_Hair + Blond_Hair + Brown_Hair == 1"
+# the planted bias of Weng et al. 2026, Sec. 4.4
+HAIR_SMILE = f"{ONE_HAIR} and ((Blond_Hair or Brown_Hair) and Smiling or Black_Hair and not Smiling)"
 
 
 def resolve(name: str):

@@ -1,0 +1,137 @@
+"""Plant a mark (a tag in the corner, a colour cast, a border) in a data set, tied to one class: a shortcut whose pixels
+are known.
+
+Every image is written twice, with the mark and without it, so that exact pairs lie in `with/` and `without/` of a new
+folder, and the pixels that the mark changes in mask.npy. Two tables name the images: planted.csv takes each one once,
+marked by the rule (of the class the share --strength is marked, of the others the rest of 1), reference.csv all pairs.
+A config stands beside each: train on the first, diagnose by the second.
+  python analysis/diagnosis/plant_mark.py --config configs/fmnist.yaml --attribute Bag
+"""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from train.data.marks import Kind
+from train.errors import UserError, listed, run_script
+
+FEWEST = 50  # images of each case of class and mark in the training images
+MARK = "Mark"  # the attribute that tells of it
+
+
+def parse_args() -> argparse.Namespace:
+    from global_config import DATA_DIR
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, help="YAML of the data set")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one of its entries")
+    parser.add_argument("--attribute", required=True, metavar="NAME", help="the class to which the mark is tied")
+    text = "share of the class that is marked, and of the others that is not, from 0.5 (no shortcut) to 1 (default: 1)"
+    parser.add_argument("--strength", type=float, default=1.0, metavar="P", help=text)
+    parser.add_argument("--mark", choices=get_args(Kind), default="tag", help="default: tag")
+    parser.add_argument("--size", type=int, default=4, help="side of the tag, width of the border (default: 4 pixels)")
+    parser.add_argument("--contrast", type=float, default=1.0, help="from 0 (not to be seen) to 1 (default: 1)")
+    parser.add_argument("--name", help="name of the marked set (default: <name>_marked)")
+    parser.add_argument("--folder", type=Path, help=f"where it goes (default: {DATA_DIR}/<name>)")
+    parser.add_argument("--seed", type=int, default=0, help="of which images are marked (default: 0)")
+    args = parser.parse_args()
+    if not 0.5 <= args.strength <= 1:
+        parser.error(f"--strength {args.strength:g}: must be from 0.5, where the mark says nothing, to 1")
+    if args.attribute == MARK:
+        parser.error(f"--attribute {MARK}: is what the mark itself is called")
+    if not 0 < args.contrast <= 1:
+        parser.error(f"--contrast {args.contrast:g}: must be above 0 and at most 1")
+    return args
+
+
+def check_cells(holds, marked, strength: float) -> None:
+    """Raises UserError where a case that there should be has too few training images."""
+    for has in (True, False):
+        for is_marked in (True, False):
+            count = int(((holds == has) & (marked == is_marked)).sum())
+            if count < FEWEST and (strength < 1 or has == is_marked):
+                case = f"{'in' if has else 'outside'} the class and {'' if is_marked else 'un'}marked"
+                raise UserError(f"--strength {strength:g}: {count} training images are {case}; {FEWEST} are needed")
+
+
+def main() -> None:
+    args = parse_args()
+
+    import numpy as np
+    import pandas as pd
+    import yaml
+    from PIL import Image
+    from tqdm import tqdm
+
+    from global_config import DATA_DIR
+    from train.config import load_config, validate
+    from train.data.dataset import list_source, load_split
+    from train.data.listing import SPLITS
+    from train.data.marks import draw_marked, mark, region
+    from train.whole_files import new_folder, unclaimed
+
+    config = load_config(args.config, args.set)
+    name = args.name or f"{config.name}_marked"
+    folder = unclaimed(args.folder or DATA_DIR / name).absolute()
+    inside = region(args.mark, args.size, config.data.image_size)
+    listing = list_source(config.data)
+    if args.attribute not in listing.attributes:
+        raise UserError(f"--attribute {args.attribute}: there is none; there are {listed(listing.attributes, 50)}")
+    sets = {split: load_split(config.data, split) for split in SPLITS if (listing.splits == split).any()}
+    rng, drawn = np.random.default_rng(args.seed), {}
+    for split, images in sets.items():
+        column = images.attributes[args.attribute]
+        if column.isna().any():
+            text = f"--attribute {args.attribute}: unknown in {column.isna().sum()} {split} images"
+            raise UserError(f"{text}; leave them out by --set data.where='{args.attribute} >= 0'")
+        drawn[split] = draw_marked(column.to_numpy(float) == 1, args.strength, rng)
+    check_cells(sets["train"].attributes[args.attribute].to_numpy(float) == 1, drawn["train"], args.strength)
+    white = bool(sets["train"].pixels[:1000][:, inside].mean() < 128)  # what can be seen there
+
+    values = config.plain()
+    values["data"] |= {"source": "folder", "path": str(folder), "where": None, "rules": {}, "limit": None}
+    values["train"]["reference_steps"] = None  # they tell of the set without marks
+    configs = {}
+    for table, title in (("planted", name), ("reference", f"{name}_reference")):
+        values["data"]["metadata"] = str(folder / f"{table}.csv")
+        configs[table] = validate(values | {"name": title}, f"--name {name}").plain()
+
+    def write(making: Path) -> None:
+        rows = []
+        for split, images in sets.items():
+            known = images.attributes.to_dict("records")
+            for side in ("with", "without"):
+                (making / side / split).mkdir(parents=True)
+            for i in tqdm(range(len(images)), desc=split, unit="img", leave=False):
+                pixels = images.pixels[i : i + 1]
+                pair = {"with": mark(pixels, args.mark, inside, args.contrast, white)[0], "without": pixels[0]}
+                for side, image in pair.items():
+                    file = f"{side}/{split}/{i:06d}.png"
+                    Image.fromarray(image.squeeze()).save(making / file, compress_level=1)
+                    has = side == "with"
+                    rows.append(
+                        {"img_filename": file, "split": split, "taken": drawn[split][i] == has, MARK: int(has)}
+                        | known[i]
+                    )
+        table = pd.DataFrame(rows)
+        table[table["taken"]].drop(columns="taken").to_csv(making / "planted.csv", index=False)
+        table.drop(columns="taken").to_csv(making / "reference.csv", index=False)
+        for which, plain in configs.items():
+            text = yaml.safe_dump(plain, sort_keys=False, width=150)
+            (making / f"{which}.yaml").write_text(text, encoding="utf-8")
+        np.save(making / "mask.npy", inside)
+
+    new_folder(folder.parent, write, lambda: unclaimed(folder))
+    for split, images in sets.items():
+        holds = images.attributes[args.attribute].to_numpy(float) == 1
+        shares = [f"{drawn[split][which].mean():.0%}" for which in (holds, ~holds) if which.any()]
+        print(
+            f"{split}: {len(images)} images, {holds.sum()} of {args.attribute}; marked: {' and of the others '.join(shares)}"
+        )
+    print(f"{inside.sum()} of {inside.size} pixels marked; images, tables and mask: {folder}; next:")
+    print(f"  python train/train_patronus.py --config {folder / 'planted.yaml'}")
+    print(f"  python analysis/diagnosis/diagnose.py --dataset {name} --reference {folder / 'reference.yaml'}")
+
+
+if __name__ == "__main__":
+    run_script(main)
