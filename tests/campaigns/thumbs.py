@@ -12,7 +12,7 @@ from global_config import REPO_DIR
 
 WIDTH, COLOURS = 160, 64
 CUTS = {  # thumbnail: picture of the gallery, left, top, right, bottom as shares of it
-    "what": ("prototypes", 0.105, 0.012, 0.375, 0.195),
+    "what": ("prototypes", 0.105, 0.009, 0.36, 0.123),
     "bits": ("information", 0.24, 0.03, 0.71, 0.17),
     "when": ("emergence", 0.07, 0.0, 0.67, 0.46),
     "set": ("manipulate", 0.03, 0.08, 0.65, 0.365),
