@@ -22,7 +22,6 @@ from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
 from models.unet import UNet
 from train import runs
-from train.config import load_config
 from train.data.dataset import load_split
 from train.scores import encode
 

@@ -125,9 +125,8 @@ def main() -> None:
     for split, images in sets.items():
         holds = images.attributes[args.attribute].to_numpy(float) == 1
         shares = [f"{drawn[split][which].mean():.0%}" for which in (holds, ~holds) if which.any()]
-        print(
-            f"{split}: {len(images)} images, {holds.sum()} of {args.attribute}; marked: {' and of the others '.join(shares)}"
-        )
+        marked = " and of the others ".join(shares)
+        print(f"{split}: {len(images)} images, {holds.sum()} of {args.attribute}; marked: {marked}")
     print(f"{inside.sum()} of {inside.size} pixels marked; images, tables and mask: {folder}; next:")
     print(f"  python train/train_patronus.py --config {folder / 'planted.yaml'}")
     print(f"  python analysis/diagnosis/diagnose.py --dataset {name} --reference {folder / 'reference.yaml'}")
