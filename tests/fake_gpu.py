@@ -112,7 +112,11 @@ def gpu(monkeypatch):
     for module in (train.draws, train.latent_loop):  # which draw in a thread, on the CPU
         monkeypatch.setattr(module, "LinearSchedule", real.get)
     monkeypatch.setattr(torch.Tensor, "backward", backward)
-    monkeypatch.setattr(torch.autograd, "grad", lambda outputs, inputs, *_, **__: (torch.zeros_like(inputs),))
+
+    def grad(outputs, inputs, *_, **__):
+        return tuple(torch.zeros_like(each) for each in ([inputs] if isinstance(inputs, torch.Tensor) else inputs))
+
+    monkeypatch.setattr(torch.autograd, "grad", grad)
     monkeypatch.setattr(torch, "cov", lambda x: (x - x.mean(1, keepdim=True)) @ x.T)  # torch's looks at values
     monkeypatch.setattr(train.prefetch, "pinned", lambda values, device: values)  # which takes a driver
     monkeypatch.setattr(torch.nn.Module, "to", moved)
