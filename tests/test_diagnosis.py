@@ -5,13 +5,16 @@ import pandas as pd
 import pytest
 import torch
 from conftest import DEVICE, Bench, draw_images
+from scipy.stats import t as student
 from sklearn.metrics import mutual_info_score
 
 from analysis.measures.quality import mutual_bits
 from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
 from analysis.measures.shortcuts import (
+    EditEffect,
     Edits,
     class_gap,
+    detectable,
     edit_effect,
     generated_effect,
     generated_evidence,
@@ -110,15 +113,45 @@ def test_a_planted_shortcut_is_named_and_nothing_else(biased):
     rows = []
     for i, j in ((0, 1), (1, 0)):
         edit = edit_effect(effects[i][:, j] / 0.8, np.array([0.01, -0.01] * 10))
-        coefficient, _, p = generated_effect(
+        coefficient, error, p = generated_effect(
             (generated - x0.flatten(1).numpy())[:, j] / 0.8, labels[:, i], labels[:, j]
         )
-        rows.append(
-            {"raised": i, "moved": j, "edit": edit.mean, "edit_p": edit.p, "generated": coefficient, "generated_p": p}
-        )
+        row = {"raised": i, "moved": j, "edit": edit.mean, "edit_p": edit.p, "generated": coefficient, "generated_p": p}
+        for name, mean, deviation in (("edit", edit.mean, edit.error), ("generated", coefficient, error)):
+            row |= {f"{name}_low": mean - 2 * deviation, f"{name}_high": mean + 2 * deviation}
+        rows.append(row)
     table = judge(pd.DataFrame(rows))
     assert table["shortcut"].tolist() == [biased, False]
+    assert table["verdict"].tolist() == ["found" if biased else "not found", "not found"]
     assert effects[0][:, 0].mean() == pytest.approx(0.8, abs=0.05)
+
+
+def test_an_effect_that_could_have_been_found_is_found_in_eight_of_ten_diagnoses():
+    rng, images, nulls, generated, pairs = np.random.default_rng(0), 40, 20, 200, 30
+    edit_deviation, generated_error, spread = 0.6, 0.09, 0.01
+    about = EditEffect(0.0, edit_deviation / images**0.5, 1.0, spread)
+    effect = detectable(about, images, nulls, generated_error, generated, pairs)
+    assert effect > 0.2
+    named = []
+    for true in 300 * [effect] + 100 * [0.0]:
+        edit = edit_effect(true + edit_deviation * rng.normal(size=images), spread * rng.normal(size=nulls))
+        made = true + generated_error * rng.normal()
+        p = 2 * student.sf(abs(made) / generated_error, generated - 3)
+        rows = pd.DataFrame({"edit": edit.mean, "edit_p": edit.p, "generated": made, "generated_p": p}, index=range(1))
+        rows = pd.concat([rows, rows.assign(edit_p=1.0).loc[[0] * (pairs - 1)]], ignore_index=True)
+        for name in ("edit", "generated"):
+            rows[f"{name}_low"] = rows[f"{name}_high"] = rows[name]
+        named.append(judge(rows)["shortcut"][0])
+    assert 0.73 < np.mean(named[:300]) < 0.9 and np.mean(named[300:]) == 0
+
+
+def test_what_is_neither_found_nor_shown_to_be_small_cannot_be_told():
+    rows = {"edit": 0.25, "generated": 0.25, "edit_p": 0.3, "generated_p": 0.3}
+    wide, narrow = {"low": -0.1, "high": 0.6}, {"low": 0.1, "high": 0.19}
+    limits = [
+        {f"edit_{k}": v for k, v in e.items()} | {f"generated_{k}": wide[k] for k in wide} for e in (wide, narrow)
+    ]
+    assert judge(pd.DataFrame([rows | one for one in limits]))["verdict"].tolist() == ["cannot tell", "not found"]
 
 
 def test_readers_read():

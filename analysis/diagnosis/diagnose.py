@@ -13,7 +13,7 @@ classifier trained on the labelled images, or by the prototypes alone with
 import argparse
 
 from analysis.script import open_run, require, run_parser
-from train.errors import UserError, run_script
+from train.errors import UserError, listed, run_script
 
 CI = 1.96  # standard errors on each side of an effect: its 95 % confidence interval
 UNREADABLE = 0.8  # AUROC below which an attribute cannot be read off images
@@ -85,9 +85,9 @@ def build_table(names, labels, rows, edits, nulls, generated, before, scale):
     """
     import pandas as pd
 
-    from analysis.measures.shortcuts import edit_effect, generated_effect, judge, tellable
+    from analysis.measures.shortcuts import detectable, edit_effect, generated_effect, judge, tellable
 
-    table, left_out = [], []
+    table, left_out, pairs = [], [], len(names) * (len(names) - 1)
     for i, a in enumerate(names):
         for j, b in enumerate(names):
             known = ~pd.isna(labels[rows][:, [i, j]]).any(axis=1)
@@ -111,7 +111,8 @@ def build_table(names, labels, rows, edits, nulls, generated, before, scale):
                 "generated_low": coefficient - CI * error,
                 "generated_high": coefficient + CI * error,
             }
-            table.append(row | {"generated_p": p})
+            least = detectable(edit, len(edits[i]), len(nulls), error, len(change), pairs)
+            table.append(row | {"generated_p": p, "detectable": least})
     if not table:
         raise UserError(
             f"no pair of attributes can be told apart in the {len(rows)} labelled images; raise --generated"
@@ -198,6 +199,7 @@ def main() -> None:
         )
         if reader == main_reader:
             table["shortcut"] &= table["moved"].isin(readable)
+            table.loc[~table["moved"].isin(readable), "verdict"] = "cannot tell"
         tables[reader] = table
         save_table(folder / f"effects_{reader}.csv", table)
     table = tables[main_reader]
@@ -244,6 +246,12 @@ def main() -> None:
         print(f"figure of the edits: {pictures[0]} and .pdf")
     else:
         print(f"no shortcut named among {len(table)} pairs")
+    unclear = table[table["verdict"] == "cannot tell"]
+    print(
+        f"an effect of {table['detectable'].median():.2f} would be found in eight of ten such diagnoses, for half of "
+        f"the pairs; {len(unclear)} of {len(table)} pairs cannot be told: "
+        f"{listed([f'{row.raised} on {row.moved}' for row in unclear.itertuples()], 10) if len(unclear) else 'none'}"
+    )
     print(f"matrix: {files[0]} and .pdf; all pairs: {folder / f'effects_{main_reader}.csv'}; arrays: {arrays}")
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import norm
 from scipy.stats import t as student
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from models.samplers import SeededNoise
 
 LEAST_EFFECT = 0.2  # of the difference between having an attribute and not: smaller effects are not named
 LEVEL = 0.05  # of the corrected p-values
+POWER = 0.8  # with which an effect counts as one that could have been found
 FEWEST = 5  # images in each of the four cells of a pair
 
 
@@ -92,6 +94,7 @@ class EditEffect(NamedTuple):
     mean: float
     error: float  # standard, over images
     p: float  # the larger of the two: against no effect, over images, and against edits of random prototypes
+    spread: float  # of the effects of random prototypes
 
 
 def edit_effect(effects: np.ndarray, nulls: np.ndarray) -> EditEffect:
@@ -101,7 +104,7 @@ def edit_effect(effects: np.ndarray, nulls: np.ndarray) -> EditEffect:
     mean, error = effects.mean(), effects.std(ddof=1) / np.sqrt(n)
     spread = np.sqrt(np.square(nulls).mean())
     p = max(2 * student.sf(abs(mean) / max(error, 1e-12), n - 1), 2 * student.sf(abs(mean) / max(spread, 1e-12), r))
-    return EditEffect(float(mean), float(error), float(p))
+    return EditEffect(float(mean), float(error), float(p), float(spread))
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -113,6 +116,24 @@ def holm(p: np.ndarray) -> np.ndarray:
     return corrected
 
 
+def detectable(edit: EditEffect, images: int, nulls: int, generated_error: float, generated: int, pairs: int) -> float:
+    """The least effect, of edits and of generation alike, that is named with probability POWER.
+
+    Each of the two must reach LEAST_EFFECT and the strictest level of Holm's correction over all pairs, and does so
+    with probability sqrt(POWER) (normal approximation of the power of a t-test, Cohen 1988). images, nulls: of the
+    edit; generated: images.
+    """
+    level, luck = LEVEL / pairs / 2, norm.ppf(POWER**0.5)
+    by_edits = max(LEAST_EFFECT, student.isf(level, images - 1) * edit.error, student.isf(level, nulls) * edit.spread)
+    by_generation = max(LEAST_EFFECT, student.isf(level, generated - 3) * generated_error)
+    return float(max(by_edits + luck * edit.error, by_generation + luck * generated_error))
+
+
+def small(table: pd.DataFrame, effect: str) -> pd.Series:
+    """Where the confidence interval of an effect lies within LEAST_EFFECT on either side of 0."""
+    return (table[f"{effect}_low"] > -LEAST_EFFECT) & (table[f"{effect}_high"] < LEAST_EFFECT)
+
+
 def tellable(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether each combination of two attributes occurs often enough for the one to be told from the other; NaN is
     unknown."""
@@ -120,17 +141,21 @@ def tellable(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def judge(table: pd.DataFrame) -> pd.DataFrame:
-    """Add corrected p-values and the verdict to one row a pair with edit, edit_p, generated, generated_p.
+    """Add corrected p-values, whether it is a shortcut, and the verdict to one row a pair with edit, generated, their p
+    and the limits of their confidence intervals.
 
     A shortcut needs both: the edit of A moves B, and images generated from real scores turn out with the wrong B
     because of A. Edits alone leave what images can be, and then move much; generation alone shows also what the model
-    cannot draw.
+    cannot draw. The verdict is 'found', 'not found' where one of the two is shown to be smaller than LEAST_EFFECT, and
+    'cannot tell' where neither is.
     """
     table["p"] = holm(table[["edit_p", "generated_p"]].max(axis=1).to_numpy())
     least = table[["edit", "generated"]].abs().min(axis=1)
     table["shortcut"] = (
         (table["p"] < LEVEL) & (least >= LEAST_EFFECT) & (np.sign(table["edit"]) == np.sign(table["generated"]))
     )
+    ruled_out = small(table, "edit") | small(table, "generated")
+    table["verdict"] = np.where(table["shortcut"], "found", np.where(ruled_out, "not found", "cannot tell"))
     return table
 
 
