@@ -18,6 +18,7 @@ from analysis.measures import information
 from analysis.measures.counterfactuals import Pairs
 from analysis.measures.emergence import half_rise, spectral_centroid, true_change
 from analysis.measures.groups import Group
+from analysis.schemas import BITS, EMERGENCE
 from models.patronus import Patronus
 from models.prototype_encoder import PrototypeEncoder
 from models.unet import UNet
@@ -188,7 +189,7 @@ def test_the_animation_has_a_frame_a_step(trained):
     arrays = np.load(folder / "emergence.npz")
     assert arrays["rises"].shape == (2, 4, 2) and np.all(np.diff(arrays["timestep"]) <= 0)
     assert arrays["maps"].shape == (2, 4, 16, 16) and (arrays["maps"] >= 0).all()
-    table = pd.read_csv(folder / "emergence.csv", index_col="prototype")
+    table = EMERGENCE.read(folder)
     assert (table["sigma_last"] <= table["sigma"]).all() and (table["sigma"] <= table["sigma_first"]).all()
     assert table["sigma"].is_monotonic_decreasing and set(table.index) == {1, 3}
 
@@ -202,7 +203,7 @@ def test_bits_add_up_over_pixels_and_noise_levels(trained):
         assert where.shape == (count, 16, 16) and (total > 0).all()
         np.testing.assert_allclose(where.sum((1, 2)), total, rtol=1e-4)
         np.testing.assert_allclose(density @ widths, total, rtol=1e-6)
-    table = pd.read_csv(trained.records / "information" / "tiny_v0" / "information.csv", index_col="prototype")
+    table = BITS.read(trained.records / "information" / "tiny_v0")
     assert sorted(table.index) == [1, 2, 4] and table["alone"].is_monotonic_decreasing
     assert "all scores together" in done.stdout and "noise levels covered" in done.stdout
 

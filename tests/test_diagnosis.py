@@ -23,6 +23,7 @@ from analysis.measures.shortcuts import (
     random_gap,
     tellable,
 )
+from analysis.schemas import EFFECTS
 from models.schedule import karras_sigmas
 from train.data.dataset import ImageSet
 
@@ -186,7 +187,7 @@ def test_diagnose_script(tmp_path):
     folder = bench.records / "diagnose" / "tiny_v0"
     for name in ("effects.png", "ranking.csv", "diagnose.npz", "effects_classifier.csv", "effects_prototypes.csv"):
         assert (folder / name).is_file()
-    table = pd.read_csv(folder / "effects_classifier.csv")
+    table = EFFECTS.read(folder, "classifier")
     assert set(zip(table["raised"], table["moved"])) == {("Bright", "Left"), ("Left", "Bright")}
     found = bench.run("analysis/diagnosis/diagnose.py", "--no-classifier", *options)
     assert "read by the prototypes" in found.stdout

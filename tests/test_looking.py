@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from analysis.measures.auroc import best_attributes, single_auroc
+from analysis.schemas import HEALTH
 from models import samplers
 from models.prototype_encoder import PrototypeEncoder
 from train import generation, runs
@@ -137,7 +138,7 @@ def test_visualisation(trained):
             drawn["patches"][i][: bottom - top, : right - left], drawn["regenerated"][i][top:bottom, left:right]
         )
         assert drawn["maps"][i].max() == pytest.approx(drawn["score_after"][i], rel=1e-5)
-    table = pd.read_csv(folder / "health.csv", index_col="prototype")
+    table = HEALTH.read(folder)
     assert (
         len(table) == 6
         and table["usage"].sum() == pytest.approx(1, abs=1e-4)

@@ -17,7 +17,7 @@ from conftest import DEVICE, REPO, Bench
 from PIL import Image
 from test_hostile import bomb
 
-from analysis import report
+from analysis import report, schemas
 from analysis.drawing.web import heat_pixels, pixels_uri, strip
 from analysis.reporting.desk import decode
 from analysis.reporting.gather import place_of
@@ -107,6 +107,16 @@ def test_a_report_stands_alone_and_says_what_is_missing(reported):
     ):
         assert present_section in text, present_section
     assert text.count("Not here:") == 5  # emergence, diagnosis, ties, training-free comparison, samples from nothing
+
+
+def test_each_script_wrote_what_the_report_reads(reported):
+    cards, information, faithfulness = (
+        reported.records / name / "tiny_v0" for name in ("vis_prototype", "information", "faithfulness")
+    )
+    assert len(schemas.CARDS.read(cards)["before"]) == len(schemas.HEALTH.read(cards)) == 6
+    assert schemas.BITS.read(information)["beyond"].notna().all() and schemas.BITS_SUMS.read(information)["sums"]
+    assert set(schemas.FAITHFULNESS.read(faithfulness, "faithfulness").index) == {"Bright", "Left"}
+    assert schemas.FAITHFULNESS_MEANS.read(faithfulness, "faithfulness")["null"]
 
 
 def test_a_report_of_two_runs_and_of_results_that_are_out_of_date(reported):

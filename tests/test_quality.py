@@ -1,6 +1,5 @@
 """Numbers about prototypes, on labels with known answers, and the scripts that print them."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from PIL import Image
 
 from analysis.measures.features import fidelity, grain
 from analysis.measures.quality import captured_and_tad, entropy_bits, evaluate, held_out_accuracy
+from analysis.schemas import DISTANCE, QUALITY, distance_of
 
 
 def test_tad_on_a_known_answer():
@@ -47,16 +47,15 @@ def test_quality_script(trained):
         done = trained.run("analysis/evaluation/prototype_quality.py", *extra)
         assert "40 images" in done.stdout
     folder = trained.records / "prototype_quality" / "tiny_v0"
-    assert (
-        set(pd.read_csv(folder / "quality.csv")["attribute"]) <= {"Bright", "Left"}
-        and (folder / "untrained.csv").is_file()
-    )
+    assert set(pd.read_csv(folder / "quality.csv")["attribute"]) <= {"Bright", "Left"}
+    assert (folder / "untrained.csv").is_file()
+    assert all(0.5 <= QUALITY.read(folder, of)["single"] <= 1 for of in ("quality", "untrained"))
 
 
 def test_reconstruction_script(trained):
     trained.run("analysis/evaluation/reconstruct.py", "--num_samples", 5, "--steps", 8)
     folder = trained.records / "reconstruct" / "tiny_v0"
-    numbers = json.loads((folder / "reconstruct.json").read_text())
+    numbers = RECONSTRUCTION.read(folder)
     arrays = np.load(folder / "reconstruct.npz")
     assert numbers["network_calls"] == 2 * 7 + 15 and arrays["original"].shape == (5, 16, 16, 3)
     error = (arrays["original"].astype(float) - arrays["own"]) ** 2
@@ -97,5 +96,7 @@ def test_frechet_distance_without_inception(trained):
     assert "Frechet distance (EfficientNet-lite0)" in done.stdout and "FID" not in done.stdout.split("images a side")[
         0
     ].replace("/FID/", "")
-    numbers = json.loads(Path(done.stdout.split("protocol: ")[1].strip()).read_text())
+    file = Path(done.stdout.split("protocol: ")[1].strip())
+    numbers = DISTANCE.read(file.parent, file.stem)
+    assert distance_of(numbers) == ("Frechet distance (efficientnet-lite0)", numbers["frechet_distance"])
     assert numbers["frechet_distance"] > 0 and numbers["dims"] == 1280 and 0 <= numbers["precision"] <= 1

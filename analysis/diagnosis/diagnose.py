@@ -139,6 +139,7 @@ def main() -> None:
         random_gap,
     )
     from analysis.results import results_folder, save_arrays, save_table
+    from analysis.schemas import EFFECTS
     from train.data.dataset import load_split
     from train.images import to_tensor
     from train.scores import encode
@@ -201,7 +202,7 @@ def main() -> None:
             table["shortcut"] &= table["moved"].isin(readable)
             table.loc[~table["moved"].isin(readable), "verdict"] = "cannot tell"
         tables[reader] = table
-        save_table(folder / f"effects_{reader}.csv", table)
+        EFFECTS.write(folder, table, reader)
     table = tables[main_reader]
     ranking = pd.DataFrame({name: rank[:10] for name, rank in zip(names, ranks)})
     save_table(folder / "ranking.csv", ranking)

@@ -242,7 +242,8 @@ def print_table(table, groups, null, means: dict) -> None:
 def report(run, device, args) -> dict:
     """Judge one run, print and save; -> its numbers."""
     from analysis.drawing.faithfulness import draw
-    from analysis.results import results_folder, save_json, save_table
+    from analysis.results import results_folder, save_table
+    from analysis.schemas import FAITHFULNESS, FAITHFULNESS_MEANS
 
     table, groups, null, numbers, shown = measure(run, device, args)
     folder, name = results_folder("faithfulness", run), "untrained" if args.untrained else "faithfulness"
@@ -252,7 +253,7 @@ def report(run, device, args) -> dict:
         print_table(table, groups, null, means)
         worst = {f"worst_{c}": float(table[c].min()) for c in ("single", "latent", "appears", "vanishes") if c in table}
         print(", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in worst.items()))
-        files = [save_table(folder / f"{name}.csv", table)]
+        files = [FAITHFULNESS.write(folder, table, name)]
         numbers = means | worst | numbers | {"null": {c: float(null[c]) for c in null.index}}
         if groups is not None and len(groups):
             files.append(save_table(folder / "groups.csv", groups))
@@ -261,7 +262,7 @@ def report(run, device, args) -> dict:
     whole = ("tad", "captured", "dead", "duplicates", "groups", "both", "taken")
     print(", ".join(f"{key} {numbers[key]:.3g}" for key in whole if key in numbers))
     about = {"run": f"{run.name}/{run.version}", "step": run.step}
-    print(f"numbers: {save_json(folder / f'{name}.json', about | numbers)}")
+    print(f"numbers: {FAITHFULNESS_MEANS.write(folder, about | numbers, name)}")
     return numbers
 
 

@@ -247,7 +247,8 @@ def main() -> None:
 
     from analysis.evaluation.fid_folders import check_images, exactly, export_real
     from analysis.measures.features import NEIGHBOURS, fidelity, grain
-    from analysis.results import results_folder, save_json
+    from analysis.results import results_folder
+    from analysis.schemas import DISTANCE
     from train.data.dataset import load_split
 
     run, device = open_run(args)
@@ -289,8 +290,10 @@ def main() -> None:
             f"{least} with {kept[least]:.3f}"
         )
     kind = "" if args.features == "inception" else "_efficientnet"
-    name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}.json"
-    file = save_json(results_folder("fid_scores", run) / name, numbers | protocol(args, run, folders, dims, checksum))
+    name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}"
+    file = DISTANCE.write(
+        results_folder("fid_scores", run), numbers | protocol(args, run, folders, dims, checksum), name
+    )
     if count < dims:
         print(
             f"note: {dims} features need at least as many images a side; with {count} the number "

@@ -120,15 +120,14 @@ class Entry:
         name, version = self.run
         call(path, "--dataset", name, "--version_num", version, "--device", self.device, *options)
 
-    def results(self, what: str, file: str) -> dict:
-        """What a script left in records/<what>/<run>/<file>; of several files the newest."""
-        import json
-
+    def results(self, what: str, schema, of: str = "") -> dict:
+        """The numbers that a script left in records/<what>/<run>/; of several files the newest."""
+        from analysis.results import read_json
         from global_config import RECORDS_DIR
 
         name, version = self.run
-        found = sorted((RECORDS_DIR / what / f"{name}_v{version}").glob(file), key=lambda path: path.stat().st_mtime)
-        return json.loads(found[-1].read_text())
+        files = (RECORDS_DIR / what / f"{name}_v{version}").glob(schema.file.format(of))
+        return read_json(max(files, key=lambda path: path.stat().st_mtime))
 
 
 def call(path: str, *options, on_line=None) -> None:
@@ -172,8 +171,10 @@ def train(entry: Entry) -> dict:
 
 
 def quality(entry: Entry, untrained: bool) -> dict:
+    from analysis.schemas import QUALITY
+
     entry.script("analysis/evaluation/prototype_quality.py", *(["--untrained"] if untrained else []))
-    found = entry.results("prototype_quality", "untrained.json" if untrained else "quality.json")
+    found = entry.results("prototype_quality", QUALITY, "untrained" if untrained else "quality")
     keys = {"single": "single", "captured": "captured", "tad": "tad"}
     return {"all": found.get("accuracy", found["latent"])} | {ours: found[theirs] for ours, theirs in keys.items()}
 
@@ -195,26 +196,32 @@ def disentanglement(entry: Entry, untrained: bool) -> dict:
 
 
 def edits(entry: Entry, count: int) -> dict:
+    from analysis.schemas import FAITHFULNESS_MEANS
+
     entry.script("analysis/evaluation/faithfulness.py", "--num_samples", count)
-    found = entry.results("faithfulness", "faithfulness.json")
+    found = entry.results("faithfulness", FAITHFULNESS_MEANS, "faithfulness")
     return {key: found[key] for key in ("appears", "vanishes", "side")}
 
 
 def distance(entry: Entry, kind: str, count: int) -> dict:
     """Of samples made anew."""
+    from analysis.schemas import DISTANCE, distance_of
+
     if kind == "uncond":
         entry.script("train/train_latent_ddim.py")
     entry.script(f"train/{'un' if kind == 'uncond' else ''}conditional_sampling.py", "--total_gen_num", count)
     options = ("--kind", kind, "--features", "efficientnet-lite0", "--limit", count)
     entry.script("analysis/evaluation/fid.py", *options)
-    found = entry.results("fid_scores", f"{kind}_*_efficientnet.json")
+    found = entry.results("fid_scores", DISTANCE, f"{kind}_*_efficientnet")
     suffix = "_uncond" if kind == "uncond" else ""
-    return {f"fd{suffix}": found["frechet_distance"], "fd_floor": found["floor"]}
+    return {f"fd{suffix}": distance_of(found)[1], "fd_floor": found["floor"]}
 
 
 def reconstruction(entry: Entry) -> dict:
+    from analysis.schemas import RECONSTRUCTION
+
     entry.script("analysis/evaluation/reconstruct.py")
-    found = entry.results("reconstruct", "reconstruct.json")
+    found = entry.results("reconstruct", RECONSTRUCTION)
     return {"psnr": found["own"]["psnr"], "psnr_random": found["random"]["psnr"]}
 
 

@@ -33,7 +33,8 @@ def judge_run(args, version: int | None) -> dict:
     import torch
 
     from analysis.measures.quality import FOLDS, class_accuracy, evaluate, untrained_model, usable_attributes
-    from analysis.results import results_folder, save_json, save_table
+    from analysis.results import results_folder, save_table
+    from analysis.schemas import QUALITY
     from train.data.dataset import list_source, load_split
     from train.distributed import pick_device
     from train.runs import load_run
@@ -59,7 +60,8 @@ def judge_run(args, version: int | None) -> dict:
     numbers |= {"tad": tad, "tad_deviation": deviation, "captured": len(captured)}
 
     name = "untrained" if args.untrained else "quality"
-    file = save_table(results_folder("prototype_quality", run) / f"{name}.csv", table)
+    folder = results_folder("prototype_quality", run)
+    file = save_table(folder / f"{name}.csv", table)
     print(f"{run.name} version {run.version}")
     print(table.round(3).to_string())
     print(
@@ -75,10 +77,8 @@ def judge_run(args, version: int | None) -> dict:
     print(f"captured attributes, {len(captured)}: {', '.join(captured) or 'none'}")
     if left_out:
         print(f"left out (unknown values or too few of a class): {', '.join(left_out)}")
-    summary = save_json(
-        file.with_suffix(".json"),
-        {"version": run.version} | {k: float(v) for k, v in numbers.items() if k != "version"},
-    )
+    saved = {"version": run.version} | {k: float(v) for k, v in numbers.items() if k != "version"}
+    summary = QUALITY.write(folder, saved, name)
     print(f"table: {file}; numbers: {summary}")
     return numbers
 

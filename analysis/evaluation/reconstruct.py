@@ -54,7 +54,8 @@ def main() -> None:
 
     from analysis.drawing.figures import picture_rows, save_figure
     from analysis.edits import encode_and_invert, regenerate
-    from analysis.results import results_folder, save_arrays, save_json
+    from analysis.results import results_folder, save_arrays
+    from analysis.schemas import RECONSTRUCTION
     from models.samplers import SeededNoise
     from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
@@ -91,7 +92,7 @@ def main() -> None:
     figure, _ = picture_rows(drawn, labels)
     folder = results_folder("reconstruct", run)
     files = save_figure(figure, folder / "reconstruct")
-    json_file = save_json(folder / "reconstruct.json", numbers)
+    json_file = RECONSTRUCTION.write(folder, numbers)
     arrays = save_arrays(folder / "reconstruct.npz", original=pixels, ids=[test.ids[i] for i in rows], **images)
     print(f"{n} images, {calls} network calls to invert and regenerate")
     for kind in images:

@@ -141,7 +141,8 @@ def main() -> None:
 
     from analysis.drawing.information import draw
     from analysis.measures.information import measure_information
-    from analysis.results import results_folder, save_arrays, save_json, save_table
+    from analysis.results import results_folder, save_arrays
+    from analysis.schemas import BITS, BITS_SUMS
     from train.data.dataset import load_split
     from train.scores import encode
 
@@ -192,8 +193,8 @@ def main() -> None:
     file = save_arrays(
         folder / "information.npz", prototypes=np.array(prototypes), sigma_edges=np.exp(found.levels.edges), **arrays
     )
-    csv = save_table(folder / "information.csv", table)
-    save_json(folder / "information.json", {"sums": lines})
+    csv = BITS.write(folder, table)
+    BITS_SUMS.write(folder, {"sums": lines})
 
     columns = [f"{key}{part}" for key in ("alone", "beyond") for part in ("", "_error", "_check", "_sigma")] + [
         "attribute",

@@ -181,7 +181,8 @@ def main() -> None:
     from analysis.edits import encode_and_invert
     from analysis.measures.emergence import trace_scores
     from analysis.measures.information import image_maps, measure_information
-    from analysis.results import results_folder, save_arrays, save_table
+    from analysis.results import results_folder, save_arrays
+    from analysis.schemas import EMERGENCE
     from models.schedule import LinearSchedule
     from train.data.dataset import load_split
     from train.images import to_tensor
@@ -232,7 +233,7 @@ def main() -> None:
     }
     numbers |= {"level": found.levels.sigmas, "density": np.array([densities[k] for k in prototypes])}
     arrays = save_arrays(folder / "emergence.npz", prototypes=prototypes, **numbers)
-    csv = save_table(folder / "emergence.csv", table)
+    csv = EMERGENCE.write(folder, table)
 
     print(table.round(3).to_string())
     for column, meaning in (

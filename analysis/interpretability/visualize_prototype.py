@@ -129,7 +129,7 @@ def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, 
     from analysis.edits import expected_together
     from analysis.measures.cards import example_edits
     from analysis.measures.groups import group_name, group_values
-    from analysis.results import save_arrays
+    from analysis.schemas import CARDS
     from train.images import to_uint8
 
     options, data = edit_options(args, run.model, scores), run.config.data
@@ -164,7 +164,7 @@ def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, 
     files = draw_cards(cards, texts, folder / "prototypes")
     single = {key: values[: len(prototypes)] for key, values in cards.items()}
     group_arrays = {f"group_{key}": values[len(prototypes) :] for key, values in cards.items()}
-    return [files[0], save_arrays(folder / "prototypes.npz", **single, **group_arrays)]
+    return [files[0], CARDS.write(folder, **single, **group_arrays)]
 
 
 def main() -> None:
@@ -177,7 +177,8 @@ def main() -> None:
     from analysis.measures.groups import find_groups
     from analysis.measures.health import health_table, test_effects
     from analysis.measures.scores import KnownScores
-    from analysis.results import results_folder, save_table
+    from analysis.results import results_folder
+    from analysis.schemas import HEALTH
     from train.data.dataset import load_split
     from train.scores import encode
 
@@ -197,7 +198,7 @@ def main() -> None:
     else:
         groups = find_groups(KnownScores(scores), expected)
         files = card_sheet(run, train, test, scores, expected, patches, prototypes, groups, table, args, folder)
-    health = save_table(folder / "health.csv", table)
+    health = HEALTH.write(folder, table)
     print(table.loc[prototypes].round(3).to_string())
     print(f"of {len(table)} prototypes: {int(table['dead'].sum())} dead, {int(table['duplicate'].sum())} duplicates")
     best = []

@@ -9,6 +9,17 @@ from analysis.measures.cards import best_patches, expected_extremes
 from analysis.reporting.shortcuts import tell_shortcuts, tell_ties
 from analysis.reporting.sources import SOURCES, distance_files, newest_samples, place, present
 from analysis.results import is_current, made_by, read_json
+from analysis.schemas import (
+    BITS,
+    BITS_SUMS,
+    CARDS,
+    DISTANCE,
+    FAITHFULNESS,
+    FAITHFULNESS_MEANS,
+    FIDELITY,
+    HEALTH,
+    distance_of,
+)
 from global_config import RECORDS_DIR
 from train.data.dataset import ImageSet
 from train.images import to_uint8
@@ -69,11 +80,11 @@ def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
         rows = {"real": pixels_uri(strip([test.pixels[int(file.stem) % len(test)] for file in files]), 92)} | rows
     distances = []
     for file in distance_files(run, folder):
-        scores = read_json(file)
-        name = "FID" if "fid" in scores else f"Frechet distance ({scores.get('features')})"
-        line = {"name": name, "value": scores.get("fid", scores.get("frechet_distance")), "floor": scores.get("floor")}
-        keep = ("images_a_side", "precision", "recall", "density", "coverage")
-        distances.append(line | {key: scores[key] for key in keep if key in scores})
+        numbers = DISTANCE.read(file.parent, file.stem)
+        if numbers is not None:
+            name, value = distance_of(numbers)
+            keep = ("floor", "images_a_side", *FIDELITY)
+            distances.append({"name": name, "value": value} | {key: numbers[key] for key in keep if key in numbers})
     settings = read_json(folder.with_name(f"{folder.name}.json"))
     how = ", ".join(
         f"{key} {settings[key]}" for key in ("sampler", "steps", "seed", "total_gen_num") if key in settings
@@ -107,11 +118,9 @@ def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
     low, high = (to_uint8(told[:, i]) for i in (0, 1))
     where = (told[:, 1] - told[:, 0]).abs().mean(1).numpy()  # (m, H, W)
     tables = {}
-    for name, file in (("information", "information.csv"), ("edits", "health.csv")):
-        path = place(run, name) / file
-        tables[name] = (
-            pd.read_csv(path, index_col="prototype") if present(run, name) and path.is_file() else pd.DataFrame()
-        )
+    for name, schema in (("information", BITS), ("edits", HEALTH)):
+        table = schema.read(place(run, name)) if present(run, name) else None
+        tables[name] = pd.DataFrame() if table is None else table
     information, health = tables["information"], tables["edits"]
     names, auroc = best_attributes(scores.numpy(), test.attributes)
     side = min(run.config.model.encoder.receptive_field.size + 4, run.config.data.image_size)
@@ -181,9 +190,9 @@ def in_short(found: list[dict], most: int = 3) -> list[str]:
 
 def edits(run: Run) -> list[dict] | None:
     """Guided edits of the first prototypes: before and after, images side by side."""
-    if not present(run, "edits"):
+    arrays = CARDS.read(place(run, "edits")) if present(run, "edits") else None
+    if arrays is None:
         return None
-    arrays = np.load(place(run, "edits") / "prototypes.npz", allow_pickle=False)
     found = []
     for k, before, after, own, got in zip(
         arrays["prototypes"], arrays["before"], arrays["after"], arrays["own"], arrays["found"]
@@ -199,15 +208,16 @@ def faithfulness(run: Run) -> dict | None:
     if not present(run, "faithfulness"):
         return None
     folder = place(run, "faithfulness")
-    numbers, table = read_json(folder / "faithfulness.json"), folder / "faithfulness.csv"
+    numbers, table = (what.read(folder, "faithfulness") for what in (FAITHFULNESS_MEANS, FAITHFULNESS))
+    if numbers is None:
+        return None
     keep = ["single", "untrained_single", "pair", "hit", "region", "map", "appears", "vanishes", "side", "taken"]
     rows, columns = [], []
-    if table.is_file() and numbers.get("null"):
-        values = pd.read_csv(table, index_col="attribute")
-        columns = [c for c in keep if c in values]
+    if table is not None and numbers.get("null"):
+        columns = [c for c in keep if c in table]
         rows = [
             {"name": name, "prototype": int(line["prototype"])} | {c: line[c] for c in columns}
-            for name, line in values.iterrows()
+            for name, line in table.iterrows()
         ]
     null = {c: numbers.get("null", {}).get(c) for c in columns}
     figure = folder / "faithfulness.png"
@@ -255,7 +265,7 @@ def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str,
     times_of(found)
     information = figure_section(run, "information", "information.png")
     if information:
-        information["sums"] = read_json(place(run, "information") / "information.json").get("sums", [])
+        information["sums"] = (BITS_SUMS.read(place(run, "information")) or {"sums": []})["sums"]
     sections = {
         "edits": edits(run),
         "ownership": figure_section(run, "ownership", "ownership.png"),
