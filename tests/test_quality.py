@@ -9,7 +9,7 @@ from PIL import Image
 
 from analysis.measures.features import fidelity, grain
 from analysis.measures.quality import captured_and_tad, entropy_bits, evaluate, held_out_accuracy
-from analysis.schemas import DISTANCE, QUALITY, distance_of
+from analysis.schemas import DISTANCE, QUALITY, RECONSTRUCTION, distance_of
 
 
 def test_tad_on_a_known_answer():
