@@ -117,7 +117,7 @@ def main() -> None:
 
     from jinja2 import Environment, FileSystemLoader
 
-    from analysis.reporting.gather import TELLS
+    from analysis.measures.labels import TELLS
     from analysis.results import results_folder
     from train.versions import PRETRAINED, version_number
     from train.whole_files import replace_file

@@ -7,6 +7,7 @@ from train.versions import version_number
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
 SIGMA_MIN = 0.5  # of information: through this noise parts are seen; below it scores tell ever finer details
+CI = 1.96  # standard errors on each side of an estimate: its 95 % confidence interval
 WAYS = ("transport", "keep", "joint", "release")  # keys of analysis.measures.scores.OTHERS, which would import torch
 
 

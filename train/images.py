@@ -10,11 +10,13 @@ from torch import Tensor
 from train.errors import UserError
 from train.whole_files import replace_file
 
+GREY = 127.5  # grey levels of 255 in a unit of an image in [-1, 1]
+
 
 def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
     """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1], on the device where they are."""
     pixels = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+    return pixels.permute(0, 3, 1, 2).float() / GREY - 1
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
@@ -22,7 +24,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
     number."""
     x = x.detach().float()
     wrong = x.isnan().flatten(1).any(1).sum()
-    pixels = x.clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    pixels = x.clamp(-1, 1).add(1).mul(GREY).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     if wrong.item():
         raise UserError(
             f"{wrong.item()} of {len(x)} images hold pixels that are no numbers (NaN); the network "

@@ -12,10 +12,9 @@ classifier trained on the labelled images, or by the prototypes alone with
 
 import argparse
 
-from analysis.script import open_run, require, run_parser
+from analysis.script import CI, open_run, require, run_parser
 from train.errors import UserError, listed, run_script
 
-CI = 1.96  # standard errors on each side of an effect: its 95 % confidence interval
 UNREADABLE = 0.8  # AUROC below which an attribute cannot be read off images
 
 
@@ -51,29 +50,18 @@ def parse_args() -> argparse.Namespace:
 
 def labelled_data(run, reference: str | None):
     """The DataConfig of the labelled images. Raises UserError."""
+    from analysis.measures import labels
     from train.config import load_config
 
-    own = run.config.data
     if reference is None:
-        return own.unbiased()
-    data = load_config(reference).data
+        return labels.labelled_data(run)
+    own, data = run.config.data, load_config(reference).data
     if (data.image_size, data.channels) != (own.image_size, own.channels):
         raise UserError(
             f"--reference {reference}: its images are {data.channels}x{data.image_size}, the run's "
             f"{own.channels}x{own.image_size}"
         )
     return data
-
-
-def usable_attributes(train, test) -> tuple[list[str], list[str]]:
-    """Attributes with both classes among the labelled images, and the others."""
-    from analysis.measures.shortcuts import FEWEST
-
-    def enough(column) -> bool:
-        return all((images.attributes[column] == value).sum() >= FEWEST for images in (train, test) for value in (0, 1))
-
-    usable = [column for column in test.attributes if enough(column)]
-    return usable, [column for column in test.attributes if column not in usable]
 
 
 def build_table(names, labels, rows, edits, nulls, generated, before, scale):
@@ -128,6 +116,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from analysis.drawing.shortcut_figures import draw_edits, draw_matrix
+    from analysis.measures.labels import usable_attributes
     from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
     from analysis.measures.shortcuts import (
         FEWEST,
@@ -147,7 +136,7 @@ def main() -> None:
     run, device = open_run(args)
     data = labelled_data(run, args.reference)
     train, test = load_split(data, "train"), load_split(data, "test")
-    names, left_out = usable_attributes(train, test)
+    names, left_out = usable_attributes([test.attributes, train.attributes], FEWEST, unknown=True)
     if len(names) < 2:
         raise UserError(
             f"diagnosis needs two attributes with at least {FEWEST} labelled images of each class; the "

@@ -89,9 +89,9 @@ def prepare(run, model, device, args) -> tuple:
     """-> (Judge, attributes of the images whose scores are known, those scores)."""
     import numpy as np
 
-    from analysis.measures.candidates import labelled_splits
     from analysis.measures.counterfactuals import pairs_of
     from analysis.measures.faithfulness import Judge
+    from analysis.measures.labels import labelled_splits
     from analysis.measures.readers import classifier_reader
     from train.scores import encode
 
@@ -109,12 +109,13 @@ def prepare(run, model, device, args) -> tuple:
 def choose(judge, attributes, known) -> tuple:
     """-> (detectors, setters, agreement of the two rankings), chosen on training and validation images."""
     from analysis.measures import candidates as choice
+    from analysis.measures.labels import labelled_data
     from train.data.dataset import load_split
 
     detectors = choice.best_candidates(known.numpy(), attributes)
     if judge.reader is None:
         return detectors, detectors, {}
-    train = load_split(choice.labelled_data(judge.run), "train")
+    train = load_split(labelled_data(judge.run), "train")
     effects = choice.setting_effects(
         judge.model, judge.reader, choice.validation_images(judge.run, train, VALIDATION), judge.options
     )

@@ -186,7 +186,7 @@ def kept_attributes(run, folder, device) -> dict[str, float]:
     import numpy as np
     from PIL import Image
 
-    from analysis.measures.candidates import LEAST, labelled_splits
+    from analysis.measures.labels import LEAST, labelled_splits
     from analysis.measures.readers import attributes_kept, classifier_reader
     from train.data.dataset import load_split
     from train.errors import reading

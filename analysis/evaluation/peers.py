@@ -180,8 +180,8 @@ def quality(entry: Entry, untrained: bool) -> dict:
 
 
 def disentanglement(entry: Entry, untrained: bool) -> dict:
-    from analysis.measures.candidates import labelled_splits
     from analysis.measures.dci import dci
+    from analysis.measures.labels import labelled_splits
     from analysis.measures.quality import untrained_model
     from train.distributed import pick_device
     from train.runs import load_run

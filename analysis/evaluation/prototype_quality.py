@@ -11,7 +11,7 @@ versions of --version_num are compared. Results go to records/prototype_quality/
 import argparse
 
 from analysis.script import run_parser
-from train.errors import run_script
+from train.errors import UserError, run_script
 
 LEAST = 20  # images, four a fold
 
@@ -32,7 +32,8 @@ def judge_run(args, version: int | None) -> dict:
     import pandas as pd
     import torch
 
-    from analysis.measures.quality import FOLDS, class_accuracy, evaluate, untrained_model, usable_attributes
+    from analysis.measures.labels import usable_attributes
+    from analysis.measures.quality import FOLDS, class_accuracy, evaluate, untrained_model
     from analysis.results import results_folder, save_table
     from analysis.schemas import QUALITY
     from train.data.dataset import list_source, load_split
@@ -48,7 +49,12 @@ def judge_run(args, version: int | None) -> dict:
     if args.untrained:
         model = untrained_model(run, device)
     attributes = pd.concat([images.attributes for images in splits], ignore_index=True)[: args.limit]
-    usable, left_out = usable_attributes(attributes, run.name)
+    usable, left_out = usable_attributes([attributes], 2 * FOLDS)
+    if not usable:
+        raise UserError(
+            f"{run.name}: no attribute with both classes known and at least {2 * FOLDS} images of each; "
+            f"left out: {left_out or 'none'}"
+        )
     scores = torch.cat([encode(model, images, device=device) for images in splits])[: args.limit].numpy()
     table, captured, tad, deviation = evaluate(scores, attributes[usable])
     numbers = {

@@ -11,13 +11,12 @@ given them. Results go to records/information/<dataset>_v<n>/.
 
 import argparse
 
-from analysis.script import SIGMA_MIN, open_run, parse_prototypes, require, run_parser
+from analysis.script import CI, SIGMA_MIN, open_run, parse_prototypes, require, run_parser
 from train.errors import UserError, run_script
 
 ROWS = 8  # prototypes in the figure
 EXAMPLES = 2  # images beside each
 STACKED = 12
-TELLS = 0.7  # AUROC from which a prototype is called by an attribute
 MAP_NOISES = 2
 
 
@@ -54,8 +53,8 @@ def bits_table(survey, prototypes: list[int], test, scores):
         bits = answer.bits
         table[name], table[f"{name}_low"], table[f"{name}_high"] = (
             bits.total,
-            bits.total - 1.96 * bits.error,
-            bits.total + 1.96 * bits.error,
+            bits.total - CI * bits.error,
+            bits.total + CI * bits.error,
         )
         table[f"{name}_error"], table[f"{name}_check"] = bits.error, answer.check.total
         for column, share in ((f"{name}_sigma", 0.5), (f"{name}_sigma_first", 0.25), (f"{name}_sigma_last", 0.75)):
@@ -99,9 +98,10 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
 
     from analysis.measures.cards import expected_extremes
     from analysis.measures.information import image_maps
+    from analysis.measures.labels import TELLS
     from train.images import to_tensor, to_uint8
 
-    told, mean = to_uint8(expected_extremes(run, scores)[:, 1]), np.array(test.pixels[:1000]).mean(0)
+    expected, mean = to_uint8(expected_extremes(run, scores)[:, 1]), np.array(test.pixels[:1000]).mean(0)
     main, rows = "alone" if survey.alone else "beyond", []
     levels = survey.levels.sigmas[1::2]
     for k in table.index[:ROWS]:
@@ -115,7 +115,7 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
             else ""
         )
         text = f"prototype {k}\n{about}" + "\n".join(
-            f"{name}: {entry[name]:.2f} +- {1.96 * entry[f'{name}_error']:.2f} bits"
+            f"{name}: {entry[name]:.2f} +- {CI * entry[f'{name}_error']:.2f} bits"
             for name in ("alone", "beyond")
             if name in table
         )
@@ -123,7 +123,7 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
         rows.append(
             {
                 "text": f"{text}\nat noise {entry[f'{main}_sigma']:.2g}",
-                "says": told[k],
+                "says": expected[k],
                 "mean_image": mean,
                 "where": answers[main].where[place],
                 "images": [(test.pixels[i], line) for i, line in zip(having.tolist(), maps)],
@@ -141,6 +141,7 @@ def main() -> None:
 
     from analysis.drawing.information import draw
     from analysis.measures.information import measure_information
+    from analysis.measures.labels import TELLS
     from analysis.results import results_folder, save_arrays
     from analysis.schemas import BITS, BITS_SUMS
     from train.data.dataset import load_split

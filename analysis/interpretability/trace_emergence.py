@@ -185,7 +185,7 @@ def main() -> None:
     from analysis.schemas import EMERGENCE
     from models.schedule import LinearSchedule
     from train.data.dataset import load_split
-    from train.images import to_tensor
+    from train.images import GREY, to_tensor
     from train.scores import encode
 
     run, device = open_run(args)
@@ -206,7 +206,7 @@ def main() -> None:
         raised = options.set(encoding.scores, [k], scores[:, k].max().item())
         _, traced, estimates[k], last = trace_scores(run, encoding, raised, options, 0)
         rises.append((traced[..., k] - base[..., k]).numpy())  # (T, n)
-        changes.append(((last - plain).clamp(-2, 2).mean(1) * 127.5).cpu().numpy())  # (n, H, W)
+        changes.append(((last - plain).clamp(-2, 2).mean(1) * GREY).cpu().numpy())  # (n, H, W)
         maps[k] = image_maps(
             run.model, x0, encoding.scores[:1], k, scores, found.alone is not None, sigmas, MAP_NOISES
         )[:, 0]  # (T, H, W)

@@ -130,7 +130,7 @@ def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, 
     from analysis.measures.cards import example_edits
     from analysis.measures.groups import group_name, group_values
     from analysis.schemas import CARDS
-    from train.images import to_uint8
+    from train.images import GREY, to_uint8
 
     options, data = edit_options(args, run.model, scores), run.config.data
     known, shape = options.known, (data.channels, data.image_size, data.image_size)
@@ -148,7 +148,7 @@ def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, 
         texts.append(f"group {number}\n" + (f"{name}\n" if name else "") + members + ", ..." * (len(group.members) > 6))
     pictures, leads = torch.cat(pictures), [setting[0][0] for setting in settings]  # (K, 2, C, H, W)
     rows, boxes = patches
-    where = ((pictures[:, 1] - pictures[:, 0]).abs().mean(1) * 127.5).numpy()  # (K, H, W)
+    where = ((pictures[:, 1] - pictures[:, 0]).abs().mean(1) * GREY).numpy()  # (K, H, W)
     cards = {
         "prototypes": np.array(leads),
         "says_low": to_uint8(pictures[:, 0]),

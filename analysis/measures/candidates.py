@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from analysis.edits import EditOptions
 from analysis.measures.auroc import single_auroc
+from analysis.measures.labels import labelled_data
 from analysis.measures.readers import Reader
 from models.patronus import Patronus
 from train.data.dataset import ImageSet, load_split
@@ -22,7 +23,6 @@ from train.errors import UserError
 from train.images import to_tensor
 from train.runs import Run
 
-LEAST = 10  # test images with and without an attribute
 SIDE_WEIGHT = 2.0  # of what else an edit changes, when prototypes are ranked by its effect
 QUICK_SIGMA = 5.0  # noise level of the estimate by which effects are ranked where there is no decoder
 
@@ -31,19 +31,6 @@ class Candidate(NamedTuple):
     attribute: str
     prototype: int
     direction: int  # +1 or -1
-
-
-def labelled_data(run: Run):
-    """The DataConfig of a run without its `where`."""
-    data = run.config.data
-    return data.unbiased()
-
-
-def labelled_splits(run: Run) -> tuple[ImageSet, ImageSet, list[str]]:
-    """Training and test images with their labels, not restricted by `where`, and the names of usable attributes."""
-    train, test = load_split(labelled_data(run), "train"), load_split(labelled_data(run), "test")
-    known = [n for n in test.attributes if test.attributes[n].notna().all()]
-    return train, test, [n for n in known if all((test.attributes[n] == value).sum() >= LEAST for value in (0, 1))]
 
 
 def validation_images(run: Run, train: ImageSet, count: int) -> ImageSet:

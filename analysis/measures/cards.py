@@ -10,7 +10,7 @@ from analysis.edits import EditOptions, edit_until_reached, encode_and_invert, e
 from analysis.measures.groups import Group, find_groups
 from analysis.measures.scores import KnownScores, quantiles
 from train.data.dataset import ImageSet
-from train.images import to_tensor, to_uint8
+from train.images import GREY, to_tensor, to_uint8
 from train.runs import Run
 
 Setting = tuple[list[int], list[float]]  # prototypes and the scores that they are set to
@@ -94,7 +94,7 @@ def moves(expected: Tensor, known: Tensor) -> np.ndarray:
     steepness = known.std(0) / (limits[:, 1] - limits[:, 0]).clamp(
         min=1e-6
     )  # one deviation of the score, as a share of low to high
-    return ((expected[:, 1] - expected[:, 0]).abs().flatten(1).mean(1) * steepness * 127.5).numpy()
+    return ((expected[:, 1] - expected[:, 0]).abs().flatten(1).mean(1) * steepness * GREY).numpy()
 
 
 def matter_most(run: Run, images: ImageSet, known: Tensor, count: int) -> list[int]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from analysis.edits import EditOptions, Encoding, edit
 from analysis.measures.counterfactuals import Pairs
+from train.images import GREY
 from train.runs import Run
 
 
@@ -41,7 +42,7 @@ def true_change(pairs: Pairs) -> float:
     Two images so far apart are told from each other through noise of a level proportional to it, and no better by
     anyone: all else known, the attribute is one bit sent through a Gaussian channel.
     """
-    change = (pairs.present.astype(float) - pairs.absent.astype(float)) / 127.5  # (n, H, W, C)
+    change = (pairs.present.astype(float) - pairs.absent.astype(float)) / GREY  # (n, H, W, C)
     return float(np.median(np.sqrt(np.square(change).sum((1, 2, 3)))))
 
 

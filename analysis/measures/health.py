@@ -10,7 +10,7 @@ from analysis.measures.auroc import best_attributes
 from models.patronus import Patronus
 from models.samplers import SeededNoise
 from train.data.dataset import ImageSet
-from train.images import to_tensor
+from train.images import GREY, to_tensor
 from train.runs import Run
 
 PROBE_IMAGES = 8
@@ -35,7 +35,7 @@ def effect(model: Patronus, x0: Tensor, s: Tensor, deviation: Tensor, batch: int
         moved = model.denoise(repeated[part], z.new_full((len(edited[part]),), PROBE_SIGMA), edited[part])
         rows = torch.arange(m * b, device=z.device)[part] % b
         change.append((moved - base[rows]).abs().flatten(1).mean(1))
-    return torch.cat(change).view(m, b).mean(1) * 127.5
+    return torch.cat(change).view(m, b).mean(1) * GREY
 
 
 def test_effects(run: Run, test: ImageSet, scores: Tensor) -> np.ndarray:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from analysis.measures.scores import show_only
 from models.information import Bits, Gap, Levels, gap, integrate
 from models.patronus import HIDDEN, Guess, Patronus
 from models.samplers import SeededNoise
@@ -73,13 +74,6 @@ def without(model: Patronus, s: Tensor, prototypes: list[int], known: Tensor) ->
     instead = torch.full_like(s, HIDDEN) if model.masked else expected(s, known)
     for line, k in zip(left, prototypes):
         line[:, k] = instead[:, k]
-    return left
-
-
-def only(s: Tensor, prototype: int) -> Tensor:
-    """Scores (B, m) of which all but one prototype's are hidden."""
-    left = torch.full_like(s, HIDDEN)
-    left[:, prototype] = s[:, prototype]
     return left
 
 
@@ -281,7 +275,7 @@ def image_maps(
     Beyond the others, or alone; the mean over `noises` noises.
     """
     blind = torch.full_like(s, HIDDEN) if alone else without(model, s, [prototype], known)[0]
-    before, after, maps = model.denoiser(blind), model.denoiser(only(s, prototype) if alone else s), []
+    before, after, maps = model.denoiser(blind), model.denoiser(show_only(s, [prototype]) if alone else s), []
     for number, level in enumerate(sigmas):
         sigma, total = x0.new_full((len(x0),), float(level)), 0
         for repeat in range(noises):

@@ -16,7 +16,6 @@ from analysis.measures.auroc import auroc_of_ranks
 from models.patronus import Patronus
 from train.build import build_model, initialise
 from train.data.dataset import load_split
-from train.errors import UserError
 from train.runs import Run
 
 FOLDS = 5
@@ -119,21 +118,3 @@ def class_accuracy(scores, labels) -> tuple[float, float]:
 def held_out_accuracy(fit, fit_labels, values, labels) -> float:
     """Accuracy on values (N, m) of classes (N,) of a logistic regression that learnt on others, fit (M, m)."""
     return float(np.mean(regression().fit(fit, fit_labels).predict(values) == labels))
-
-
-def usable_attributes(attributes, run_name: str) -> tuple[list[str], list[str]]:
-    """Binary attributes known for every image, with enough of each class for the folds; and the others. Raises
-    UserError."""
-    least = 2 * FOLDS
-    usable = [
-        c
-        for c in attributes
-        if attributes[c].notna().all() and attributes[c].nunique() == 2 and attributes[c].value_counts().min() >= least
-    ]
-    left_out = [c for c in attributes if c not in usable]
-    if not usable:
-        raise UserError(
-            f"{run_name}: no attribute with both classes known and at least {least} images of each; "
-            f"left out: {left_out or 'none'}"
-        )
-    return usable, left_out

@@ -11,7 +11,7 @@ from analysis.measures.counterfactuals import Pairs
 from analysis.measures.information import image_maps
 from analysis.measures.scores import KnownScores
 from models.patronus import Patronus
-from train.images import to_tensor
+from train.images import GREY, to_tensor
 
 MAPPED, MAP_LEVELS = 40, 8  # images and noise levels of maps of single images
 
@@ -20,7 +20,7 @@ def expected_maps(model: Patronus, prototypes: list[int], known: KnownScores, sh
     """Where prototypes speak: mean over channels of |E[x0 | s_k high] - E[x0 | s_k low]|, all else hidden: (K, H, W) in
     grey levels."""
     expected = expected_images(model, prototypes, known.limits[prototypes], known, shape)  # (K, 2, C, H, W)
-    return ((expected[:, 0] - expected[:, 1]).abs().mean(1) * 127.5).cpu().numpy()
+    return ((expected[:, 0] - expected[:, 1]).abs().mean(1) * GREY).cpu().numpy()
 
 
 def region_measures(heat: np.ndarray, regions: np.ndarray) -> dict[str, float]:

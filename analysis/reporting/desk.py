@@ -13,6 +13,7 @@ from analysis.edits import EditOptions, Encoding, edit, encode_and_invert, patch
 from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
 from analysis.measures.groups import find_groups, group_name, group_values
+from analysis.measures.labels import TELLS
 from analysis.measures.scores import OTHERS, KnownScores, show_only
 from models.prototype_encoder import Match
 from models.samplers import SeededNoise, sample
@@ -103,7 +104,7 @@ class Desk:
 
     def label(self, k: int) -> str:
         """A prototype's number, and the attribute that it tells."""
-        tells = self.auroc[k] >= 0.7 if self.attributes[k] else False
+        tells = self.auroc[k] >= TELLS if self.attributes[k] else False
         return f"{k} {self.attributes[k].replace('_', ' ')} ({self.auroc[k]:.2f})" if tells else str(k)
 
     def group_label(self, number: int) -> str:

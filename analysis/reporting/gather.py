@@ -6,6 +6,7 @@ import pandas as pd
 from analysis.drawing.web import figure_uri, heat_pixels, pixels_uri, strip, surrounded
 from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import best_patches, expected_extremes
+from analysis.measures.labels import TELLS
 from analysis.reporting.shortcuts import tell_shortcuts, tell_ties
 from analysis.reporting.sources import SOURCES, distance_files, newest_samples, place, present
 from analysis.results import is_current, made_by, read_json
@@ -28,7 +29,6 @@ from train.runs import Run
 
 EXAMPLES = 16  # samples shown
 PATCHES = 3  # training patches on a card
-TELLS = 0.7  # AUROC from which a prototype is called by an attribute
 NARROW = 0.2  # of the image's side, the deviation of what lies at one place; that of what is spread evenly is 0.29
 
 
