@@ -46,6 +46,25 @@ def add_edit_options(parser: argparse.ArgumentParser, auto: bool = False) -> Non
     parser.add_argument("--others", default=WAYS[0], choices=WAYS, help=f"{text} (default: {WAYS[0]})")
 
 
+def edit_parser(doc: str, prototypes: str, images: str, first: str | None = None) -> argparse.ArgumentParser:
+    """run_parser with the options of edits, of prototypes and of test images; prototypes and images: the help's words
+    for what is taken by default; first: default of --images, where one image is asked for."""
+    parser = run_parser(doc)
+    add_edit_options(parser)
+    parser.add_argument("--prototypes", metavar="0,3,17", help=f"which prototypes (default: {prototypes})")
+    parser.add_argument("--images", metavar="ID" if first else "0,17,ID", default=first, help=images)
+    return parser
+
+
+def asked_or_best(args: argparse.Namespace, run, images, scores, count: int) -> list[int]:
+    """The prototypes of --prototypes, else the `count` that matter most, no two alike; scores (N, m) of images."""
+    if args.prototypes:
+        return parse_prototypes(args.prototypes, scores.shape[1])
+    from analysis.measures.cards import matter_most
+
+    return matter_most(run, images, scores, count)
+
+
 def guidance(text: str) -> tuple[float, ...]:
     """'1.5' -> (1.5,), the strengths to be tried in turn. Raises argparse.ArgumentTypeError."""
     try:

@@ -6,26 +6,18 @@ vectors), against patches of different prototypes. Results go to records/consist
 """
 
 import argparse
+from typing import NamedTuple
 
-from analysis.script import (
-    add_edit_options,
-    edit_options,
-    open_run,
-    parse_images,
-    parse_prototypes,
-    require,
-    run_parser,
-)
+from analysis.script import asked_or_best, edit_options, edit_parser, open_run, parse_images, require
 from train.errors import run_script
 
 
 def parse_args() -> argparse.Namespace:
-    parser = run_parser(__doc__)
-    add_edit_options(parser)
-    parser.add_argument(
-        "--prototypes", metavar="0,3,17", help="which prototypes (default: the six that matter most, no two alike)"
+    prototypes, images = (
+        "the six that matter most, no two alike",
+        "test images by number or id (default: the first five)",
     )
-    parser.add_argument("--images", metavar="0,17,ID", help="test images by number or id (default: the first five)")
+    parser = edit_parser(__doc__, prototypes, images)
     args = parser.parse_args()
     require(parser, args, steps=2)
     return args
@@ -47,68 +39,78 @@ def alikeness(patches):
     return within, between
 
 
+class Raised(NamedTuple):
+    """K prototypes, each raised in n images: images uint8 (K, n, H, W, C), boxes (K, n, 4) of their best patches, and
+    the vectors (K, n, D) of these."""
+
+    images: object
+    boxes: object
+    vectors: object
+
+
+def raise_each(run, pixels, prototypes: list[int], scores, args, device) -> Raised:
+    """Every prototype raised to its largest score in every image; pixels (n, H, W, C), scores (N, m) of a data set."""
+    import numpy as np
+    import torch
+
+    from analysis.edits import edit, encode_and_invert, patch_box
+    from train.images import to_tensor, to_uint8
+
+    encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
+    options, highest = edit_options(args, run.model, scores), scores.amax(0).to(device)
+    edits = torch.cat([options.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
+    edited = edit(run.model, encoding, edits, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
+    match, side = run.model.encoder.match(edited), run.config.data.image_size
+    with torch.no_grad():
+        cells = run.model.encoder.embed(edited)  # (K n, D, H', W')
+    raised = np.repeat(prototypes, len(pixels)).tolist()  # the prototype of each image
+    boxes = [patch_box(run.model, match, i, k, side) for i, k in enumerate(raised)]
+    vectors = [cells[i, :, match.rows[i, k], match.columns[i, k]] for i, k in enumerate(raised)]
+    shape, images = (len(prototypes), len(pixels)), to_uint8(edited)
+    images, boxes = images.reshape(*shape, *images.shape[1:]), np.array(boxes).reshape(*shape, 4)
+    return Raised(images, boxes, torch.stack(vectors).view(*shape, -1))
+
+
+def draw(pixels, prototypes: list[int], raised: Raised):
+    """One row an image: itself, then for every prototype the edited image with its patch boxed, and the patch."""
+    from analysis.drawing.figures import cut, panel, panels
+
+    figure, axes = panels(len(pixels), 2 * len(prototypes) + 1, side=1.0)
+    for line, original in enumerate(pixels):
+        panel(axes[line, 0], original, "" if line else "original")
+        for i, k in enumerate(prototypes):
+            image, box = raised.images[i, line], tuple(raised.boxes[i, line])
+            panel(axes[line, 2 * i + 1], image, "" if line else f"prototype {k}", box)
+            panel(axes[line, 2 * i + 2], cut(image, box))
+    return figure
+
+
 def main() -> None:
     args = parse_args()
 
     import numpy as np
-    import torch
 
-    from analysis.drawing.figures import cut, panel, panels, save_figure
-    from analysis.edits import edit, encode_and_invert, patch_box
-    from analysis.measures.cards import matter_most
+    from analysis.drawing.figures import save_figure
     from analysis.results import results_folder, save_arrays
     from train.data.dataset import load_split
-    from train.images import to_tensor, to_uint8
     from train.scores import encode
 
     run, device = open_run(args)
     test = load_split(run.config.data, "test")
     rows = parse_images(args.images, test) if args.images else list(range(min(5, len(test))))
     scores = encode(run.model, test, device=device)
-    asked = parse_prototypes(args.prototypes, scores.shape[1]) if args.prototypes else None
-    prototypes = asked or matter_most(run, test, scores, 6)
-    pixels = np.array(test.pixels[rows])
-    encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
-    highest = scores.amax(0).to(device)
-    options = edit_options(args, run.model, scores)
-    edits = torch.cat([options.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
-    made = edit(run.model, encoding, edits, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
-    match = run.model.encoder.match(made)
-    with torch.no_grad():
-        cells = run.model.encoder.embed(made)  # (K n, D, H', W')
-    n, side = len(rows), run.config.data.image_size
-    images = to_uint8(made)
+    prototypes, pixels = asked_or_best(args, run, test, scores, 6), np.array(test.pixels[rows])
+    raised = raise_each(run, pixels, prototypes, scores, args, device)
+    within, between = alikeness(raised.vectors)
 
-    figure, axes = panels(n, 2 * len(prototypes) + 1, side=1.0)
-    vectors, boxes = [], []
-    for column, k in enumerate(prototypes):
-        for line in range(n):
-            index = column * n + line
-            box = patch_box(run.model, match, index, k, side)
-            title = f"prototype {k}" if line == 0 else ""
-            panel(axes[line, 2 * column + 1], images[index], title, box)
-            panel(axes[line, 2 * column + 2], cut(images[index], box))
-            vectors.append(cells[index, :, match.rows[index, k], match.columns[index, k]])
-            boxes.append(box)
-    for line in range(n):
-        panel(axes[line, 0], pixels[line], "original" if line == 0 else "")
-    within, between = alikeness(torch.stack(vectors).view(len(prototypes), n, -1))
-    folder = results_folder("consistency", run)
-    files = save_figure(figure, folder / "consistency")
-    shape = (len(prototypes), n)
-    arrays = save_arrays(
-        folder / "consistency.npz",
-        ids=[test.ids[i] for i in rows],
-        prototypes=prototypes,
-        original=pixels,
-        regenerated=images.reshape(*shape, *images.shape[1:]),
-        boxes=np.array(boxes).reshape(*shape, 4),
-        within=within,
-    )
+    folder, ids = results_folder("consistency", run), [test.ids[i] for i in rows]
+    files = save_figure(draw(pixels, prototypes, raised), folder / "consistency")
+    arrays = {"original": pixels, "regenerated": raised.images, "boxes": raised.boxes, "within": within}
+    file = save_arrays(folder / "consistency.npz", ids=ids, prototypes=prototypes, **arrays)
     for k, value in zip(prototypes, within):
-        print(f"prototype {k}: patches of {n} images alike by {value:.2f} (mean cosine)")
+        print(f"prototype {k}: patches of {len(rows)} images alike by {value:.2f} (mean cosine)")
     print(f"patches of different prototypes: {between:.2f}")
-    print(f"figure: {files[0]} and .pdf; arrays: {arrays}")
+    print(f"figure: {files[0]} and .pdf; arrays: {file}")
 
 
 if __name__ == "__main__":

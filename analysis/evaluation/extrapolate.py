@@ -7,26 +7,15 @@ records/extrapolate/<dataset>_v<n>/.
 """
 
 import argparse
+from typing import NamedTuple
 
-from analysis.script import (
-    add_edit_options,
-    edit_options,
-    open_run,
-    parse_images,
-    parse_prototypes,
-    require,
-    run_parser,
-)
+from analysis.script import asked_or_best, edit_options, edit_parser, open_run, parse_images, require
 from train.errors import UserError, run_script
 
 
 def parse_args() -> argparse.Namespace:
-    parser = run_parser(__doc__)
-    add_edit_options(parser)
-    parser.add_argument(
-        "--prototypes", metavar="0,3,17", help="which prototypes (default: the four that matter most, no two alike)"
-    )
-    parser.add_argument("--images", metavar="ID", default="0", help="one test image by number or id (default: 0)")
+    prototypes, images = "the four that matter most, no two alike", "one test image by number or id (default: 0)"
+    parser = edit_parser(__doc__, prototypes, images, first="0")
     parser.add_argument(
         "--range", metavar="LOW:HIGH", help="scores to go through (default: half as wide again as the data's)"
     )
@@ -45,73 +34,88 @@ def parse_range(text: str) -> tuple[float, float]:
     return low, high
 
 
-def main() -> None:
-    args = parse_args()
+def values_of(span: tuple[float, float] | None, low: float, high: float, highest: float | None, count: int):
+    """The values that a score goes through: a span, or the data's range low to high, widened by half of it to both
+    sides but no further than scores can go, 0 to `highest` (None: anywhere): (count,)."""
+    import numpy as np
 
+    margin = (high - low) / 2
+    first, last = span or (low - margin, high + margin)
+    if highest and not span:
+        first, last = max(first, 0.0), min(last, highest)
+    return np.linspace(first, last, count)
+
+
+class Extrapolated(NamedTuple):
+    """Of K prototypes at F values: images uint8 (K, F, H, W, C), the scores found in them (K, F), boxes (K, F, 4) of
+    their best patches, and the image's own scores (m,)."""
+
+    images: object
+    reached: object
+    boxes: object
+    own: object
+
+
+def set_each(run, pixels, prototypes: list[int], values, scores, args, device) -> Extrapolated:
+    """One image (1, H, W, C), each prototype set to its values (K, F)."""
     import numpy as np
     import torch
 
-    from analysis.drawing.figures import add_box, picture_rows, save_figure
     from analysis.edits import edit, encode_and_invert, patch_box
-    from analysis.measures.cards import matter_most
-    from analysis.results import results_folder, save_arrays
-    from train.data.dataset import load_split
     from train.images import to_tensor, to_uint8
-    from train.scores import encode
 
-    run, device = open_run(args)
-    given = parse_range(args.range) if args.range else None
-    test = load_split(run.config.data, "test")
-    row = parse_images(args.images, test)[0]
-    scores = encode(run.model, test, device=device)
-    asked = parse_prototypes(args.prototypes, scores.shape[1]) if args.prototypes else None
-    prototypes = asked or matter_most(run, test, scores, 4)
-    encoding = encode_and_invert(run.model, to_tensor(test.pixels[row : row + 1]).to(device), args.steps)
-    low, high = scores.amin(0), scores.amax(0)  # (m,)
-    values = []
-    for k in prototypes:
-        margin = (high[k] - low[k]).item() / 2
-        first, last = given or (low[k].item() - margin, high[k].item() + margin)
-        if run.model.encoder.highest and not given:
-            first, last = max(first, 0.0), min(last, run.model.encoder.highest)
-        values.append(np.linspace(first, last, args.frames))
-    options, settings = (
-        edit_options(args, run.model, scores),
-        [(k, value) for k, line in zip(prototypes, values) for value in line],
-    )
-    s = torch.cat([options.set(encoding.scores, [k], float(value)) for k, value in settings])  # (K frames, m)
-    made = edit(run.model, encoding, s, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
-    match = run.model.encoder.match(made)
-    images = np.split(to_uint8(made), len(prototypes))
+    encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
+    options = edit_options(args, run.model, scores)
+    settings = [(k, float(value)) for k, line in zip(prototypes, values) for value in line]
+    s = torch.cat([options.set(encoding.scores, [k], value) for k, value in settings])  # (K F, m)
+    edited = edit(run.model, encoding, s, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
+    match, side, shape = run.model.encoder.match(edited), run.config.data.image_size, np.shape(values)
+    reached = np.array([match.scores[i, k].item() for i, (k, _) in enumerate(settings)]).reshape(shape)
+    boxes = np.array([patch_box(run.model, match, i, k, side) for i, (k, _) in enumerate(settings)])
+    images, boxes = to_uint8(edited).reshape(*shape, *pixels.shape[1:]), boxes.reshape(*shape, 4)
+    return Extrapolated(images, reached, boxes, encoding.scores[0])
 
-    figure, axes = picture_rows(images, [f"prototype {k}\nown {encoding.scores[0, k]:.2f}" for k in prototypes])
+
+def draw(prototypes: list[int], values, low, high, extrapolated: Extrapolated):
+    """One row a prototype, its patch boxed; values outside the data's range low (m,) to high (m,) in brackets."""
+    from analysis.drawing.figures import add_box, picture_rows
+
+    labels = [f"prototype {k}\nown {extrapolated.own[k]:.2f}" for k in prototypes]
+    figure, axes = picture_rows(list(extrapolated.images), labels)
     for line, k in enumerate(prototypes):
         for column, value in enumerate(values[line]):
             inside = low[k] - 1e-6 <= value <= high[k] + 1e-6
             axes[line, column].set_title(f"{value:.2f}" if inside else f"({value:.2f})", fontsize=8)
-            add_box(
-                axes[line, column],
-                patch_box(run.model, match, line * args.frames + column, k, run.config.data.image_size),
-            )
+            add_box(axes[line, column], tuple(extrapolated.boxes[line, column]))
+    return figure
+
+
+def main() -> None:
+    args = parse_args()
+
+    from analysis.drawing.figures import save_figure
+    from analysis.results import results_folder, save_arrays
+    from train.data.dataset import load_split
+    from train.scores import encode
+
+    run, device = open_run(args)
+    span = parse_range(args.range) if args.range else None
+    test = load_split(run.config.data, "test")
+    row = parse_images(args.images, test)[0]
+    scores = encode(run.model, test, device=device)
+    prototypes = asked_or_best(args, run, test, scores, 4)
+    low, high, highest = scores.amin(0), scores.amax(0), run.model.encoder.highest
+    values = [values_of(span, low[k].item(), high[k].item(), highest, args.frames) for k in prototypes]
+    extrapolated = set_each(run, test.pixels[row : row + 1], prototypes, values, scores, args, device)
+
     folder = results_folder("extrapolate", run)
-    files = save_figure(figure, folder / "extrapolate")
-    reached = torch.stack(
-        [match.scores.view(len(prototypes), -1, len(low))[i, :, k] for i, k in enumerate(prototypes)]
-    )  # (K, frames)
-    arrays = save_arrays(
-        folder / "extrapolate.npz",
-        id=test.ids[row],
-        prototypes=prototypes,
-        values=values,
-        images=images,
-        reached=reached.cpu().numpy(),
-    )
-    for k, asked, got in zip(prototypes, values, reached.tolist()):
-        print(
-            f"prototype {k}: set to {', '.join(f'{v:.2f}' for v in asked)}; found again as "
-            f"{', '.join(f'{v:.2f}' for v in got)}"
-        )
-    print(f"values in brackets lie outside the test scores' range; figure: {files[0]} and .pdf; arrays: {arrays}")
+    files = save_figure(draw(prototypes, values, low, high, extrapolated), folder / "extrapolate")
+    arrays = {"values": values, "images": extrapolated.images, "reached": extrapolated.reached}
+    file = save_arrays(folder / "extrapolate.npz", id=test.ids[row], prototypes=prototypes, **arrays)
+    for k, wanted, reached in zip(prototypes, values, extrapolated.reached):
+        before, after = (", ".join(f"{value:.2f}" for value in line) for line in (wanted, reached))
+        print(f"prototype {k}: set to {before}; found again as {after}")
+    print(f"values in brackets lie outside the test scores' range; figure: {files[0]} and .pdf; arrays: {file}")
 
 
 if __name__ == "__main__":

@@ -242,11 +242,56 @@ def protocol(args, run, folders: dict, dims: int, checksum: str) -> dict:
     }
 
 
+def distances(activations: dict, title: str) -> dict:
+    """The distance, its floor, precision and recall, of activations (N, dims) of generated and real images."""
+    from analysis.measures.features import NEIGHBOURS, fidelity
+
+    generated, real = activations["generated"], activations["real"]
+    count, half = len(generated), len(generated) // 2
+    distance, floor = frechet(generated, real), frechet(real[0::2][:half], real[1::2][:half])
+    floor_text = f"floor {floor:.3f}, between two halves of the real images ({half} a side)"
+    print(f"{title} {distance:.3f} from {count} images a side; {floor_text}")
+    numbers = {"fid" if title == "FID" else "frechet_distance": distance}
+    numbers |= {"images_a_side": count, "floor": floor, "images_a_side_of_floor": half}
+    if count > NEIGHBOURS:
+        shares = fidelity(real, generated)
+        numbers |= shares
+        print(", ".join(f"{key} {value:.3f}" for key, value in shares.items()) + f" ({NEIGHBOURS} neighbours)")
+    return numbers
+
+
+def looks(args, run, folders: dict, device) -> dict:
+    """The grain of both sides and, where --attributes asks for it, the attributes that samples keep."""
+    from analysis.measures.features import grain
+
+    rough = {name: grain(sorted(folder.glob("*.png"))) for name, folder in folders.items()}
+    print(f"grain {rough['generated']:.1f} grey levels, of real images {rough['real']:.1f} (median absolute Laplacian)")
+    numbers = {"grain": rough["generated"], "grain_of_real": rough["real"]}
+    if args.attributes:
+        kept = kept_attributes(run, folders["generated"], device)
+        least, mean = min(kept, key=kept.get), sum(kept.values()) / len(kept)
+        print(f"attributes of the source kept: {mean:.3f}, least of all {least} with {kept[least]:.3f}")
+        numbers["attributes_kept"] = kept
+    return numbers
+
+
+def print_notes(args, run, folders: dict, count: int, dims: int) -> None:
+    """What the number does not say."""
+    if count < dims:
+        compares = f"with {count} the number compares only to others of equal count"
+        print(f"note: {dims} features need at least as many images a side; {compares}")
+    if run.config.data.channels == 1:
+        means = "features learnt on colour photographs mean little on them"
+        print(f"note: grey images are replicated to three channels on both sides; {means}")
+    if args.features == "inception":
+        option = "" if dims == 2048 else f" --dims {dims}"
+        print(f"the same by hand: python -m pytorch_fid {folders['generated']} {folders['real']}{option}")
+
+
 def main() -> None:
     args = parse_args()
 
     from analysis.evaluation.fid_folders import check_images, exactly, export_real
-    from analysis.measures.features import NEIGHBOURS, fidelity, grain
     from analysis.results import results_folder
     from analysis.schemas import DISTANCE
     from train.data.dataset import load_split
@@ -265,48 +310,13 @@ def main() -> None:
     for name, folder in folders.items():
         print(f"{name}: {count} images in {folder}")
         activations[name] = features(folder)
-    distance, half = frechet(activations["generated"], activations["real"]), count // 2
-    floor = frechet(activations["real"][0::2][:half], activations["real"][1::2][:half])
+    numbers = distances(activations, title) | looks(args, run, folders, device)
 
-    numbers = {"fid" if title == "FID" else "frechet_distance": distance}
-    numbers |= {"images_a_side": count, "floor": floor, "images_a_side_of_floor": half}
-    print(
-        f"{title} {distance:.3f} from {count} images a side; floor {floor:.3f}, between two halves of "
-        f"the real images ({half} a side)"
-    )
-    if count > NEIGHBOURS:
-        found = fidelity(activations["real"], activations["generated"])
-        numbers |= found
-        print(", ".join(f"{key} {value:.3f}" for key, value in found.items()) + f" ({NEIGHBOURS} neighbours)")
-    rough = {name: grain(sorted(folder.glob("*.png"))) for name, folder in folders.items()}
-    numbers |= {"grain": rough["generated"], "grain_of_real": rough["real"]}
-    print(f"grain {rough['generated']:.1f} grey levels, of real images {rough['real']:.1f} (median absolute Laplacian)")
-    if args.attributes:
-        kept = kept_attributes(run, folders["generated"], device)
-        least = min(kept, key=kept.get)
-        numbers |= {"attributes_kept": kept}
-        print(
-            f"attributes of the source kept: {sum(kept.values()) / len(kept):.3f}, least of all "
-            f"{least} with {kept[least]:.3f}"
-        )
     kind = "" if args.features == "inception" else "_efficientnet"
     name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}"
-    file = DISTANCE.write(
-        results_folder("fid_scores", run), numbers | protocol(args, run, folders, dims, checksum), name
-    )
-    if count < dims:
-        print(
-            f"note: {dims} features need at least as many images a side; with {count} the number "
-            "compares only to others of equal count"
-        )
-    if run.config.data.channels == 1:
-        print(
-            "note: grey images are replicated to three channels on both sides; features learnt on "
-            "colour photographs mean little on them"
-        )
-    if args.features == "inception":
-        option = "" if dims == 2048 else f" --dims {dims}"
-        print(f"the same by hand: python -m pytorch_fid {folders['generated']} {folders['real']}{option}")
+    numbers |= protocol(args, run, folders, dims, checksum)
+    file = DISTANCE.write(results_folder("fid_scores", run), numbers, name)
+    print_notes(args, run, folders, count, dims)
     print(f"protocol: {file}")
 
 

@@ -73,13 +73,8 @@ def summary_of(survey, table) -> list[str]:
     lines = [f"noise levels covered: {low} to {high}, and all above, where the gap is taken as constant"]
     beyond = table["beyond"].sum()
     if survey.total is None:
-        return [
-            *lines,
-            (
-                f"beyond the others, summed: {beyond:.1f} bits (this run cannot hide scores: no total, and "
-                "no prototype alone)"
-            ),
-        ]
+        why = "this run cannot hide scores: no total, and no prototype alone"
+        return [*lines, f"beyond the others, summed: {beyond:.1f} bits ({why})"]
     total, error = survey.total.bits.total[0], survey.total.bits.error[0]
     lines.append(f"all scores together: {total:.1f} +- {error:.1f} bits (check: {survey.total.check.total[0]:.1f})")
     alone = table["alone"].sum()
@@ -134,16 +129,47 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
     return rows
 
 
+def draw_information(run, test, scores, survey, table, prototypes: list[int], device, path) -> list:
+    """The figure -> its files."""
+    from analysis.drawing.information import draw
+    from analysis.measures.labels import TELLS
+
+    main, name = (survey.alone, "alone") if survey.alone else (survey.beyond, "beyond the others")
+    density = main.bits.density[[prototypes.index(k) for k in table.index]]
+    labels = [str(k) for k in table.index[:STACKED]]
+    if "attribute" in table:
+        named = zip(labels, table["attribute"], table["auroc"])
+        labels = [f"{label} {attribute}" if auroc >= TELLS else label for label, attribute, auroc in named]
+    stacked = dict(zip(labels, density)) | {"all others": density[STACKED:].sum(0)}
+    sums = {}
+    if survey.total:
+        beyond = survey.beyond.bits.density.sum(0)
+        sums = {"all together": survey.total.bits.density[0], "beyond the others, summed": beyond}
+    rows = figure_rows(run, test, scores, survey, table, prototypes, device)
+    return draw(rows, survey.levels.sigmas, stacked, sums, f"every prototype {name}, stacked", path)
+
+
+def save(survey, table, prototypes: list[int], lines: list[str], folder) -> tuple:
+    """-> (file of the arrays, file of the table)."""
+    import numpy as np
+
+    from analysis.results import save_arrays
+    from analysis.schemas import BITS, BITS_SUMS
+
+    arrays = {"prototypes": np.array(prototypes), "sigma_edges": np.exp(survey.levels.edges)}
+    for key, answer in (("alone", survey.alone), ("beyond", survey.beyond), ("total", survey.total)):
+        if answer:
+            arrays |= {f"{key}_{part}": getattr(answer.bits, part) for part in ("total", "error", "density")}
+            arrays |= {f"{key}_check": answer.check.total, f"{key}_where": answer.where}
+    BITS_SUMS.write(folder, {"sums": lines})
+    return save_arrays(folder / "information.npz", **arrays), BITS.write(folder, table)
+
+
 def main() -> None:
     args = parse_args()
 
-    import numpy as np
-
-    from analysis.drawing.information import draw
     from analysis.measures.information import measure_information
-    from analysis.measures.labels import TELLS
-    from analysis.results import results_folder, save_arrays
-    from analysis.schemas import BITS, BITS_SUMS
+    from analysis.results import results_folder
     from train.data.dataset import load_split
     from train.scores import encode
 
@@ -154,56 +180,18 @@ def main() -> None:
     scores = encode(run.model, test, device=device)
     prototypes = parse_prototypes(args.prototypes, scores.shape[1]) if args.prototypes else list(range(scores.shape[1]))
     if not run.model.masked:
-        print(
-            "this run cannot hide scores: beyond the others alone, each score set to its most probable value given them"
-        )
-    found = measure_information(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
-    table = bits_table(found, prototypes, test, scores)
+        how = "beyond the others alone, each score set to its most probable value given them"
+        print(f"this run cannot hide scores: {how}")
+    survey = measure_information(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
+    table = bits_table(survey, prototypes, test, scores)
 
-    folder, lines = results_folder("information", run), summary_of(found, table)
-    main, name = (found.alone, "alone") if found.alone else (found.beyond, "beyond the others")
-    order = [prototypes.index(k) for k in table.index]
-    density = main.bits.density[order]
-    called = {
-        k: f" {table.loc[k, 'attribute']}"
-        for k in table.index
-        if "attribute" in table and table.loc[k, "auroc"] >= TELLS
-    }
-    stacked = {f"{k}{called.get(k, '')}": line for k, line in zip(table.index[:STACKED], density)}
-    stacked["all others"] = density[STACKED:].sum(0)
-    beside = (
-        {"all together": found.total.bits.density[0], "beyond the others, summed": found.beyond.bits.density.sum(0)}
-        if found.total
-        else {}
-    )
-    rows = figure_rows(run, test, scores, found, table, prototypes, device)
-    figure = draw(
-        rows, found.levels.sigmas, stacked, beside, f"every prototype {name}, stacked", folder / "information"
-    )[0]
-    answers = {
-        key: answer
-        for key, answer in (("alone", found.alone), ("beyond", found.beyond), ("total", found.total))
-        if answer
-    }
-    arrays = {
-        f"{key}_{part}": getattr(a.bits, part) for key, a in answers.items() for part in ("total", "error", "density")
-    }
-    arrays |= {f"{key}_check": a.check.total for key, a in answers.items()} | {
-        f"{key}_where": a.where for key, a in answers.items()
-    }
-    file = save_arrays(
-        folder / "information.npz", prototypes=np.array(prototypes), sigma_edges=np.exp(found.levels.edges), **arrays
-    )
-    csv = BITS.write(folder, table)
-    BITS_SUMS.write(folder, {"sums": lines})
-
-    columns = [f"{key}{part}" for key in ("alone", "beyond") for part in ("", "_error", "_check", "_sigma")] + [
-        "attribute",
-        "auroc",
-    ]
-    print(table[[c for c in columns if c in table]].head(20).round(3).to_string())
+    folder, lines = results_folder("information", run), summary_of(survey, table)
+    figure = draw_information(run, test, scores, survey, table, prototypes, device, folder / "information")[0]
+    arrays, csv = save(survey, table, prototypes, lines, folder)
+    columns = [f"{key}{part}" for key in ("alone", "beyond") for part in ("", "_error", "_check", "_sigma")]
+    print(table[[c for c in (*columns, "attribute", "auroc") if c in table]].head(20).round(3).to_string())
     print("\n".join(lines))
-    print(f"figure: {figure}; arrays: {file}; table of all {len(table)}: {csv}")
+    print(f"figure: {figure}; arrays: {arrays}; table of all {len(table)}: {csv}")
 
 
 if __name__ == "__main__":

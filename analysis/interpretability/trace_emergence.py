@@ -12,61 +12,96 @@ records/trace_emergence/<dataset>_v<n>/.
 """
 
 import argparse
+from pathlib import Path
+from typing import NamedTuple
 
-from analysis.script import (
-    SIGMA_MIN,
-    add_edit_options,
-    edit_options,
-    open_run,
-    parse_images,
-    parse_prototypes,
-    require,
-    run_parser,
-)
+from analysis.script import SIGMA_MIN, asked_or_best, edit_options, edit_parser, open_run, parse_images, require
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
 MAP_NOISES = 2
 COUNT = 6  # prototypes where no counterfactuals can be made
 PAIRS = 60
+TRUTHS = {  # column -> what emergence is compared with
+    "true_change": "distance of the attribute's counterfactuals",
+    "region_share": "size of the attribute's region",
+    "frequency": "spatial frequency of the change",
+}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = run_parser(__doc__)
-    add_edit_options(parser)
-    text = "the best of each attribute where attributes have known regions, else the six that matter most, no two alike"
-    parser.add_argument("--prototypes", metavar="0,3,17", help=f"which prototypes (default: {text})")
+    best = "the best of each attribute where attributes have known regions, else the six that matter most, no two alike"
+    parser = edit_parser(__doc__, best, "test image of the strip and the animation (default: 0)", first="0")
     parser.add_argument("--num_samples", type=int, default=16, help="test images of the paper's curves (default: 16)")
-    parser.add_argument(
-        "--draws",
-        type=int,
-        default=2000,
-        help="draws of (test image, noise level, noise) for the information (default: 2000)",
-    )
-    parser.add_argument(
-        "--images", metavar="ID", default="0", help="test image of the strip and the animation (default: 0)"
-    )
+    text = "draws of (test image, noise level, noise) for the information (default: 2000)"
+    parser.add_argument("--draws", type=int, default=2000, help=text)
     args = parser.parse_args()
     require(parser, args, steps=2, num_samples=2, draws=50)
     return args
 
 
-def chosen_prototypes(text: str | None, run, test, scores) -> list[int]:
+class Traces(NamedTuple):
+    """What happens on the way from noise to n images at T noise levels, sigmas (T,) at timesteps t (T,).
+
+    own (T, C, H, W): estimates of the first image under its own scores. Of each prototype that is raised: rises (T, n)
+    of its score, changes (n, H, W) of the last images in grey levels, estimates (T, C, H, W) of the first image, and
+    maps (T, H, W) of the prototype's information in it.
+    """
+
+    sigmas: object
+    t: object
+    own: object
+    rises: dict
+    changes: dict
+    estimates: dict
+    maps: dict
+
+    @property
+    def limits(self) -> dict:
+        """The highest bits of each map; below SIGMA_MIN gaps are those of details, and would hide the rest."""
+        return {k: maps[self.sigmas >= SIGMA_MIN].max() for k, maps in self.maps.items()}
+
+
+def chosen_prototypes(args, run, test, scores) -> list[int]:
     """What --prototypes asks for, else those whose regions are known, else those that matter most."""
     from analysis.measures.candidates import best_candidates
-    from analysis.measures.cards import matter_most
     from train.data.table import SOURCES
 
-    if text:
-        return parse_prototypes(text, scores.shape[1])
-    if SOURCES[run.config.data.source].counterfactuals:
+    if SOURCES[run.config.data.source].counterfactuals and not args.prototypes:
         return list(dict.fromkeys(c.prototype for c in best_candidates(scores.numpy(), test.attributes)))
-    return matter_most(run, test, scores, COUNT)
+    return asked_or_best(args, run, test, scores, COUNT)
 
 
-def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
-    """One row a prototype, ordered by emergence (early, that is much noise, first). rises (K, T, n) at timesteps t;
-    changes (K, n, H, W)."""
+def trace(run, test, rows: list[int], scores, prototypes: list[int], alone: bool, args, device) -> Traces:
+    """Regenerate test images, the first of which is shown, with each prototype raised to its largest score.
+
+    scores (N, m) of the test set; alone: whether maps are of the information alone or beyond the others.
+    """
+    from tqdm import tqdm
+
+    from analysis.edits import encode_and_invert
+    from analysis.measures.emergence import trace_scores
+    from analysis.measures.information import image_maps
+    from models.schedule import LinearSchedule
+    from train.images import GREY, to_tensor
+
+    x0 = to_tensor(test.pixels[rows]).to(device)
+    encoding = encode_and_invert(run.model, x0, args.steps)
+    options, s = edit_options(args, run.model, scores), encoding.scores
+    sigmas, base, own, plain = trace_scores(run, encoding, s, options, 0)
+    traces = Traces(sigmas.numpy(), LinearSchedule().timestep(sigmas).numpy(), own, {}, {}, {}, {})
+    for k in tqdm(prototypes, desc="generating", unit="prototype", leave=False):
+        raised = options.set(s, [k], scores[:, k].max().item())
+        _, raised_scores, traces.estimates[k], last = trace_scores(run, encoding, raised, options, 0)
+        traces.rises[k] = (raised_scores[..., k] - base[..., k]).numpy()
+        traces.changes[k] = ((last - plain).clamp(-2, 2).mean(1) * GREY).cpu().numpy()
+        maps = image_maps(run.model, x0[:1], s[:1], k, scores, alone, sigmas, MAP_NOISES)
+        traces.maps[k] = maps[:, 0]
+    return traces
+
+
+def emergence_table(run, test, scores, information, traces: Traces):
+    """One row a prototype, ordered by emergence (early, that is much noise, first)."""
     import numpy as np
     import pandas as pd
     import torch
@@ -77,14 +112,16 @@ def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
     from models.information import quantile_level
     from models.schedule import LinearSchedule
 
-    answer, table = survey.alone or survey.beyond, pd.DataFrame(index=pd.Index(prototypes, name="prototype"))
+    prototypes, answer = list(traces.rises), information.alone or information.beyond
+    table = pd.DataFrame(index=pd.Index(prototypes, name="prototype"))
     table["bits"], table["error"] = answer.bits.total, answer.bits.error
     for name, share in (("sigma", 0.5), ("sigma_first", 0.25), ("sigma_last", 0.75)):
-        table[name] = quantile_level(survey.levels, answer.timing, share)
+        table[name] = quantile_level(information.levels, answer.timing, share)
     table["t"] = LinearSchedule().timestep(torch.tensor(table["sigma"].to_numpy())).numpy()
-    table["half_rise_t"] = [half_rise(t, rise.mean(1)) for rise in rises]
-    table["rise"] = [float(rise[-1].mean()) for rise in rises]
-    table["frequency"] = [float(np.mean([spectral_centroid(image) for image in change])) for change in changes]
+    table["half_rise_t"] = [half_rise(traces.t, rise.mean(1)) for rise in traces.rises.values()]
+    table["rise"] = [float(rise[-1].mean()) for rise in traces.rises.values()]
+    frequencies = [[spectral_centroid(image) for image in change] for change in traces.changes.values()]
+    table["frequency"] = np.mean(frequencies, axis=1)
     attribute, auroc = best_attributes(scores.numpy(), test.attributes)
     if len(test.attributes.columns):
         table["attribute"], table["auroc"] = np.array(attribute)[prototypes], np.array(auroc)[prototypes]
@@ -95,11 +132,13 @@ def emergence_table(run, test, scores, prototypes, survey, t, rises, changes):
     return table.sort_values("sigma", ascending=False)
 
 
-def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
+def draw_curves(table, information, traces: Traces, path: Path) -> list[Path]:
     """Above: the density of information over the noise levels; below: when the raised score appears in x0-hat, mean and
     deviation."""
     from analysis.drawing.figures import plt, save_figure
 
+    answer, sigmas = information.alone or information.beyond, information.levels.sigmas
+    densities = dict(zip(traces.rises, answer.timing))
     figure, (bits, appears) = plt.subplots(2, 1, figsize=(8, 6.5), layout="constrained", sharex=True)
     for colour, k in enumerate(table.index):
         style = {"color": f"C{colour % 10}", "linestyle": "-" if colour < 10 else "--"}
@@ -108,11 +147,12 @@ def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
         first, middle, last = (table.loc[k, name] for name in ("sigma_first", "sigma", "sigma_last"))
         bits.plot(sigmas, mass, label=f"{k}{about}, {middle:.2g} ({first:.2g} to {last:.2g})", **style)
         bits.axvline(middle, linewidth=0.6, **style)
-        mean, deviation = curves[k].mean(1), curves[k].std(1)
-        appears.plot(levels, mean, label=f"{k}, t = {table.loc[k, 'half_rise_t']:.0f}", **style)
-        appears.fill_between(levels, mean - deviation, mean + deviation, color=style["color"], alpha=0.1, linewidth=0)
+        mean, deviation = traces.rises[k].mean(1), traces.rises[k].std(1)
+        appears.plot(traces.sigmas, mean, label=f"{k}, t = {table.loc[k, 'half_rise_t']:.0f}", **style)
+        band = {"color": style["color"], "alpha": 0.1, "linewidth": 0}
+        appears.fill_between(traces.sigmas, mean - deviation, mean + deviation, **band)
     bits.set_xscale("log")
-    bits.set_xlim(max(sigmas[-1], levels[0]), sigmas[0])
+    bits.set_xlim(max(sigmas[-1], traces.sigmas[0]), sigmas[0])
     bits.set_ylabel("bits an e-fold of noise, highest 1")
     appears.set_ylabel("rise of the score in x0-hat")
     appears.set_xlabel("noise level (noise on the left)")
@@ -124,7 +164,7 @@ def draw_curves(table, densities: dict, sigmas, curves: dict, levels, path):
     return save_figure(figure, path)
 
 
-def draw_frame(run, order, estimates: dict, maps: dict, limits: dict, sigma: float, step: int):
+def draw_frame(run, order: list[int], traces: Traces, step: int):
     """x0-hat of one step with the best patch boxed, above the information's map at that level, one column a
     prototype."""
     import torch
@@ -133,22 +173,17 @@ def draw_frame(run, order, estimates: dict, maps: dict, limits: dict, sigma: flo
     from analysis.edits import patch_box
     from train.images import to_uint8
 
-    x0 = torch.stack([estimates[k][step] for k in order]).clamp(-1, 1)
-    match, pixels = run.model.encoder.match(x0), to_uint8(x0)
+    x0 = torch.stack([traces.estimates[k][step] for k in order]).clamp(-1, 1)
+    match, pixels, side = run.model.encoder.match(x0), to_uint8(x0), run.config.data.image_size
     figure, axes = panels(2, len(order))
     for column, k in enumerate(order):
-        panel(
-            axes[0, column],
-            pixels[column],
-            f"prototype {k}",
-            patch_box(run.model, match, column, k, run.config.data.image_size),
-        )
-        heat(axes[1, column], maps[k][step], limits[k])
-    figure.suptitle(f"noise level {sigma:.2g}", fontsize=9)
+        panel(axes[0, column], pixels[column], f"prototype {k}", patch_box(run.model, match, column, k, side))
+        heat(axes[1, column], traces.maps[k][step], traces.limits[k])
+    figure.suptitle(f"noise level {traces.sigmas[step]:.2g}", fontsize=9)
     return figure
 
 
-def draw_strip(order, own, estimates: dict, maps: dict, limits: dict, sigmas, path):
+def draw_strip(order: list[int], traces: Traces, path: Path) -> list[Path]:
     """Along the way: x0-hat under the image's own scores, then for each prototype x0-hat and the map of its information
     at that level."""
     import numpy as np
@@ -156,13 +191,14 @@ def draw_strip(order, own, estimates: dict, maps: dict, limits: dict, sigmas, pa
     from analysis.drawing.figures import heat, panel, panels, save_figure
     from train.images import to_uint8
 
+    sigmas = traces.sigmas
     steps = np.linspace(0, len(sigmas) - 1, min(STRIP, len(sigmas))).round().astype(int)
     figure, axes = panels(1 + 2 * len(order), len(steps), side=1.0)
     for column, step in enumerate(steps):
-        panel(axes[0, column], to_uint8(own[step][None])[0], f"noise {sigmas[step]:.2g}")
+        panel(axes[0, column], to_uint8(traces.own[step][None])[0], f"noise {sigmas[step]:.2g}")
         for line, k in enumerate(order):
-            panel(axes[1 + 2 * line, column], to_uint8(estimates[k][step][None])[0])
-            heat(axes[2 + 2 * line, column], maps[k][step], limits[k])
+            panel(axes[1 + 2 * line, column], to_uint8(traces.estimates[k][step][None])[0])
+            heat(axes[2 + 2 * line, column], traces.maps[k][step], traces.limits[k])
     axes[0, 0].set_ylabel("own s", fontsize=7)
     for line, k in enumerate(order):
         axes[1 + 2 * line, 0].set_ylabel(f"raised {k}", fontsize=7)
@@ -170,88 +206,74 @@ def draw_strip(order, own, estimates: dict, maps: dict, limits: dict, sigmas, pa
     return save_figure(figure, path)
 
 
-def main() -> None:
-    args = parse_args()
-
-    import numpy as np
-    from scipy.stats import spearmanr
+def draw(run, table, information, traces: Traces, folder: Path) -> str:
+    """All figures -> where they are."""
     from tqdm import tqdm
 
     from analysis.drawing.figures import rendered, save_animation
-    from analysis.edits import encode_and_invert
-    from analysis.measures.emergence import trace_scores
-    from analysis.measures.information import image_maps, measure_information
-    from analysis.results import results_folder, save_arrays
+
+    order = list(table.index)
+    curves = draw_curves(table, information, traces, folder / "emergence")
+    strip = draw_strip(order, traces, folder / "strip")
+    steps = tqdm(range(len(traces.sigmas)), "animation", leave=False)
+    frames = [rendered(draw_frame(run, order, traces, step)) for step in steps]
+    return f"curves: {curves[0]}; strip: {strip[0]}; animation: {save_animation(frames, folder / 'emergence.gif')}"
+
+
+def save(table, information, traces: Traces, folder: Path) -> str:
+    """The arrays and the table -> where they are."""
+    import numpy as np
+
+    from analysis.results import save_arrays
     from analysis.schemas import EMERGENCE
-    from models.schedule import LinearSchedule
-    from train.data.dataset import load_split
-    from train.images import GREY, to_tensor
-    from train.scores import encode
 
-    run, device = open_run(args)
-    test = load_split(run.config.data, "test")
-    shown = parse_images(args.images, test)[0]
-    others = [row for row in range(min(args.num_samples, len(test))) if row != shown]
-    rows = [shown, *others[: args.num_samples - 1]]
-    scores = encode(run.model, test, device=device)
-    prototypes = chosen_prototypes(args.prototypes, run, test, scores)
-    found = measure_information(run.model, test, scores, prototypes, args.draws, SIGMA_MIN)
+    numbers = {"timestep": traces.t, "sigma": traces.sigmas, "rises": np.array(list(traces.rises.values()))}
+    numbers |= {"maps": np.array(list(traces.maps.values())), "level": information.levels.sigmas}
+    numbers["density"] = np.array((information.alone or information.beyond).timing)
+    arrays = save_arrays(folder / "emergence.npz", prototypes=list(traces.rises), **numbers)
+    return f"arrays: {arrays}; table: {EMERGENCE.write(folder, table)}"
 
-    encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows]).to(device), args.steps)
-    options = edit_options(args, run.model, scores)
-    sigmas, base, own, plain = trace_scores(run, encoding, encoding.scores, options, 0)
-    t, x0 = LinearSchedule().timestep(sigmas).numpy(), to_tensor(test.pixels[[shown]]).to(device)
-    estimates, rises, changes, maps = {}, [], [], {}
-    for k in tqdm(prototypes, desc="generating", unit="prototype", leave=False):
-        raised = options.set(encoding.scores, [k], scores[:, k].max().item())
-        _, traced, estimates[k], last = trace_scores(run, encoding, raised, options, 0)
-        rises.append((traced[..., k] - base[..., k]).numpy())  # (T, n)
-        changes.append(((last - plain).clamp(-2, 2).mean(1) * GREY).cpu().numpy())  # (n, H, W)
-        maps[k] = image_maps(
-            run.model, x0, encoding.scores[:1], k, scores, found.alone is not None, sigmas, MAP_NOISES
-        )[:, 0]  # (T, H, W)
-    table = emergence_table(run, test, scores, prototypes, found, t, rises, changes)
 
-    folder, order = results_folder("trace_emergence", run), list(table.index)
-    told = sigmas.numpy() >= SIGMA_MIN  # below it gaps are those of details, and would hide the rest
-    limits = {k: maps[k][told].max() for k in prototypes}
-    densities = dict(zip(prototypes, (found.alone or found.beyond).timing))
-    files = draw_curves(
-        table, densities, found.levels.sigmas, dict(zip(prototypes, rises)), sigmas.numpy(), folder / "emergence"
-    )
-    strip = draw_strip(order, own, estimates, maps, limits, sigmas.tolist(), folder / "strip")
-    frames = [
-        rendered(draw_frame(run, order, estimates, maps, limits, level, step))
-        for step, level in enumerate(tqdm(sigmas.tolist(), "animation", leave=False))
-    ]
-    animation = save_animation(frames, folder / "emergence.gif")
-    numbers = {
-        "timestep": t,
-        "sigma": sigmas.numpy(),
-        "rises": np.array(rises),
-        "maps": np.array([maps[k] for k in prototypes]),
-    }
-    numbers |= {"level": found.levels.sigmas, "density": np.array([densities[k] for k in prototypes])}
-    arrays = save_arrays(folder / "emergence.npz", prototypes=prototypes, **numbers)
-    csv = EMERGENCE.write(folder, table)
+def print_table(table) -> None:
+    """The table, and how its order agrees with the truth where that is known."""
+    from scipy.stats import spearmanr
 
     print(table.round(3).to_string())
-    for column, meaning in (
-        ("true_change", "distance of the attribute's counterfactuals"),
-        ("region_share", "size of the attribute's region"),
-        ("frequency", "spatial frequency of the change"),
-    ):
+    for column, meaning in TRUTHS.items():
         if column in table and len(table) > 2 and table[column].nunique() > 1:
             rho, p = spearmanr(table["sigma"], table[column])
-            print(
-                f"Spearman of emergence (noise level) and {meaning}: {rho:+.2f} (p = {p:.2f}, {len(table)} prototypes)"
-            )
+            numbers = f"{rho:+.2f} (p = {p:.2f}, {len(table)} prototypes)"
+            print(f"Spearman of emergence (noise level) and {meaning}: {numbers}")
     if "true_change" in table and len(table) > 2:
         rho = spearmanr(table["true_change"], table["region_share"])[0]
         print(f"an exact observer's order (that of the distances) has {rho:+.2f} with the sizes")
     if len(set(table["half_rise_t"])) == 1:
         print("in the paper's curves every prototype is there from the first step on: the bits tell them apart")
-    print(f"curves: {files[0]}; strip: {strip[0]}; animation: {animation}; arrays: {arrays}; table: {csv}")
+
+
+def main() -> None:
+    args = parse_args()
+
+    from analysis.measures.information import measure_information
+    from analysis.results import results_folder
+    from train.data.dataset import load_split
+    from train.scores import encode
+
+    run, device = open_run(args)
+    test = load_split(run.config.data, "test")
+    first = parse_images(args.images, test)[0]
+    others = [row for row in range(min(args.num_samples, len(test))) if row != first]
+    rows = [first, *others[: args.num_samples - 1]]
+    scores = encode(run.model, test, device=device)
+    prototypes = chosen_prototypes(args, run, test, scores)
+
+    information = measure_information(run.model, test, scores, prototypes, args.draws, SIGMA_MIN)
+    traces = trace(run, test, rows, scores, prototypes, information.alone is not None, args, device)
+    table = emergence_table(run, test, scores, information, traces)
+    folder = results_folder("trace_emergence", run)
+    figures, numbers = draw(run, table, information, traces, folder), save(table, information, traces, folder)
+    print_table(table)
+    print(f"{figures}; {numbers}")
 
 
 if __name__ == "__main__":
