@@ -261,7 +261,7 @@ def test_the_most_probable_score_given_the_others():
 
 
 @pytest.mark.parametrize(
-    "script, args, expected",
+    ("script", "args", "expected"),
     [
         (MANIPULATE, ["--set", "9=max"], "the run has 0 to 5"),
         (MANIPULATE, ["--set", "2=huge"], "'huge' is none of"),

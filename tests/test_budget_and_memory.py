@@ -53,7 +53,7 @@ def test_the_process_group_knows_its_device(gpus, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "message, lost",
+    ("message", "lost"),
     [
         ("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4711", True),
         ("NCCL error: remote process exited or there was a network error", True),
@@ -67,11 +67,13 @@ def test_only_a_lost_process_is_called_lost(monkeypatch, message, lost):
         monkeypatch.setattr(distributed.dist, name, lambda *args, **options: None)
     monkeypatch.setattr(distributed.dist, "get_rank", lambda: 1)
     monkeypatch.setattr(distributed.dist, "get_world_size", lambda: 2)
-    with pytest.raises(
-        UserError if lost else RuntimeError, match="lost contact" if lost else message[:9].replace("[", "")
+    with (
+        pytest.raises(
+            UserError if lost else RuntimeError, match="lost contact" if lost else message[:9].replace("[", "")
+        ),
+        distributed.processes(torch.device("cpu")),
     ):
-        with distributed.processes(torch.device("cpu")):
-            raise RuntimeError(message)
+        raise RuntimeError(message)
 
 
 def test_float32_is_float32(gpus):
@@ -106,7 +108,7 @@ def test_the_noise_of_scores_is_not_that_of_the_pixels():
 
 
 @pytest.mark.parametrize(
-    "name, processes, expected",
+    ("name", "processes", "expected"),
     [
         ("cuda:5", 1, "there are cuda:0 to cuda:1"),
         ("cuda", 3, "3 processes, but 2 GPUs"),

@@ -93,7 +93,7 @@ def test_a_base_lies_relative_to_its_file_and_is_overridden_key_by_key(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "text, expected",
+    ("text", "expected"),
     [
         ("base: none.yaml", r"a.yaml: base: there is no file .*none.yaml"),
         ("base: 3", r"a.yaml: base = 3: must be the path"),

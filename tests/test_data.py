@@ -128,8 +128,7 @@ def test_broken_and_missing_files_are_named(tmp_path):
     root = draw_images(tmp_path / "images", 8)
     (root / "003.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     with pytest.raises(UserError, match="003.png"):
-        for split in ("train", "val", "test"):
-            load_split(config("folder", root), split)
+        _ = [load_split(config("folder", root), split) for split in ("train", "val", "test")]
     assert not [p for p in (tmp_path / "data").rglob("*") if "tmp" in p.name]
     (root / "005.png").unlink()
     with pytest.raises(UserError, match="row 7.*005.png"):
@@ -301,10 +300,10 @@ def idx_bytes(array) -> bytes:
     return header + array.astype(np.uint8).tobytes()
 
 
-def write_idx(folder, zipped=False, counts={"train": 6, "t10k": 3}):
+def write_idx(folder, zipped=False, counts=(("train", 6), ("t10k", 3))):
     """A tiny set in the published format: image i is filled with i and has label i."""
     folder.mkdir(parents=True, exist_ok=True)
-    for part, count in counts.items():
+    for part, count in counts:
         images = np.arange(count)[:, None, None] * np.ones((1, 28, 28))
         for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", np.arange(count))):
             content = idx_bytes(array)
@@ -313,7 +312,9 @@ def write_idx(folder, zipped=False, counts={"train": 6, "t10k": 3}):
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-@pytest.mark.parametrize("source, folder", [("mnist", "MNIST/raw"), ("fmnist", "FashionMNIST/raw"), ("fmnist", ".")])
+@pytest.mark.parametrize(
+    ("source", "folder"), [("mnist", "MNIST/raw"), ("fmnist", "FashionMNIST/raw"), ("fmnist", ".")]
+)
 def test_idx_files(tmp_path, source, folder, zipped):
     write_idx(tmp_path / folder, zipped)
     train = load_split(config(source, tmp_path, channels=1), "train")

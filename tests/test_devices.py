@@ -89,7 +89,7 @@ def test_latent_models(network, formulation):
     assert on_gpu(model.scores(sample("heun", model.denoise, noise(), grid, noise)))
 
 
-@pytest.mark.parametrize("kind, others", [("ours", "keep"), ("ours", "release"), ("published", "joint")])
+@pytest.mark.parametrize(("kind", "others"), [("ours", "keep"), ("ours", "release"), ("published", "joint")])
 def test_edits(kind, others):
     model, (x0, _, _) = model_of(kind), noisy()
     encoding = encode_and_invert(model, x0, 2)

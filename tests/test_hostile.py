@@ -126,9 +126,11 @@ def refused_or_read(read, path) -> str:
     try:
         read(path)
     except UserError as error:
-        assert str(error).strip() and "\n" not in str(error)
-        return str(error)
-    return ""
+        line = str(error)
+    else:
+        return ""
+    assert line.strip() and "\n" not in line
+    return line
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -132,7 +132,7 @@ def test_unconditional_images_do_not_depend_on_batches(with_latent):
 
 
 @pytest.mark.parametrize(
-    "script, args, expected",
+    ("script", "args", "expected"),
     [
         ("train/unconditional_sampling.py", ["--latent_version", 8], "no such latent model"),
         ("train/unconditional_sampling.py", ["--eta", 0.5, "--sampler", "heun"], "--sampler ancestral"),
@@ -161,11 +161,11 @@ def inception_home(tmp_path_factory):
 
     torch.manual_seed(0)
     with (
-        mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: {}),
+        mock.patch.object(inception, "load_state_dict_from_url", return_value={}),
         mock.patch.object(torch.nn.Module, "load_state_dict", stop),
+        pytest.raises(Built) as built,
     ):
-        with pytest.raises(Built) as built:
-            inception.fid_inception_v3()
+        inception.fid_inception_v3()
     net = built.value.args[0]
     for module in net.modules():
         if isinstance(module, torch.nn.Conv2d):

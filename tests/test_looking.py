@@ -74,7 +74,7 @@ def test_sampling_is_exact_resumable_and_independent_of_batches_and_processes(tr
 
 
 @pytest.mark.parametrize(
-    "script, args, expected",
+    ("script", "args", "expected"),
     [
         (1, ["--dataset", "cats"], "there are tiny"),
         (1, ["--version_num", 9], "there are 0"),

@@ -148,7 +148,7 @@ def test_schedule_agrees_with_its_definition_and_inverts():
     assert schedule.sigma_max == pytest.approx(157, rel=0.01)
     t = torch.tensor([0.0, 0.25, 17.5, 998.9, 999.0])
     torch.testing.assert_close(schedule.timestep(schedule.sigma(t)), t, atol=2e-3, rtol=1e-5)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="timesteps"):
         LinearSchedule(10)
 
 
@@ -163,7 +163,7 @@ def test_grids():
         lambda: ddim_sigmas(LinearSchedule(), 0),
         lambda: ddim_sigmas(LinearSchedule(100), 101),
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="step"):
             bad()
 
 

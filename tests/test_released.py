@@ -264,7 +264,7 @@ def listed_config(config: dict) -> dict:
 
 
 @pytest.mark.parametrize(
-    "fields, weight, margin",
+    ("fields", "weight", "margin"),
     [
         ({}, 0.0, 0.2),
         ({"loss_lambda": (1.0, 0.3), "distinct_margin": 0}, 0.3, 0.0),
@@ -284,7 +284,7 @@ def test_configs_as_the_authors_save_them(tmp_path, fields, weight, margin, form
 
 
 @pytest.mark.parametrize(
-    "field, value, message",
+    ("field", "value", "message"),
     [
         ("LR", "fast", "LR = 'fast': Input should be a valid number"),
         ("LR", -1e-5, "LR = -1e-05: Input should be greater than 0"),
@@ -425,7 +425,7 @@ def published_latent(p, x, t):
     return F.conv1d(h, p["final_conv.weight"], p["final_conv.bias"], padding=1)[:, 0]
 
 
-@pytest.mark.parametrize("multipliers, blocks", [((1, 2), 3), ((1, 2, 4), 3), ((1, 2), 2)])
+@pytest.mark.parametrize(("multipliers", "blocks"), [((1, 2), 3), ((1, 2, 4), 3), ((1, 2), 2)])
 def test_a_published_latent_network_is_exact(tmp_path, multipliers, blocks):
     state = latent_state(multipliers, blocks)
     torch.save(state, tmp_path / "best_model.pt")

@@ -102,7 +102,7 @@ def test_boxes_add_and_their_spread_is_the_transpose(size):
     assert boxes.cover.min() >= 1 and boxes.cover.sum() == np.prod(boxes.shape) * size**2
 
 
-@pytest.mark.parametrize("channels, bound", [(3, 4e9), (1, 4e9), (3, 40000)])
+@pytest.mark.parametrize(("channels", "bound"), [(3, 4e9), (1, 4e9), (3, 40000)])
 def test_square_composites_equal_the_naive_loop(channels, bound):
     pixels = draw(25, channels)
     sizes, levels = [8, 5, 3, 1, 3], torch.tensor([50.0, 2.0, 0.4, 0.05, 0.002])
@@ -167,7 +167,7 @@ def naive_locality(images, z, sigma, threshold):
     return out.view(z.shape)
 
 
-@pytest.mark.parametrize("channels, xflip, bound", [(3, False, 4e9), (1, True, 4e9), (1, False, 4.2e5)])
+@pytest.mark.parametrize(("channels", "xflip", "bound"), [(3, False, 4e9), (1, True, 4e9), (1, False, 4.2e5)])
 def test_locality_equals_the_naive_loop(channels, xflip, bound):
     pixels, levels = draw(60, channels), torch.tensor([5.0, 0.7, 0.1, 0.01])
     pixels += torch.randint(
@@ -416,7 +416,7 @@ def test_samples_alike_have_similarity_one_and_chance_is_that_of_others():
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    ("make", "message"),
     [
         (lambda data: PSPCSquare(data), "window size 32 does not fit images of 8x8"),
         (lambda data: PSPCSquare(data, [3, 3]), "2 window sizes for 18 noise levels"),
@@ -595,7 +595,7 @@ def test_an_edm_pickle_runs_only_when_trusted(archive):
 
 
 @pytest.mark.parametrize(
-    "args, expected",
+    ("args", "expected"),
     [
         (["--data", "/nowhere"], "neither a file or folder nor a name"),
         (["--t_idx", 18], "there are noise levels 0 to 17"),

@@ -56,7 +56,7 @@ def test_waiting_is_noticed():
         lambda: x[x > 0],
         lambda: bool(x.all()),
     ):
-        with pytest.raises(Exception), Waits() as waits:  # noqa: B017
+        with pytest.raises(Exception), Waits() as waits:  # noqa: B017, PT011
             wait()
         assert len(waits.found) == 1
     with Waits() as waits:

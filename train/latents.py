@@ -1,5 +1,6 @@
 """The latent models of a run: records/latent_ddim/<name>_v<n>/version_<l>/ with best.pt, last.pt and metrics.jsonl."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -86,7 +87,7 @@ def cached_scores(run: Run, device: torch.device) -> ScoreSplits:
         file = latents_folder(run) / f"scores_{split}_step{run.step}.npy"
         if not file.is_file():
             scores = encode(run.model, load_split(run.config.data, split), device=device)
-            replace_file(file, lambda path: np.save(path, scores.numpy()))
+            replace_file(file, partial(np.save, arr=scores.numpy()))
         found[split] = torch.from_numpy(np.load(file))
     if "val" in found:
         return ScoreSplits(found["train"], found["val"])

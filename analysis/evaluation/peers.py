@@ -267,6 +267,8 @@ def as_text(means, deviations) -> str:
 def main() -> None:
     args = parse_args()
 
+    from functools import partial
+
     from analysis.results import save_table
     from global_config import RECORDS_DIR
     from train.config import load_config, validate
@@ -282,10 +284,10 @@ def main() -> None:
             entry = Entry(folder, model, seed, settings, args.device)
             if model == "untrained":
                 twin = by_model.get("ours") or Entry(folder, "ours", seed, settings, args.device)
-                twin.stage("training", lambda: train(twin))
+                twin.stage("training", partial(train, twin))
                 entry.state["version"] = twin.state["version"]
             else:
-                entry.stage("training", lambda: train(entry))
+                entry.stage("training", partial(train, entry))
             judge(entry, args)
             by_model[model] = entry
             entries.append(entry)

@@ -70,7 +70,7 @@ def draw(pixels, names, owned, legend, patches, texts, path):
         panel(axes[0, i], pixels[i], str(name))
         axes[1, i].imshow(pixels[i].squeeze(), cmap="gray", vmin=0, vmax=255)
         axes[1, i].imshow(palette[owned[i]], alpha=0.8, interpolation="nearest")
-    for i, (k, patch, text) in enumerate(zip(legend, patches, texts)):
+    for i, (patch, text) in enumerate(zip(patches, texts)):
         axis = axes[2 + i // columns, i % columns]
         axis.axis("on")
         panel(axis, patch, text)

@@ -65,9 +65,9 @@ def dual_perturbation(model: Patronus, pairs: Pairs, candidate: Candidate) -> di
     for mask, (top, left, bottom, right) in zip(inside, boxes[:, 0]):
         mask[:, top:bottom, left:right] = True
     scale = max(float(model.score(x0)[:, k].std()), 1e-6)
-    falls = []
-    for where in (inside, ~inside):
-        falls.append(
-            float((scores[:, 0] - model.score(torch.where(where, noise, x0))[:, k].cpu().numpy()).mean()) / scale
-        )
-    return {"perturbed_inside": falls[0], "perturbed_outside": falls[1]}
+
+    def fall(where: Tensor) -> float:
+        perturbed = model.score(torch.where(where, noise, x0))[:, k].cpu().numpy()
+        return float((scores[:, 0] - perturbed).mean()) / scale
+
+    return {"perturbed_inside": fall(inside), "perturbed_outside": fall(~inside)}

@@ -5,6 +5,7 @@ composites; passes over a large data set."""
 import argparse
 import resource
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -40,8 +41,8 @@ def against_naive(count: int, batch: int, check: bool) -> None:
     for sigma, size in zip(published_levels().float(), PUBLISHED_SIZES):
         z = images[:batch] + sigma * torch.randn(batch, 3, 32, 32)
         levels = sigma.expand(batch)
-        ours, found = timed(lambda: denoiser(z, levels), 3)
-        naive, _ = timed(lambda: naive_square(images, z, levels, size, torch.float32), 2)
+        ours, found = timed(partial(denoiser, z, levels), 3)
+        naive, _ = timed(partial(naive_square, images, z, levels, size, torch.float32), 2)
         sums = [sums[0] + ours, sums[1] + naive]
         line = f"sigma {sigma:8.3f}, window {size:2}: naive {naive:.2f} s, ours {ours:.3f} s,"
         line += f" {naive / ours:5.1f} times faster"

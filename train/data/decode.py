@@ -10,10 +10,7 @@ def to_pixels(image: Image.Image | np.ndarray, size: int, channels: int) -> np.n
     Returns uint8 (size, size, channels). Images that are not square are stretched, as the published transform does.
     Raises ValueError for floating-point images, whose range nobody can know.
     """
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    else:
-        image = ImageOps.exif_transpose(image)
+    image = Image.fromarray(image) if isinstance(image, np.ndarray) else ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; save as 8 or 16 bits")
     if image.mode.startswith("I"):  # 16-bit grey: PIL's own conversion would clip it
