@@ -95,6 +95,9 @@ RECONSTRUCTION = Numbers("reconstruct.json", ("images", "own", "fixed", "random"
 # records/diagnose: one row an ordered pair of attributes, of the reader named
 EFFECTS = Table("effects_{}.csv", None, ("raised", "moved", "edit", "generated", "p", "shortcut"))
 READERS = ("classifier", "prototypes")  # the better first
+EDITS = Arrays("edits.npz", ("raised", "pictures"))  # (R,) and (R, 3, 3, H, W, C): as it is, lowered, raised
+# records/ties
+TIES = Numbers("ties.json", ("pairs", "sure", "ties"))
 # records/trace_emergence
 EMERGENCE = Table("emergence.csv", "prototype", ("bits", "sigma", "sigma_first", "sigma_last", "t", "half_rise_t"))
 # records/fid_scores: one file a folder of samples; beside these "fid" or "frechet_distance"

@@ -55,7 +55,8 @@ def main() -> None:
     from analysis.measures import ties
     from analysis.measures.cards import best_patches
     from analysis.measures.scores import KnownScores
-    from analysis.results import results_folder, save_json, save_table
+    from analysis.results import results_folder, save_table
+    from analysis.schemas import TIES
     from train.data.dataset import load_split
     from train.images import to_uint8
     from train.scores import encode
@@ -92,7 +93,7 @@ def main() -> None:
     file = save_table(folder / "ties.csv", ranked.rename_axis("rank"))
     members = [np.flatnonzero(unit == number).tolist() for number in range(unit.max() + 1)]
     numbers = {"pairs": len(table), "sure": int(table["sure"].sum()), "units": members, "draws": args.draws}
-    save_json(folder / "ties.json", numbers | {"ties": ranked.to_dict("records")})
+    TIES.write(folder, numbers | {"ties": ranked.to_dict("records")})
     for row, found in list(zip(ranked.itertuples(), cases))[: args.figures]:
         cards = [Card(k, to_uint8(expected[k]), train.pixels[rows[k]], boxes[k]) for k in (row.a, row.b)]
         given = [

@@ -5,7 +5,7 @@ import numpy as np
 from analysis.drawing.figures import Rectangle, cut, panel, panels, plt, save_figure
 from analysis.edits import patch_box
 from analysis.measures.shortcuts import as_tensor
-from analysis.results import save_arrays
+from analysis.schemas import EDITS
 from train.images import to_uint8
 
 THREE = 3  # edits told of in a report
@@ -62,5 +62,5 @@ def draw_edits(run, edits, pixels, pairs, gaps, tops, strength, path):
                 title = titles[column] if line == 0 else ""
                 panel(axes[block * ROWS + line, column], shown_pixels[line], title, box if column == 3 else None)
             panel(axes[block * ROWS + line, 4], cut(images[3][line], box), titles[4] if line == 0 else "")
-    save_arrays(path.with_suffix(".npz"), raised=raised, pictures=np.stack(pictures))
+    EDITS.write(path.parent, raised=raised, pictures=np.stack(pictures))
     return save_figure(figure, path)

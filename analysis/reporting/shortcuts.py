@@ -3,14 +3,13 @@ three edits of each suspect; and of the ties that need no labels."""
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from analysis.drawing.web import figure_uri, pixels_uri, strip
 from analysis.measures.shortcuts import LEAST_EFFECT, LEVEL
-from analysis.results import read_json
+from analysis.schemas import EDITS, EFFECTS, READERS, TIES
 
-TIES = 3  # told of
+SHOWN = 3  # ties told of
 
 
 def share(value: float) -> str:
@@ -71,20 +70,20 @@ def tell_unfound(table: pd.DataFrame, found: int) -> str:
 
 def tell_edits(folder: Path) -> list[dict]:
     """Three images of each suspect: as they are, and with its prototypes lowered and raised."""
-    file = folder / "edits.npz"
-    if not file.is_file():
+    arrays = EDITS.read(folder)
+    if arrays is None:
         return []
-    arrays = np.load(file, allow_pickle=False)
     return [
         {"name": plain(name), "pictures": [pixels_uri(strip(list(three)), 92) for three in images]}
         for name, images in zip(arrays["raised"], arrays["pictures"])
     ]
 
 
-def tell_shortcuts(folder: Path) -> dict:
-    """All that diagnose.py left in its folder."""
-    tables = [folder / f"effects_{reader}.csv" for reader in ("classifier", "prototypes")]
-    table = pd.read_csv(next(path for path in tables if path.is_file()))
+def tell_shortcuts(folder: Path) -> dict | None:
+    """All that diagnose.py left in its folder; None where its table is damaged."""
+    table = next((table for reader in READERS if (table := EFFECTS.read(folder, reader)) is not None), None)
+    if table is None:
+        return None
     found = tell_found(table)
     return {
         "asked": tell_asked(table),
@@ -98,14 +97,14 @@ def tell_shortcuts(folder: Path) -> dict:
 
 def tell_ties(folder: Path) -> dict | None:
     """The strongest ties that ties.py left in its folder, and the picture of the first; None where they are damaged."""
-    numbers = read_json(folder / "ties.json")
-    if not numbers:
+    numbers = TIES.read(folder)
+    if numbers is None:
         return None
     lines = [
         f"Prototype {tie['a']} {'brings' if tie['generated'] > 0 else 'takes away'} prototype {tie['b']}: by "
         f"{share(tie['generated'])} of its range in generated images, {share(tie['data'])} in the training images, of "
         f"which {rare_corner(tie)}."
-        for tie in numbers["ties"][:TIES]
+        for tie in numbers["ties"][:SHOWN]
     ]
     picture = folder / "tie_0.png"
     return {
