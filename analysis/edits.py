@@ -156,16 +156,16 @@ def edit(
     return _batched(one_batch, model, noise, len(edited), batch, title)
 
 
-def shortfall(found: Tensor, edited: Tensor, own: Tensor, prototypes: Sequence[int], known: KnownScores) -> Tensor:
+def shortfall(reached: Tensor, edited: Tensor, own: Tensor, prototypes: Sequence[int], known: KnownScores) -> Tensor:
     """What is missing of commanded scores, the mean over K prototypes, as a share of their ranges: (B,); more than
     commanded is not missing. Of a group the mean is what counts: hardly ever does every member get its value.
 
-    found, edited, own: scores (B, m) in the edited image, commanded, and before.
+    reached, edited, own: scores (B, m) in the edited image, commanded, and before.
     """
     prototypes = list(prototypes)
     spans = (known.limits[prototypes, 1] - known.limits[prototypes, 0]).clamp(min=1e-6)
     rise = (edited - own)[:, prototypes]
-    return ((edited - found)[:, prototypes] * rise.sign() / spans).clamp(min=0).mean(1)
+    return ((edited - reached)[:, prototypes] * rise.sign() / spans).clamp(min=0).mean(1)
 
 
 @torch.no_grad()
@@ -183,24 +183,24 @@ def edit_until_reached(
     Each strength of options.guidance is tried on the images that have not reached them; one that never does is left at
     the strength that came nearest.
     """
-    made = scores = missing = taken = None
+    best = scores = missing = strengths = None
     rows = torch.arange(len(edited), device=edited.device)
     for strength in options.guidance:
         part = Encoding(encoding.scores[rows], encoding.noise[rows])
         images = edit(model, part, edited[rows], options.steps, strength, title=title).clamp(-1, 1)
-        found = model.score(images)
-        short = shortfall(found, edited[rows], part.scores, prototypes, options.known)
-        if made is None:
-            made, scores, missing, taken = images, found, short, torch.full_like(short, strength)
+        reached = model.score(images)
+        short = shortfall(reached, edited[rows], part.scores, prototypes, options.known)
+        if best is None:
+            best, scores, missing, strengths = images, reached, short, torch.full_like(short, strength)
         else:
             better = short < missing[rows]
             changed = rows[better]
-            made[changed], scores[changed], missing[changed] = images[better], found[better], short[better]
-            taken[changed] = strength
+            best[changed], scores[changed], missing[changed] = images[better], reached[better], short[better]
+            strengths[changed] = strength
         rows = (missing > MISSED).nonzero()[:, 0]
         if not len(rows):
             break
-    return Edit(made, scores, taken, missing <= MISSED)
+    return Edit(best, scores, strengths, missing <= MISSED)
 
 
 @torch.no_grad()

@@ -128,13 +128,13 @@ def main() -> None:
         if not slash or not (number.isdigit() or number == PRETRAINED):
             raise UserError(f"--compare {args.compare}: must be DATASET/VERSION, e.g. faces/1")
         asked.append((name, version_number(number)))
-    found = [report_on(*run, args) for run in asked]
-    run, reports = found[0][0], [report for _, report in found]
+    gathered = [report_on(*run, args) for run in asked]
+    run, reports = gathered[0][0], [report for _, report in gathered]
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
     title = "What the model of " + " and of ".join(report["name"] for report in reports) + " uses"
     made = f"patronus {version('patronus')}, torch {version('torch')}"
     text = templates.get_template("report.html").render(title=title, runs=reports, sorts=SORTS, tells=TELLS, made=made)
-    name = "report.html" if not args.compare else f"report_beside_{found[1][0].name}_v{found[1][0].version}.html"
+    name = "report.html" if not args.compare else f"report_beside_{gathered[1][0].name}_v{gathered[1][0].version}.html"
     file = replace_file(results_folder("report", run) / name, lambda path: path.write_text(text, encoding="utf-8"))
 
     for line in reports[0]["short"]:

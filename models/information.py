@@ -33,17 +33,18 @@ class Gap(NamedTuple):
     errors: Tensor
 
 
-def gap(without: Tensor, knowing: Tensor, x0: Tensor, sigma: Tensor) -> Gap:
+def gap(unconditional: Tensor, conditional: Tensor, x0: Tensor, sigma: Tensor) -> Gap:
     """The density of information from two estimates of x0 (B, C, H, W), without the condition and knowing it, at noise
     levels sigma (B,)."""
     scale = 1 / (math.log(2) * expand(sigma, x0) ** 2)
-    return Gap(scale * (knowing - without).square(), scale * ((without - x0).square() - (knowing - x0).square()))
+    errors = (unconditional - x0).square() - (conditional - x0).square()
+    return Gap(scale * (conditional - unconditional).square(), scale * errors)
 
 
-def measure(without: Denoiser, knowing: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor) -> Gap:
+def measure(unconditional: Denoiser, conditional: Denoiser, x0: Tensor, sigma: Tensor, noise: Tensor) -> Gap:
     """`gap` of two denoisers on the same noisy images x0 + sigma noise: (B, C, H, W), (B,), (B, C, H, W)."""
     z = x0 + expand(sigma, x0) * noise
-    return gap(without(z, sigma), knowing(z, sigma), x0, sigma)
+    return gap(unconditional(z, sigma), conditional(z, sigma), x0, sigma)
 
 
 class Levels(NamedTuple):
@@ -87,12 +88,12 @@ class Levels(NamedTuple):
         """Levels drawn in proportion to width times root mean square of densities `values` (n, Q) found in those bins
         (n,), each query alike; a share `least` stays as it is."""
         known = values / np.maximum(np.abs(values).mean(0), 1e-12)  # (n, Q)
-        found = [
+        densities = [
             np.sqrt(np.square(known[bins == b]).mean()) if (bins == b).any() else np.nan
             for b in range(len(self.shares))
         ]
-        found = np.nan_to_num(np.array(found), nan=np.nanmean(found)) * self.widths
-        return self._replace(shares=least * self.shares + (1 - least) * found / found.sum())
+        densities = np.nan_to_num(np.array(densities), nan=np.nanmean(densities)) * self.widths
+        return self._replace(shares=least * self.shares + (1 - least) * densities / densities.sum())
 
     def weights(self, bins: np.ndarray) -> np.ndarray:
         """What the density of a draw is multiplied by, so that the mean over draws is the integral: (n,)."""

@@ -94,8 +94,8 @@ def smallest_windows(heat: Tensor, threshold: float) -> Tensor:
         y, x = divmod(empty[0].item(), w)
         raise ValueError(f"the heat map of pixel ({y}, {x}) is zero everywhere, so no window covers that pixel")
     values, order = flat.sort(dim=1)
-    kept = values.cumsum(1) / total[:, None] >= 1 - threshold - 1e-12
-    return torch.zeros_like(kept).scatter_(1, order, kept)
+    inside = values.cumsum(1) / total[:, None] >= 1 - threshold - 1e-12
+    return torch.zeros_like(inside).scatter_(1, order, inside)
 
 
 class PSPCFlex(nn.Module):
@@ -156,13 +156,13 @@ class PSPCFlex(nn.Module):
         """The same with gradients in z, holding the logits of every pixel and image in memory, one noisy image after
         the other."""
         x = torch.cat([x for _, x in self.data.chunks(2048)], dim=-1)  # (C, H, W, N)
-        made = []
+        estimates = []
         for noisy, level, index in zip(z.float(), sigma.float(), nearest_level(sigma, self.levels).tolist()):
             if self.thresholds[index] == 1:
-                made.append(self.empirical.differentiable(noisy[None], level[None])[0])
+                estimates.append(self.empirical.differentiable(noisy[None], level[None])[0])
             else:
-                made.append(differentiable_means(x, noisy, level, self._masks(index)))
-        return torch.stack(made)
+                estimates.append(differentiable_means(x, noisy, level, self._masks(index)))
+        return torch.stack(estimates)
 
     def _masks(self, level: int) -> Masks:
         return Masks(self.windows[sum(t < 1 for t in self.thresholds[:level])])

@@ -138,9 +138,9 @@ class PrototypeEncoder(nn.Module):
     @torch.no_grad()
     def match(self, x: Tensor) -> Match:
         """Scores with the cell of each prototype's best patch: (B, C, H, W) -> three times (B, m)."""
-        found = self._comparable(x)
-        best, cell = found.flatten(1, 2).max(1)  # (B, m)
-        width = found.shape[2]
+        comparable = self._comparable(x)
+        best, cell = comparable.flatten(1, 2).max(1)  # (B, m)
+        width = comparable.shape[2]
         return Match(self._scores(best), cell // width, cell % width)
 
     @torch.no_grad()

@@ -136,16 +136,16 @@ class PSPCSquare(nn.Module):
         """The same with gradients in z, holding the logits of every window and image in memory, one noisy image after
         the other."""
         x = torch.cat([x for _, x in self.data.chunks(2048)], dim=-1)  # (C, H, W, N)
-        made = []
+        estimates = []
         for noisy, level in zip(z.float(), sigma.float()):
             size = self.window(level.item())
             if size == x.shape[1] == x.shape[2]:
-                made.append(self.empirical.differentiable(noisy[None], level[None])[0])
+                estimates.append(self.empirical.differentiable(noisy[None], level[None])[0])
                 continue
             boxes = Boxes(x.shape[1], x.shape[2], size, z.device)
             weights = (boxes.distances(x, noisy) * (-0.5 / level**2)).softmax(-1)
-            made.append(boxes.means(weights, x) / boxes.cover)
-        return torch.stack(made)
+            estimates.append(boxes.means(weights, x) / boxes.cover)
+        return torch.stack(estimates)
 
     def _composite(self, z: Tensor, sigma: Tensor, size: int) -> Tensor:
         """A mirror image is as far from z as its original is from the mirrored z, so mirrored z take the place of
@@ -156,7 +156,7 @@ class PSPCSquare(nn.Module):
         boxes, scales = Boxes(h, w, size, z.device), -0.5 / sigma**2
         chunk = self.data.chunk_size((c + 6) * h * w)
         fit = int(self.data.max_memory / 2 / (FLOAT * math.prod(boxes.shape) * self.data.pixels.shape[-1]))
-        kept = [[] for _ in z[:fit]]  # weights and largest logits, chunk by chunk, of as many noisy images as fit
+        partials = [[] for _ in z[:fit]]  # weights and largest logits, chunk by chunk, of as many noisy images as fit
         normalisers = z.new_full((len(z), *boxes.shape), -torch.inf)
         for _, x in self.data.chunks(chunk, mirrored=False):
             for b in range(len(z)):
@@ -165,7 +165,7 @@ class PSPCSquare(nn.Module):
                 weights = logits.sub_(highest[..., None]).clamp_(min=LEAST_FACTOR).exp_()
                 torch.logaddexp(normalisers[b], weights.sum(2).log_().add_(highest), out=normalisers[b])
                 if b < fit:
-                    kept[b].append((weights, highest))
+                    partials[b].append((weights, highest))
         if self.data.xflip:
             both = torch.logaddexp(normalisers[:count], normalisers[count:].flip(2))
             normalisers = torch.cat([both, both.flip(2)])
@@ -173,7 +173,7 @@ class PSPCSquare(nn.Module):
         for index, (_, x) in enumerate(self.data.chunks(chunk, mirrored=False)):
             for b in range(len(z)):
                 if b < fit:
-                    weights, highest = kept[b][index]
+                    weights, highest = partials[b][index]
                     weights.mul_((highest - normalisers[b]).clamp_(min=LEAST_FACTOR).exp_()[..., None])
                 else:
                     logits = boxes.distances(x, z[b]).mul_(scales[b])

@@ -33,10 +33,10 @@ def to_uint8(x: Tensor) -> np.ndarray:
     return pixels
 
 
-def save_png(pixels: np.ndarray, path: Path, workshop: Path | None = None) -> Path:
+def save_png(pixels: np.ndarray, path: Path, tmp_dir: Path | None = None) -> Path:
     """uint8 (H, W, C) with C 1 or 3 -> a PNG file."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    return replace_file(path, image.save, workshop)
+    return replace_file(path, image.save, tmp_dir)
 
 
 def grid(pixels: np.ndarray, columns: int) -> np.ndarray:

@@ -81,17 +81,17 @@ def cached_scores(run: Run, device: torch.device) -> ScoreSplits:
 
     Encoded once a run and training step. Raises UserError.
     """
-    found = {}
+    scores_of = {}
     splits = [split for split in ("train", "val") if split in set(list_source(run.config.data).splits)]
     for split in splits:
         file = latents_folder(run) / f"scores_{split}_step{run.step}.npy"
         if not file.is_file():
             scores = encode(run.model, load_split(run.config.data, split), device=device)
             replace_file(file, partial(np.save, arr=scores.numpy()))
-        found[split] = torch.from_numpy(np.load(file))
-    if "val" in found:
-        return ScoreSplits(found["train"], found["val"])
-    scores = found["train"]
+        scores_of[split] = torch.from_numpy(np.load(file))
+    if "val" in scores_of:
+        return ScoreSplits(scores_of["train"], scores_of["val"])
+    scores = scores_of["train"]
     order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(0))
     tenth = max(1, len(scores) // 10)
     return ScoreSplits(scores[order[tenth:]], scores[order[:tenth]])

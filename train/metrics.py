@@ -22,8 +22,8 @@ def read_metrics(path: Path) -> list[dict]:
 def rewind_metrics(path: Path, step: int) -> None:
     """Keep the rows up to a step: what was logged after the checkpoint is about to be logged again."""
     if path.is_file():
-        kept = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= step]
-        replace_file(path, lambda file: file.write_text("".join(kept)))
+        lines = [json.dumps(row) + "\n" for row in read_metrics(path) if row["step"] <= step]
+        replace_file(path, lambda file: file.write_text("".join(lines)))
 
 
 def append_metrics(path: Path, row: dict) -> None:

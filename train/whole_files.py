@@ -18,10 +18,10 @@ HOST = re.sub(r"\W", "-", socket.gethostname())
 LEFTOVER = re.compile(rf"\..+\.{HOST}\.(\d+)\.\w+\.tmp(\..*)?")  # other machines may be writing into a shared folder
 
 
-def beside(path: Path, workshop: Path | None = None) -> Path:
-    """Where a file or folder is made before it gets its name: hidden, in its own folder or in `workshop`, of this
+def beside(path: Path, tmp_dir: Path | None = None) -> Path:
+    """Where a file or folder is made before it gets its name: hidden, in its own folder or in `tmp_dir`, of this
     process and this call alone."""
-    return (workshop or path.parent) / f".{path.name}.{HOST}.{os.getpid()}.{secrets.token_hex(3)}.tmp{path.suffix}"
+    return (tmp_dir or path.parent) / f".{path.name}.{HOST}.{os.getpid()}.{secrets.token_hex(3)}.tmp{path.suffix}"
 
 
 def _alive(pid: int) -> bool:
@@ -44,11 +44,11 @@ def clear_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
-def replace_file(path: Path, write: Callable[[Path], object], workshop: Path | None = None) -> Path:
+def replace_file(path: Path, write: Callable[[Path], object], tmp_dir: Path | None = None) -> Path:
     """Write a file whole or not at all: write(temporary path), then rename. Returns path. Raises UserError, say of a
     full disk."""
     path = Path(path)
-    making = beside(path, workshop)
+    making = beside(path, tmp_dir)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(making.parent)

@@ -180,8 +180,8 @@ def without_labels(judge, args) -> dict:
     from analysis.measures.faithfulness import taken_alone
 
     used = matter_most(judge.run, judge.test, judge.scores, 10)
-    taken = taken_alone(judge.model, np.array(judge.test.pixels[: args.num_samples]), used, judge.options)
-    return {"taken": float(np.mean(list(taken.values()))), "taken_by_prototype": taken}
+    shares = taken_alone(judge.model, np.array(judge.test.pixels[: args.num_samples]), used, judge.options)
+    return {"taken": float(np.mean(list(shares.values()))), "taken_by_prototype": shares}
 
 
 def measure(run, device, args) -> tuple:
@@ -282,9 +282,9 @@ def figure(run, device, args) -> None:
     for setter in choose(judge, attributes, known)[1]:
         pixels = images_for_edits(setter.attribute, judge.pairs, judge.test, SHOWN)[0]
         value = judge.options.known.limits[setter.prototype, 1 if setter.direction > 0 else 0].item()
-        made = set_scores(judge.model, pixels, [setter.prototype], [value], judge.options)
+        edits = set_scores(judge.model, pixels, [setter.prototype], [value], judge.options)
         title = f"{setter.attribute}\nprototype {setter.prototype} {'high' if setter.direction > 0 else 'low'}"
-        rows.append((title, np.array(pixels), to_uint8(torch.as_tensor(made.result.images))))
+        rows.append((title, np.array(pixels), to_uint8(torch.as_tensor(edits.result.images))))
     print(f"figure: {draw_before_after(rows, results_folder('faithfulness', run) / 'before_after')[0]} and .pdf")
 
 

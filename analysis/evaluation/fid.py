@@ -205,10 +205,10 @@ def kept_attributes(run, folder, device) -> dict[str, float]:
             f"--attributes: {run.name} has no attribute that at least {LEAST} test images have and as many have not"
         )
     source, mode = load_split(run.config.data, split), "L" if run.config.data.channels == 1 else "RGB"
-    made = np.stack([np.asarray(Image.open(file).convert(mode)).reshape(source.pixels.shape[1:]) for file in files])
+    samples = np.stack([np.asarray(Image.open(file).convert(mode)).reshape(source.pixels.shape[1:]) for file in files])
     reader = classifier_reader(train, train.attributes[names].to_numpy(float), device)
-    kept = attributes_kept(reader, source.pixels[[int(file.stem) % len(source) for file in files]], made, device)
-    return dict(zip(names, kept.tolist()))
+    shares = attributes_kept(reader, source.pixels[[int(file.stem) % len(source) for file in files]], samples, device)
+    return dict(zip(names, shares.tolist()))
 
 
 def settings_of(folder):
@@ -268,10 +268,10 @@ def looks(args, run, folders: dict, device) -> dict:
     print(f"grain {rough['generated']:.1f} grey levels, of real images {rough['real']:.1f} (median absolute Laplacian)")
     numbers = {"grain": rough["generated"], "grain_of_real": rough["real"]}
     if args.attributes:
-        kept = kept_attributes(run, folders["generated"], device)
-        least, mean = min(kept, key=kept.get), sum(kept.values()) / len(kept)
-        print(f"attributes of the source kept: {mean:.3f}, least of all {least} with {kept[least]:.3f}")
-        numbers["attributes_kept"] = kept
+        shares = kept_attributes(run, folders["generated"], device)
+        least, mean = min(shares, key=shares.get), sum(shares.values()) / len(shares)
+        print(f"attributes of the source kept: {mean:.3f}, least of all {least} with {shares[least]:.3f}")
+        numbers["attributes_kept"] = shares
     return numbers
 
 

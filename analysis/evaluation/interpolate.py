@@ -45,12 +45,12 @@ def main() -> None:
     s = torch.lerp(s_a, s_b, shares[:, None])  # (frames, m)
     noise = torch.stack([slerp(noise_a, noise_b, share) for share in shares.tolist()])  # (frames, C, H, W)
     first = Encoding(s_a[None], noise_a[None])
-    made = {
+    paths = {
         "both": regenerate(run.model, noise, s, args.steps),
         "scores_only": edit(run.model, first, s, args.steps, args.guidance),
         "noise_only": regenerate(run.model, noise, s_a.expand_as(s), args.steps),
     }
-    images = {kind: to_uint8(pixels) for kind, pixels in made.items()}
+    images = {kind: to_uint8(pixels) for kind, pixels in paths.items()}
 
     titles = [f"{share:.2f}" for share in shares.tolist()]
     figure, _ = picture_rows(list(images.values()), ["s and x_T", "s alone", "x_T alone"], titles)

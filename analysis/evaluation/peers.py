@@ -174,9 +174,9 @@ def quality(entry: Entry, untrained: bool) -> dict:
     from analysis.schemas import QUALITY
 
     entry.script("analysis/evaluation/prototype_quality.py", *(["--untrained"] if untrained else []))
-    found = entry.results("prototype_quality", QUALITY, "untrained" if untrained else "quality")
-    keys = {"single": "single", "captured": "captured", "tad": "tad"}
-    return {"all": found.get("accuracy", found["latent"])} | {ours: found[theirs] for ours, theirs in keys.items()}
+    numbers = entry.results("prototype_quality", QUALITY, "untrained" if untrained else "quality")
+    shares = {key: numbers[key] for key in ("single", "captured", "tad")}
+    return {"all": numbers.get("accuracy", numbers["latent"])} | shares
 
 
 def disentanglement(entry: Entry, untrained: bool) -> dict:
@@ -199,8 +199,8 @@ def edits(entry: Entry, count: int) -> dict:
     from analysis.schemas import FAITHFULNESS_MEANS
 
     entry.script("analysis/evaluation/faithfulness.py", "--num_samples", count)
-    found = entry.results("faithfulness", FAITHFULNESS_MEANS, "faithfulness")
-    return {key: found[key] for key in ("appears", "vanishes", "side")}
+    numbers = entry.results("faithfulness", FAITHFULNESS_MEANS, "faithfulness")
+    return {key: numbers[key] for key in ("appears", "vanishes", "side")}
 
 
 def distance(entry: Entry, kind: str, count: int) -> dict:
@@ -212,17 +212,17 @@ def distance(entry: Entry, kind: str, count: int) -> dict:
     entry.script(f"train/{'un' if kind == 'uncond' else ''}conditional_sampling.py", "--total_gen_num", count)
     options = ("--kind", kind, "--features", "efficientnet-lite0", "--limit", count)
     entry.script("analysis/evaluation/fid.py", *options)
-    found = entry.results("fid_scores", DISTANCE, f"{kind}_*_efficientnet")
+    numbers = entry.results("fid_scores", DISTANCE, f"{kind}_*_efficientnet")
     suffix = "_uncond" if kind == "uncond" else ""
-    return {f"fd{suffix}": distance_of(found)[1], "fd_floor": found["floor"]}
+    return {f"fd{suffix}": distance_of(numbers)[1], "fd_floor": numbers["floor"]}
 
 
 def reconstruction(entry: Entry) -> dict:
     from analysis.schemas import RECONSTRUCTION
 
     entry.script("analysis/evaluation/reconstruct.py")
-    found = entry.results("reconstruct", RECONSTRUCTION)
-    return {"psnr": found["own"]["psnr"], "psnr_random": found["random"]["psnr"]}
+    numbers = entry.results("reconstruct", RECONSTRUCTION)
+    return {"psnr": numbers["own"]["psnr"], "psnr_random": numbers["random"]["psnr"]}
 
 
 def judge(entry: Entry, args: argparse.Namespace) -> None:

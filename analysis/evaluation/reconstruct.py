@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def likeness(pixels, made) -> dict[str, float]:
+def likeness(pixels, regenerated) -> dict[str, float]:
     """Mean PSNR (dB, of 8-bit images) and SSIM of pairs of uint8 (n, H, W, C)."""
     import numpy as np
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -41,9 +41,9 @@ def likeness(pixels, made) -> dict[str, float]:
     )  # of one grey level in one value: a finite stand-in for no error at all
     psnr = [
         identical if np.array_equal(a, b) else peak_signal_noise_ratio(a, b, data_range=255)
-        for a, b in zip(pixels, made)
+        for a, b in zip(pixels, regenerated)
     ]
-    ssim = [structural_similarity(a, b, channel_axis=-1, data_range=255) for a, b in zip(pixels, made)]
+    ssim = [structural_similarity(a, b, channel_axis=-1, data_range=255) for a, b in zip(pixels, regenerated)]
     return {"psnr": float(np.mean(psnr)), "ssim": float(np.mean(ssim))}
 
 
@@ -84,7 +84,7 @@ def main() -> None:
     more = [made_from(seeded(1 + n * variation, shown), None, shown) for variation in range(1, args.variations)]
     calls = 2 * (args.steps - 1) + 2 * args.steps - 1
     numbers = {"images": n, "steps": args.steps, "network_calls": calls} | {
-        kind: likeness(pixels, made) for kind, made in images.items()
+        kind: likeness(pixels, regenerated) for kind, regenerated in images.items()
     }
 
     drawn = [pixels[:shown], *(images[kind][:shown] for kind in images), *more]

@@ -104,8 +104,8 @@ def main() -> None:
     best, boxes = best_patches(run, train, 1)
     patches = [surroundings(train.pixels[best[k, 0]], boxes[k, 0], 0)[0] for k in legend]
     attribute, auroc = best_attributes(encode(run.model, test, device=device).numpy(), test.attributes)
-    told = [f"\n{attribute[k]} {auroc[k]:.2f}" if attribute[k] else "" for k in legend]
-    texts = [f"prototype {k}, {share[k]:.1%}{text}" for k, text in zip(legend, told)]
+    names = [f"\n{attribute[k]} {auroc[k]:.2f}" if attribute[k] else "" for k in legend]
+    texts = [f"prototype {k}, {share[k]:.1%}{text}" for k, text in zip(legend, names)]
     owned = spread_to_pixels(run, winner, run.config.data.image_size)
     folder = results_folder("ownership", run)
     files = draw(pixels, [test.ids[i] for i in rows], owned, legend, patches, texts, folder / "ownership")

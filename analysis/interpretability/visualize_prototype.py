@@ -64,22 +64,22 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
     n, side = len(x0), run.config.data.image_size
     known, s = KnownScores(encoding.scores), encoding.scores  # the paper's edit: plain, everything else kept
     edits = torch.cat([keep(known, s, [k], highest[k].expand(n, 1)) for k in prototypes])  # (K n, m)
-    made = edit(run.model, encoding, edits, args.steps, batch=args.batch, title="regenerating").clamp(-1, 1)
-    made = made.view(len(prototypes), n, *x0.shape[1:])  # (K, n, C, H, W)
+    edited = edit(run.model, encoding, edits, args.steps, batch=args.batch, title="regenerating").clamp(-1, 1)
+    edited = edited.view(len(prototypes), n, *x0.shape[1:])  # (K, n, C, H, W)
 
     drawn = {
         key: [] for key in ("ids", "original", "regenerated", "score_before", "score_after", "boxes", "maps", "patches")
     }
     for row, k in enumerate(prototypes):
-        match = encoder.match(made[row])
+        match = encoder.match(edited[row])
         best = match.scores[:, k].argmax().item()
         box = patch_box(run.model, match, best, k, side)
-        pixels = to_uint8(made[row, best : best + 1])[0]
+        pixels = to_uint8(edited[row, best : best + 1])[0]
         inside = cut(pixels, box)
         patch = np.zeros((field.size, field.size, pixels.shape[-1]), np.uint8)  # black where the field leaves the image
         patch[: inside.shape[0], : inside.shape[1]] = inside
         with torch.no_grad():
-            similarity_map = encoder.similarities(made[row, best : best + 1])[0, k]
+            similarity_map = encoder.similarities(edited[row, best : best + 1])[0, k]
         values = (
             images.ids[best],
             images.pixels[best],

@@ -217,8 +217,8 @@ def save_edit(run, args, settings, pixels, names, own, s, edited, plain, result,
     for i, name in enumerate(names):
         table[name] = {"guidance": float(result.guidance[i]), "reached": bool(result.reached[i])}
         for k in edited:
-            found = {"found_in_reconstruction": float(before[i, k]), "found_in_edit": float(result.scores[i, k])}
-            table[name][f"prototype_{k}"] = {"own": float(own[i, k]), "set": float(s[i, k])} | found
+            reached = {"found_in_reconstruction": float(before[i, k]), "found_in_edit": float(result.scores[i, k])}
+            table[name][f"prototype_{k}"] = {"own": float(own[i, k]), "set": float(s[i, k])} | reached
     arrays = save_arrays(
         folder / "manipulate.npz",
         names=names,

@@ -45,12 +45,12 @@ def validation_images(run: Run, train: ImageSet, count: int) -> ImageSet:
 def best_candidates(scores: np.ndarray, attributes) -> list[Candidate]:
     """The prototype that tells each attribute best by AUROC, in either direction; scores (N, m), N rows of
     attributes."""
-    found = []
+    candidates = []
     for name in attributes.columns:
         auroc = single_auroc(scores, attributes[name].to_numpy(float))
         k = int(np.abs(auroc - 0.5).argmax())
-        found.append(Candidate(name, k, 1 if auroc[k] >= 0.5 else -1))
-    return found
+        candidates.append(Candidate(name, k, 1 if auroc[k] >= 0.5 else -1))
+    return candidates
 
 
 def random_candidates(candidates: list[Candidate], count: int, rng: np.random.Generator) -> list[Candidate]:

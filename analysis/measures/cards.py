@@ -43,8 +43,8 @@ def best_patches(run: Run, images: ImageSet, count: int = PATCHES, batch: int = 
     scores, rows, columns = [], [], []
     for start in tqdm(range(0, len(images), batch), desc="matching", unit="batch", leave=False):
         match = run.model.encoder.match(to_tensor(images.pixels[start : start + batch]).to(device))
-        for kept, part in zip((scores, rows, columns), match):
-            kept.append(part.cpu())
+        for whole, part in zip((scores, rows, columns), match):
+            whole.append(part.cpu())
     scores, rows, columns = (torch.cat(part) for part in (scores, rows, columns))  # (N, m)
     best = scores.topk(min(count, len(scores)), dim=0).indices.T  # (m, count)
     field = run.model.encoder.receptive_field

@@ -28,8 +28,8 @@ def pairs_of(run: Run, names: list[str], count: int) -> dict:
     """Counterfactual pairs of fresh faces, for the attributes that can be changed alone; none for photographs."""
     data = run.config.data
     maker = SOURCES[data.source].counterfactuals
-    made = resolve(maker)(data.image_size, data.seed + FRESH, count) if maker else {}
-    return {name: Pairs(*parts) for name, parts in made.items() if name in names}
+    faces = resolve(maker)(data.image_size, data.seed + FRESH, count) if maker else {}
+    return {name: Pairs(*parts) for name, parts in faces.items() if name in names}
 
 
 @torch.no_grad()

@@ -46,8 +46,8 @@ def correlation_difference(change: np.ndarray, column: int, truth: np.ndarray) -
     """
     centred = change - change.mean(0)
     scale = np.sqrt(np.square(centred).sum(0))
-    found = centred.T @ centred[:, column] / np.maximum(scale * scale[column], 1e-12)
-    distance = np.abs(found - truth)
+    correlation = centred.T @ centred[:, column] / np.maximum(scale * scale[column], 1e-12)
+    distance = np.abs(correlation - truth)
     distance[column] = 0
     return float(distance.sum())
 

@@ -42,13 +42,13 @@ def images_for_edits(name: str, pairs: dict[str, Pairs], test: ImageSet, count: 
     return tuple(np.array(test.pixels[np.flatnonzero(column == value)[:count]]) for value in (0, 1))
 
 
-def share_taken(commanded: list[np.ndarray], found: list[np.ndarray]) -> float:
+def share_taken(commanded: list[np.ndarray], reached: list[np.ndarray]) -> float:
     """Rise of scores found / rise commanded, over all edits; falls count alike. Best 1."""
-    commanded, found = np.concatenate(commanded), np.concatenate(found)
-    return float((np.sign(commanded) * found).sum() / max(np.abs(commanded).sum(), 1e-9))
+    commanded, reached = np.concatenate(commanded), np.concatenate(reached)
+    return float((np.sign(commanded) * reached).sum() / max(np.abs(commanded).sum(), 1e-9))
 
 
-class Made(NamedTuple):
+class SetScores(NamedTuple):
     """Images (n, C, H, W) before an edit, their encoding, and the edit."""
 
     x0: Tensor
@@ -64,21 +64,21 @@ class Made(NamedTuple):
 
 def set_scores(
     model: Patronus, pixels: np.ndarray, prototypes: list[int], values: list[float], options: EditOptions
-) -> Made:
+) -> SetScores:
     """Images uint8 (n, H, W, C) with prototypes set to values, regenerated from their own x_T."""
     x0 = to_tensor(pixels).to(model.encoder.prototypes.device)
     encoding = encode_and_invert(model, x0, options.steps)
     edited = options.set(encoding.scores, prototypes, torch.tensor(values))
-    return Made(x0, encoding, edit_until_reached(model, encoding, edited, prototypes, options))
+    return SetScores(x0, encoding, edit_until_reached(model, encoding, edited, prototypes, options))
 
 
 def taken_alone(model: Patronus, pixels: np.ndarray, prototypes: list[int], options: EditOptions) -> dict[int, float]:
     """What needs no labels: each prototype raised to its high score, the share of the rise that is found."""
-    taken = {}
+    shares = {}
     for k in prototypes:
         value = [options.known.limits[k, 1].item()]
-        taken[k] = share_taken(*([part] for part in set_scores(model, pixels, [k], value, options).rises([k], value)))
-    return taken
+        shares[k] = share_taken(*([part] for part in set_scores(model, pixels, [k], value, options).rises([k], value)))
+    return shares
 
 
 class Judge(NamedTuple):
@@ -133,69 +133,69 @@ class Judge(NamedTuple):
 
     def edits(self, name: str, prototypes: list[int], present: list[float], absent: list[float]) -> dict:
         """Prototypes set so that an attribute should appear (present), and so that it should vanish (absent)."""
-        column, row, commanded, found = self.names.index(name), {}, [np.zeros(0)], [np.zeros(0)]
-        without, having = images_for_edits(name, self.pairs, self.test, self.count)
-        for up, pixels, other, values in ((True, without, having, present), (False, having, without, absent)):
+        column, row, commanded, reached = self.names.index(name), {}, [np.zeros(0)], [np.zeros(0)]
+        lacking, having = images_for_edits(name, self.pairs, self.test, self.count)
+        for up, pixels, other, values in ((True, lacking, having, present), (False, having, lacking, absent)):
             if not len(pixels):
                 continue
-            made = set_scores(self.model, pixels, prototypes, values, self.options)
-            rise, taken = made.rises(prototypes, values)
-            commanded, found = [*commanded, rise], [*found, taken]
-            before, after = self.reader(made.x0), self.reader(made.result.images)
+            edited = set_scores(self.model, pixels, prototypes, values, self.options)
+            rise, rise_reached = edited.rises(prototypes, values)
+            commanded, reached = [*commanded, rise], [*reached, rise_reached]
+            before, after = self.reader(edited.x0), self.reader(edited.result.images)
             seen = metrics.steerability(after, column, up)
             side = metrics.side_changes(before, after, self.others(name))
             if not up:
                 row |= {"vanishes": seen, "side_vanishes": side}
                 continue
-            row |= {"appears": seen, "side": side} | self._changes(made, before, after, column)
-            row |= self._axioms(made, prototypes)
+            row |= {"appears": seen, "side": side} | self._changes(edited, before, after, column)
+            row |= self._axioms(edited, prototypes)
             if name in self.pairs:
-                row |= self._minimality(made, other, prototypes, values)
-        return row | {"taken": share_taken(commanded, found)}
+                row |= self._minimality(edited, other, prototypes, values)
+        return row | {"taken": share_taken(commanded, reached)}
 
-    def _changes(self, made: Made, before: np.ndarray, after: np.ndarray, column: int) -> dict:
+    def _changes(self, edited: SetScores, before: np.ndarray, after: np.ndarray, column: int) -> dict:
         """What the reader sees of an edit that should bring an attribute about; its evidence before and after (n,
         A)."""
         labels = self.test.attributes[self.names].to_numpy(float)
         data = np.nan_to_num(np.corrcoef(labels.T)[column])
         truth = np.eye(len(self.names))[column]  # of exact counterfactuals nothing else changes
-        pictures = (made.x0[:REPEATED], made.result.images[:REPEATED])
+        pictures = (edited.x0[:REPEATED], edited.result.images[:REPEATED])
         return {
             "mnac": metrics.mnac(before, after),
             "cd_data": metrics.correlation_difference(after - before, column, data),
             "cd_truth": metrics.correlation_difference(after - before, column, truth),
             "cout": metrics.cout(self.reader, *pictures, column, True),
-            "guided": float((made.result.guidance > 0).float().mean()),
-            "unreached": float((~made.result.reached).float().mean()),
+            "guided": float((edited.result.guidance > 0).float().mean()),
+            "unreached": float((~edited.result.reached).float().mean()),
         }
 
-    def _minimality(self, made: Made, truth: np.ndarray, prototypes: list[int], values: list[float]) -> dict:
+    def _minimality(self, edited: SetScores, truth: np.ndarray, prototypes: list[int], values: list[float]) -> dict:
         """Squared distances to the true counterfactuals, of the edit, of no edit, and of the edit by the previous way
         of setting scores."""
-        target = to_tensor(truth).to(made.x0.device)
-        part = Encoding(made.encoding.scores[:REPEATED], made.encoding.noise[:REPEATED])
+        target = to_tensor(truth).to(edited.x0.device)
+        part = Encoding(edited.encoding.scores[:REPEATED], edited.encoding.noise[:REPEATED])
         options = self.options._replace(**PREVIOUS)
-        edited = options.set(part.scores, prototypes, torch.tensor(values))
-        previous = edit(self.model, part, edited, options.steps, options.guidance[0]).clamp(-1, 1)
+        s = options.set(part.scores, prototypes, torch.tensor(values))
+        previous = edit(self.model, part, s, options.steps, options.guidance[0]).clamp(-1, 1)
         return {
-            "distance": metrics.squared_distance(made.result.images, target),
-            "distance_none": metrics.squared_distance(made.x0, target),
+            "distance": metrics.squared_distance(edited.result.images, target),
+            "distance_none": metrics.squared_distance(edited.x0, target),
             "distance_joint": metrics.squared_distance(previous, target[:REPEATED]),
         }
 
-    def _axioms(self, made: Made, prototypes: list[int]) -> dict:
+    def _axioms(self, edited: SetScores, prototypes: list[int]) -> dict:
         """Composition and reversibility (Monteiro et al. 2023): squared distances to the image, lower is better, 0 to
         4.
 
         composition: after encoding, inverting and regenerating twice under the own scores. reversibility: after the
         edit, encoded and inverted anew, and the prototypes set back to the image's own scores.
         """
-        steps, x0 = self.options.steps, made.x0[:REPEATED]
-        own, noise = made.encoding.scores[:REPEATED], made.encoding.noise[:REPEATED]
+        steps, x0 = self.options.steps, edited.x0[:REPEATED]
+        own, noise = edited.encoding.scores[:REPEATED], edited.encoding.noise[:REPEATED]
         once = regenerate(self.model, noise, own, steps).clamp(-1, 1)
         again = encode_and_invert(self.model, once, steps)
         twice = regenerate(self.model, again.noise, again.scores, steps).clamp(-1, 1)
-        there = encode_and_invert(self.model, made.result.images[:REPEATED], steps)
+        there = encode_and_invert(self.model, edited.result.images[:REPEATED], steps)
         back = self.options.set(there.scores, prototypes, own[:, prototypes])
         returned = edit(self.model, there, back, steps).clamp(-1, 1)
         return {
@@ -214,8 +214,8 @@ def pairs_of_commands(judge: Judge, candidates: list[Candidate]) -> dict[str, fl
             continue
         pixels = images_for_edits(first.attribute, judge.pairs, judge.test, judge.count)[0][:REPEATED]
         values = [limits[c.prototype, 1 if c.direction > 0 else 0].item() for c in (first, second)]
-        made = set_scores(judge.model, pixels, [first.prototype, second.prototype], values, judge.options)
-        seen = judge.reader(made.result.images) > 0
+        edited = set_scores(judge.model, pixels, [first.prototype, second.prototype], values, judge.options)
+        seen = judge.reader(edited.result.images) > 0
         shares[f"{first.attribute}+{second.attribute}"] = float((seen[:, i] & seen[:, j]).mean())
     return shares
 

@@ -74,7 +74,7 @@ def _radii(x: Tensor, neighbours: int) -> Tensor:
     return torch.cat([torch.cdist(part, x).kthvalue(neighbours + 1, dim=1).values for part in x.split(CHUNK)])
 
 
-def fidelity(real: np.ndarray, made: np.ndarray, neighbours: int = NEIGHBOURS) -> dict[str, float]:
+def fidelity(real: np.ndarray, generated: np.ndarray, neighbours: int = NEIGHBOURS) -> dict[str, float]:
     """precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) of features (N, d) and
     (M, d); N, M > neighbours.
 
@@ -82,15 +82,15 @@ def fidelity(real: np.ndarray, made: np.ndarray, neighbours: int = NEIGHBOURS) -
     recall: share of real points within a generated one's; density: real balls that a generated point lies in, over k;
         coverage: share of real balls that hold one.
     """
-    real, made = torch.from_numpy(real), torch.from_numpy(made)
-    radii = _radii(real, neighbours), _radii(made, neighbours)
+    real, generated = torch.from_numpy(real), torch.from_numpy(generated)
+    radii = _radii(real, neighbours), _radii(generated, neighbours)
     hits, recalled, covered = (
-        torch.zeros(len(made), dtype=torch.long),
+        torch.zeros(len(generated), dtype=torch.long),
         0,
         0,
     )  # real balls that each generated point lies in
     for part, radius in zip(real.split(CHUNK), radii[0].split(CHUNK)):
-        distance = torch.cdist(part, made)  # (n, M)
+        distance = torch.cdist(part, generated)  # (n, M)
         inside = distance < radius[:, None]
         hits += inside.sum(0)
         covered += inside.any(1).sum().item()

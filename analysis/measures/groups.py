@@ -85,12 +85,12 @@ class Telling(NamedTuple):
 
 def tellings(group: Group, known: KnownScores, attributes) -> list[Telling]:
     """How a group tells each attribute, the best first; attributes: N rows, those of the known images."""
-    value, found = activation(known, group).cpu().numpy()[:, None], []
+    value, told_attributes = activation(known, group).cpu().numpy()[:, None], []
     for name in attributes.columns:
         auroc = float(single_auroc(value, attributes[name].to_numpy(float))[0])
         if not np.isnan(auroc):
-            found.append(Telling(name, max(auroc, 1 - auroc), 1 if auroc >= 0.5 else -1))
-    return sorted(found, key=lambda telling: -telling.auroc)
+            told_attributes.append(Telling(name, max(auroc, 1 - auroc), 1 if auroc >= 0.5 else -1))
+    return sorted(told_attributes, key=lambda telling: -telling.auroc)
 
 
 def group_name(group: Group, known: KnownScores, attributes) -> str:

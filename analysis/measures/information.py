@@ -127,16 +127,16 @@ class _Draws:
         """
         every = torch.arange(len(rows))
         full = estimate(every, self.conditions.scores[rows])
-        found = {}
+        by_kind = {}
         if self.model.masked:
             blind = estimate(every, torch.full_like(self.conditions.scores[rows], HIDDEN))
-            found["total"] = gap(blind, full, x0, sigma)
+            by_kind["total"] = gap(blind, full, x0, sigma)
         for kind, (lines, columns) in asked.items():
             if len(lines):
                 answer = estimate(lines, self.conditions.of(kind, rows[lines], columns))
                 pair = (answer, full[lines]) if kind == "beyond" else (blind[lines], answer)
-                found[kind] = gap(*pair, x0[lines], sigma[lines])
-        return found
+                by_kind[kind] = gap(*pair, x0[lines], sigma[lines])
+        return by_kind
 
     def estimator(self, network: bool, z: Tensor, sigma: Tensor, guess: Guess | None) -> Callable:
         """(lines (P,) of a part, scores (P, m)) -> estimates of x0, by the network or by the decoder alone."""

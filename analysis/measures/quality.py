@@ -108,11 +108,11 @@ def evaluate(scores, attributes):
 
 def class_accuracy(scores, labels) -> tuple[float, float]:
     """Accuracy of a logistic regression from scores (N, m) to classes (N,): mean and deviation over folds."""
-    found = [
+    accuracies = [
         np.mean(regression().fit(scores[fit], labels[fit]).predict(scores[held]) == labels[held])
         for fit, held in folds_of(scores)
     ]
-    return float(np.mean(found)), float(np.std(found))
+    return float(np.mean(accuracies)), float(np.std(accuracies))
 
 
 def held_out_accuracy(fit, fit_labels, values, labels) -> float:

@@ -103,10 +103,10 @@ def _read(reader: Reader, pixels: np.ndarray, device: torch.device, batch: int =
     return np.concatenate([reader(to_tensor(part)) for part in parts])
 
 
-def attributes_kept(reader: Reader, source: np.ndarray, made: np.ndarray, device: torch.device) -> np.ndarray:
+def attributes_kept(reader: Reader, source: np.ndarray, samples: np.ndarray, device: torch.device) -> np.ndarray:
     """Of images uint8 (n, H, W, C) made from the scores of others, the share in which the reader sees each attribute
     just as in its source: (A,)."""
-    there, here = (_read(reader, pixels, device) > 0 for pixels in (source, made))
+    there, here = (_read(reader, pixels, device) > 0 for pixels in (source, samples))
     return (there == here).mean(0)
 
 

@@ -52,9 +52,9 @@ def map_measures(
     sigma_min: the lowest noise level of the information.
     """
     device, k = model.encoder.prototypes.device, candidate.prototype
-    kept = pairs.region.any((1, 2))
-    region = pairs.region[kept][:MAPPED]
-    pixels = (pairs.present if candidate.direction > 0 else pairs.absent)[kept][:MAPPED]
+    visible = pairs.region.any((1, 2))
+    region = pairs.region[visible][:MAPPED]
+    pixels = (pairs.present if candidate.direction > 0 else pairs.absent)[visible][:MAPPED]
     x0 = to_tensor(pixels).to(device)
     with torch.no_grad():
         match = model.encoder.match(x0)

@@ -190,9 +190,9 @@ def correlated(known: Tensor, prototypes: list[int]) -> Tensor:
     """Which prototypes are correlated with one of those beyond CORRELATED, themselves left out: known (N, m) -> bool
     (m,)."""
     centred = F.normalize(known - known.mean(0), dim=0)  # (N, m)
-    found = (centred.T @ centred[:, prototypes]).abs().amax(1) > CORRELATED
-    found[prototypes] = False
-    return found
+    related = (centred.T @ centred[:, prototypes]).abs().amax(1) > CORRELATED
+    related[prototypes] = False
+    return related
 
 
 def show_only(s: Tensor, prototypes: Sequence[int]) -> Tensor:

@@ -71,8 +71,8 @@ def generated_evidence(
     """Evidence of attributes in images from real, unedited scores (n, m) and random x_T: (n, A) a reader."""
     device = scores.device
     noise = model.sigmas(steps)[0].float() * SeededNoise(range(seed, seed + len(scores)), shape, device)()
-    made = regenerate(model, noise, scores, steps, title="generating").clamp(-1, 1)
-    return {name: reader(made) for name, reader in readers.items()}
+    images = regenerate(model, noise, scores, steps, title="generating").clamp(-1, 1)
+    return {name: reader(images) for name, reader in readers.items()}
 
 
 def generated_effect(change: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:

@@ -142,27 +142,27 @@ class Desk:
 
     @torch.no_grad()
     def edit(
-        self, taken: DeskImage, settings: dict[int, float], guidance: float, others: str, steps: int = FULL
+        self, on_desk: DeskImage, settings: dict[int, float], guidance: float, others: str, steps: int = FULL
     ) -> Edited:
         """Prototypes set to scores, beside the reconstruction. Raises UserError."""
-        encoding, options = taken.encodings[steps], EditOptions(self.known, steps, (guidance,), others)
+        encoding, options = on_desk.encodings[steps], EditOptions(self.known, steps, (guidance,), others)
         plain = regenerate(self.model, encoding.noise, encoding.scores, steps)
-        made = plain
+        edited = plain
         if settings:
             values = torch.tensor([list(settings.values())], device=self.device)
-            made = edit(self.model, encoding, options.set(encoding.scores, list(settings), values), steps, guidance)
-        before, after = to_uint8(plain)[0], to_uint8(made)[0]
+            edited = edit(self.model, encoding, options.set(encoding.scores, list(settings), values), steps, guidance)
+        before, after = to_uint8(plain)[0], to_uint8(edited)[0]
         return Edited(
-            before, after, np.abs(after.astype(float) - before).mean(-1), self.model.encoder.match(made.clamp(-1, 1))
+            before, after, np.abs(after.astype(float) - before).mean(-1), self.model.encoder.match(edited.clamp(-1, 1))
         )
 
-    def scores_for(self, kind: str, taken: DeskImage, settings: dict[int, float], seed: int) -> torch.Tensor:
+    def scores_for(self, kind: str, on_desk: DeskImage, settings: dict[int, float], seed: int) -> torch.Tensor:
         """Scores (1, m) to generate from: 'image' (of the image on the desk, with what is set), 'nothing' (the latent
         model) or 'alone' (what is set, all else hidden). Raises UserError."""
         if kind == "nothing":
             sampling = Sampling(1, *self.model.best_sampling, seed=seed)
             return unconditional_scores(load_latent(self.run, None, self.device)[0], sampling, self.device)([0])
-        s = taken.scores[None].clone()
+        s = on_desk.scores[None].clone()
         if kind == "alone":
             if not self.model.masked:
                 raise UserError("this model cannot hide scores: it was trained without model.masked")
@@ -185,12 +185,12 @@ class Desk:
         levels, estimates = zip(*shown)
         return to_uint8(torch.cat(estimates)), list(levels), to_uint8(image)[0]
 
-    def command(self, taken: DeskImage, settings: dict[int, float], guidance: float, others: str) -> str:
+    def command(self, on_desk: DeskImage, settings: dict[int, float], guidance: float, others: str) -> str:
         """The command line of the same edit."""
         parts = [
             "python analysis/manipulation/manipulate.py",
             f"--dataset {self.run.name} --version_num {self.run.version}",
-            taken.option,
+            on_desk.option,
         ]
         parts += [f"--set {k}={value:.4g}" for k, value in settings.items()]
         return " ".join([*parts, f"--guidance {guidance:g} --others {others}"])

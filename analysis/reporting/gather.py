@@ -114,9 +114,9 @@ def place_of(where: np.ndarray) -> str:
 def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
     """One entry a prototype: what it says, where, its best training patches; when, bits, usage, attribute, as far as
     they are known."""
-    told, (rows, boxes) = expected_extremes(run, scores), best_patches(run, train, PATCHES)
-    low, high = (to_uint8(told[:, i]) for i in (0, 1))
-    where = (told[:, 1] - told[:, 0]).abs().mean(1).numpy()  # (m, H, W)
+    expected, (rows, boxes) = expected_extremes(run, scores), best_patches(run, train, PATCHES)
+    low, high = (to_uint8(expected[:, i]) for i in (0, 1))
+    where = (expected[:, 1] - expected[:, 0]).abs().mean(1).numpy()  # (m, H, W)
     tables = {}
     for name, schema in (("information", BITS), ("edits", HEALTH)):
         table = schema.read(place(run, name)) if present(run, name) else None
@@ -124,8 +124,8 @@ def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
     information, health = tables["information"], tables["edits"]
     names, auroc = best_attributes(scores.numpy(), test.attributes)
     side = min(run.config.model.encoder.receptive_field.size + 4, run.config.data.image_size)
-    found, heat = [], heat_pixels(where)
-    for k in range(len(told)):
+    entries, heat = [], heat_pixels(where)
+    for k in range(len(expected)):
         card = {"number": k, "place": place_of(where[k]), "alt": f"prototype {k}: high, low, where"}
         patches = [surrounded(train.pixels[i], box, side) for i, box in zip(rows[k], boxes[k])]
         card["says"], card["patches"] = (
@@ -147,16 +147,16 @@ def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
                 "duplicate": bool(line["duplicate"]),
                 "moves": float(line["moves"]),
             }
-        found.append(card)
-    return found
+        entries.append(card)
+    return entries
 
 
-def times_of(found: list[dict]) -> None:
+def times_of(entries: list[dict]) -> None:
     """'early', 'midway' or 'late' for each card, by thirds of all known noise levels."""
-    levels = [card["sigma"] for card in found if "sigma" in card]
+    levels = [card["sigma"] for card in entries if "sigma" in card]
     if levels:
         first, last = np.quantile(levels, [2 / 3, 1 / 3])
-        for card in found:
+        for card in entries:
             if "sigma" in card:
                 card["when"] = "early" if card["sigma"] >= first else "midway" if card["sigma"] >= last else "late"
 
@@ -165,15 +165,15 @@ def worth(card: dict) -> float:
     return card.get("alone", card.get("beyond", card.get("moves", 0.0)))
 
 
-def in_short(found: list[dict], most: int = 3) -> list[str]:
+def in_short(entries: list[dict], most: int = 3) -> list[str]:
     """In plain words: the prototype that tells each attribute best, then those worth most of the others, `most` of
     them."""
     best = {}
-    for card in found:
+    for card in entries:
         if card.get("auroc", 0) >= max(TELLS, best.get(card.get("attribute"), {}).get("auroc", 0)):
             best[card["attribute"]] = card
     named = sorted(best.values(), key=worth, reverse=True)
-    others = sorted((card for card in found if card.get("auroc", 0) < TELLS), key=worth, reverse=True)[:most]
+    others = sorted((card for card in entries if card.get("auroc", 0) < TELLS), key=worth, reverse=True)[:most]
     lines = []
     for card in [*named, *others]:
         tells = card in named
@@ -193,14 +193,14 @@ def edits(run: Run) -> list[dict] | None:
     arrays = CARDS.read(place(run, "edits")) if present(run, "edits") else None
     if arrays is None:
         return None
-    found = []
+    entries = []
     for k, before, after, own, got in zip(
         arrays["prototypes"], arrays["before"], arrays["after"], arrays["own"], arrays["found"]
     ):
         pairs = [image for pair in zip(before, after) for image in pair]
         scores = [f"{a:.2f} → {b:.2f}" for a, b in zip(own, got)]
-        found.append({"number": int(k), "pairs": pixels_uri(strip(pairs), 92), "scores": scores})
-    return found
+        entries.append({"number": int(k), "pairs": pixels_uri(strip(pairs), 92), "scores": scores})
+    return entries
 
 
 def faithfulness(run: Run) -> dict | None:
@@ -261,8 +261,8 @@ def figure_section(run: Run, name: str, file: str) -> dict | None:
 def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str, str]) -> dict:
     """Everything that the template asks of one run. scores (N, m) of the test set; missing: section -> a word why it is
     not there."""
-    found = cards(run, train, test, scores)
-    times_of(found)
+    entries = cards(run, train, test, scores)
+    times_of(entries)
     information = figure_section(run, "information", "information.png")
     if information:
         information["sums"] = (BITS_SUMS.read(place(run, "information")) or {"sums": []})["sums"]
@@ -282,8 +282,8 @@ def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str,
     return {
         "name": f"{run.name} v{run.version}",
         "about": about(run, len(train)),
-        "short": in_short(found),
-        "cards": found,
+        "short": in_short(entries),
+        "cards": entries,
     } | {
         "sections": sections,
         "missing": missing,
