@@ -116,7 +116,7 @@ RULE = ["--where", "Bright == Left"]
 
 
 @pytest.mark.parametrize(
-    "script, args, expected",
+    ("script", "args", "expected"),
     [
         (BIAS, [*RULE, "--strength", 0.4], "--strength 0.4: must be from 0.5"),
         (BIAS, [*RULE, "--strength", "nan"], "must be from 0.5"),
