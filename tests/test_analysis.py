@@ -11,6 +11,7 @@ from benchmarks.information import plain
 from conftest import DEVICE
 from PIL import Image
 
+from analysis import schemas
 from analysis.edits import encode_and_invert, regenerate, slerp
 from analysis.evaluation.consistency import alikeness
 from analysis.manipulation.manipulate import parse_setting
@@ -331,7 +332,9 @@ def test_faithfulness_of_drawn_faces(bench):
     bench.prelude = "; ".join(fewer)
     bench.train()
     bench.run(FAITHFULNESS, "--steps", 3, "--num_samples", 4)
-    numbers = json.loads((bench.records / "faithfulness" / "tiny_v0" / "faithfulness.json").read_text())
+    folder = bench.records / "faithfulness" / "tiny_v0"
+    numbers = schemas.FAITHFULNESS_MEANS.read(folder, "faithfulness")
+    assert "Smiling" in schemas.FAITHFULNESS.read(folder, "faithfulness").index
     measured = {
         "pair",
         "hit",
