@@ -1,5 +1,7 @@
 """Shortcuts: the statistics on known answers, and a toy model with and without a planted one."""
 
+import argparse
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from conftest import DEVICE, Bench, draw_images
 from scipy.stats import t as student
 from sklearn.metrics import mutual_info_score
 
+from analysis.diagnosis.diagnose import Asked, Evidence, Labelled, ask, pair_row
 from analysis.measures.quality import mutual_bits
 from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
 from analysis.measures.shortcuts import (
@@ -26,6 +29,7 @@ from analysis.measures.shortcuts import (
 from analysis.schemas import EFFECTS
 from models.schedule import karras_sigmas
 from train.data.dataset import ImageSet
+from train.errors import UserError
 
 
 def test_mutual_information_agrees_with_scikit_learn():
@@ -176,18 +180,77 @@ def test_readers_read():
         assert reliability(evidence, labels).min() > 0.95 and class_gaps(evidence, labels).min() > 0
 
 
+LABELLED = np.random.default_rng(0).integers(0, 2, (400, 3)).astype(float)
+LABELLED[:, 2] = 1 - LABELLED[:, 0]  # C is there where A is not
+RARE = np.array([[1, 1], [1, 0], [0, 1], *[[0, 0]] * 7] * 12, float)  # 12 of each rare case among 120
+
+
+def asked(labels: np.ndarray, generated: int):
+    table = pd.DataFrame(labels, columns=list("ABC")[: labels.shape[1]])
+    images = ImageSet(np.zeros((len(labels), 1)), [""] * len(labels), table, None)
+    args = argparse.Namespace(num_samples=8, generated=generated)
+    return ask(Labelled(None, images, images, list(table), []), args, np.random.default_rng(0))
+
+
+def test_pairs_are_asked_about_where_labels_can_tell_them():
+    question = asked(LABELLED, 200)
+    assert question.pairs == [(0, 1), (1, 0), (1, 2), (2, 1)] and question.untellable == [(0, 2)]
+    assert len(question.edited) == 8 and len(question.generated) == 200 == len(set(question.generated))
+
+
+def test_what_could_have_been_found_counts_the_pairs_that_are_asked_about():
+    images = ImageSet(np.zeros((400, 1)), [""] * 400, pd.DataFrame(LABELLED, columns=list("ABC")), None)
+    labelled = Labelled(None, images, images, list("ABC"), [])
+    rng, rows = np.random.default_rng(0), np.arange(400)
+    effects = [rng.normal(size=(20, 3)) for _ in range(3)]
+    before, after, nulls = rng.normal(size=(400, 3)), rng.normal(size=(400, 3)), 0.1 * rng.normal(size=(10, 3))
+    seen = Evidence(before, after, np.ones(3), np.ones(3), effects, nulls)
+    row = pair_row(labelled, Asked(rows[:20], rows, [(0, 1), (1, 0), (1, 2), (2, 1)], [(0, 2)]), seen, 0, 1)
+    edit, error = (
+        edit_effect(effects[0][:, 1], nulls[:, 1]),
+        generated_effect((after - before)[:, 1], *LABELLED.T[:2])[1],
+    )
+    four, six = (detectable(edit, 20, 10, error, 400, pairs) for pairs in (4, 6))
+    assert row["detectable"] == four < six and (row["raised"], row["moved"]) == ("A", "B")
+
+
+@pytest.mark.parametrize(
+    ("labels", "advice"), [(LABELLED[:, [0, 2]], "plant_mark.py"), (RARE, "raise --generated, to 120 at most")]
+)
+def test_what_helps_where_no_pair_can_be_told(labels, advice):
+    with pytest.raises(UserError, match=advice):
+        asked(labels, 20)
+    assert labels is not RARE or asked(labels, 120).pairs == [(0, 1), (1, 0)]
+
+
 def test_diagnose_script(tmp_path):
     bench = Bench(tmp_path)
     bench.images = draw_images(tmp_path / "many", 400, 16)
+    table = pd.read_csv(bench.images / "metadata.csv")
+    table["Dark"] = 1 - table["Bright"]
+    table.to_csv(bench.images / "metadata.csv", index=False)
     bench.config = bench.write_config({"data.where": "Bright == Left"})
     bench.train()
     options = ["--num_samples", 8, "--generated", 60, "--nulls", 10, "--steps", 2]
     done = bench.run("analysis/diagnosis/diagnose.py", *options)
     assert "100 labelled test images" in done.stdout  # the run's own where keeps only half of them
+    assert "cannot tell apart: Bright/Dark" in done.stdout
     folder = bench.records / "diagnose" / "tiny_v0"
     for name in ("effects.png", "ranking.csv", "diagnose.npz", "effects_classifier.csv", "effects_prototypes.csv"):
         assert (folder / name).is_file()
-    table = EFFECTS.read(folder, "classifier")
-    assert set(zip(table["raised"], table["moved"])) == {("Bright", "Left"), ("Left", "Bright")}
+    effects = EFFECTS.read(folder, "classifier")
+    pairs = {("Bright", "Left"), ("Left", "Bright"), ("Dark", "Left"), ("Left", "Dark")}
+    assert set(zip(effects["raised"], effects["moved"])) == pairs
     found = bench.run("analysis/diagnosis/diagnose.py", "--no-classifier", *options)
     assert "read by the prototypes" in found.stdout
+
+
+def test_classes_that_exclude_each_other_are_refused_before_anything_is_encoded(tmp_path):
+    bench = Bench(tmp_path)
+    bench.images = draw_images(tmp_path / "many", 240, 16)
+    table = pd.read_csv(bench.images / "metadata.csv").drop(columns="Left")
+    table.assign(Dark=1 - table["Bright"]).to_csv(bench.images / "metadata.csv", index=False)
+    bench.config = bench.write_config({})
+    bench.train()
+    done = bench.run("analysis/diagnosis/diagnose.py", "--num_samples", 8, "--generated", 50, check=False)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "plant_mark.py" in done.stderr

@@ -11,6 +11,8 @@ classifier trained on the labelled images, or by the prototypes alone with
 """
 
 import argparse
+from itertools import combinations
+from typing import NamedTuple
 
 from analysis.script import CI, open_run, require, run_parser
 from train.errors import UserError, listed, run_script
@@ -64,76 +66,73 @@ def labelled_data(run, reference: str | None):
     return data
 
 
-def build_table(names, labels, rows, edits, nulls, generated, before, scale):
-    """One row an ordered pair that can be told apart, effects with their 95 % confidence intervals; and the names of
-    the pairs left out.
+class Labelled(NamedTuple):
+    """The labelled images, and which of their attributes can be asked about."""
 
-    labels (N, A) of the test set, rows those generated from, before and generated their evidence (n, A), scale (A,) the
-    class gaps.
-    """
-    import pandas as pd
+    data: object  # DataConfig
+    train: object  # ImageSets
+    test: object
+    names: list[str]
+    left_out: list[str]
 
-    from analysis.measures.shortcuts import detectable, edit_effect, generated_effect, judge, tellable
-
-    table, left_out, pairs = [], [], len(names) * (len(names) - 1)
-    for i, a in enumerate(names):
-        for j, b in enumerate(names):
-            known = ~pd.isna(labels[rows][:, [i, j]]).any(axis=1)
-            y = labels[rows][known]
-            if i == j or not tellable(y[:, i], y[:, j]):
-                left_out += [(a, b)] if i < j else []
-                continue
-            edit = edit_effect(edits[i][:, j] / scale[j], nulls[:, j] / scale[j])
-            change = (generated - before)[known, j] / scale[j]
-            coefficient, error, p = generated_effect(change, y[:, i], y[:, j])
-            own = edits[i][:, i].mean() / scale[i]
-            row = {"raised": a, "moved": b, "own_effect": own}
-            row |= {
-                "edit": edit.mean,
-                "edit_low": edit.mean - CI * edit.error,
-                "edit_high": edit.mean + CI * edit.error,
-                "edit_p": edit.p,
-            }
-            row |= {
-                "generated": coefficient,
-                "generated_low": coefficient - CI * error,
-                "generated_high": coefficient + CI * error,
-            }
-            least = detectable(edit, len(edits[i]), len(nulls), error, len(change), pairs)
-            table.append(row | {"generated_p": p, "detectable": least})
-    if not table:
-        raise UserError(
-            f"no pair of attributes can be told apart in the {len(rows)} labelled images; raise --generated"
-        )
-    return judge(pd.DataFrame(table)), left_out
+    def labels(self, split: str):
+        """Of an ImageSet, 'train' or 'test': (N, A), NaN where unknown."""
+        return getattr(self, split).attributes[self.names].to_numpy(float)
 
 
-def main() -> None:
-    args = parse_args()
+class Asked(NamedTuple):
+    """What is asked of which images, decided from labels alone."""
 
-    import numpy as np
-    import pandas as pd
-    from tqdm import tqdm
+    edited: object  # rows of test images, ascending
+    generated: object
+    pairs: list[tuple[int, int]]  # ordered, of attributes that can be told apart in the images generated from
+    untellable: list[tuple[int, int]]  # the others, i < j
 
-    from analysis.drawing.shortcut_figures import draw_edits, draw_matrix
+
+class Evidence(NamedTuple):
+    """What one reader sees: before and after in the images generated from (n, A), the class gaps (A,), how well it
+    reads each attribute (A,), the effects of each attribute's edit (A of (images, A)), means of those of random ones
+    (R, A)."""
+
+    before: object
+    after: object
+    scale: object
+    legible: object
+    effects: list
+    nulls: object
+
+
+class Findings(NamedTuple):
+    """readers: by name, the last is the one that counts; ranks: of each attribute all prototypes, the best first."""
+
+    readers: dict[str, Evidence]
+    tables: dict[str, object]  # pandas, one row a pair
+    edits: object  # analysis.measures.shortcuts.Edits
+    gaps: tuple
+    ranks: tuple
+
+    @property
+    def main(self) -> str:
+        return list(self.readers)[-1]
+
+    @property
+    def shares(self):
+        """Effects of random prototypes, as shares of class gaps: (R, A)."""
+        return self.readers[self.main].nulls / self.readers[self.main].scale
+
+    @property
+    def found(self) -> list:
+        """Rows of the shortcuts."""
+        table = self.tables[self.main]
+        return list(table[table["shortcut"]].itertuples())
+
+
+def read_labelled(run, args) -> Labelled:
+    """Raises UserError where there are too few attributes or images."""
     from analysis.measures.labels import usable_attributes
-    from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
-    from analysis.measures.shortcuts import (
-        FEWEST,
-        LEAST_EFFECT,
-        Edits,
-        as_tensor,
-        class_gap,
-        generated_evidence,
-        random_gap,
-    )
-    from analysis.results import results_folder, save_arrays, save_table
-    from analysis.schemas import EFFECTS
+    from analysis.measures.shortcuts import FEWEST
     from train.data.dataset import load_split
-    from train.images import to_tensor
-    from train.scores import encode
 
-    run, device = open_run(args)
     data = labelled_data(run, args.reference)
     train, test = load_split(data, "train"), load_split(data, "test")
     names, left_out = usable_attributes([test.attributes, train.attributes], FEWEST, unknown=True)
@@ -145,104 +144,222 @@ def main() -> None:
     for need, option in ((args.num_samples, "num_samples"), (args.generated, "generated")):
         if need > len(test):
             raise UserError(f"--{option} {need}: there are only {len(test)} labelled test images")
-    labels = test.attributes[names].to_numpy(float)
+    return Labelled(data, train, test, names, left_out)
+
+
+def ask(labelled: Labelled, args, rng) -> Asked:
+    """Which images are edited, which generated from, and about which pairs these can say something. Raises UserError
+    where about none."""
+    import numpy as np
+
+    from analysis.measures.shortcuts import FEWEST, tellable
+
+    labels = labelled.labels("test")
+    order = rng.permutation(len(labels))
+    edited, rows = np.sort(order[: args.num_samples]), np.sort(order[-args.generated :])
+    both = list(combinations(range(len(labelled.names)), 2))
+
+    def told(among) -> list[tuple[int, int]]:
+        return [(i, j) for i, j in both if tellable(among[:, i], among[:, j])]
+
+    tell = told(labels[rows])
+    if not tell:
+        few = f"in none of {len(both)} pairs of attributes has each of the four combinations {FEWEST} of the"
+        if told(labels):
+            raise UserError(f"{few} {len(rows)} images generated from; raise --generated, to {len(labels)} at most")
+        raise UserError(
+            f"{few} {len(labels)} labelled test images, so neither can be told from the other, as of classes that "
+            "exclude one another; give --reference images with attributes that occur together, "
+            "e.g. a class and a mark (plant_mark.py)"
+        )
+    ordered = sorted(pair for i, j in tell for pair in ((i, j), (j, i)))
+    return Asked(edited, rows, ordered, [pair for pair in both if pair not in tell])
+
+
+def measure(run, labelled: Labelled, asked: Asked, args, device, rng):
+    """Edit and generate, and let every reader read. -> (Evidence by reader, Edits, gaps, ranks)."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
+    from analysis.measures.shortcuts import Edits, as_tensor, class_gap, generated_evidence, random_gap
+    from train.images import to_tensor
+    from train.scores import encode
+
+    test, data, labels = labelled.test, labelled.data, labelled.labels("test")
     scores = encode(run.model, test, device=device)
     readers = {"prototypes": prototype_reader(run.model, scores.numpy(), labels)}
     if args.classifier:
-        readers["classifier"] = classifier_reader(train, train.attributes[names].to_numpy(float), device)
-    evidence = {name: read_set(reader, test, device) for name, reader in readers.items()}
-    main_reader = list(readers)[-1]
-    legible = reliability(evidence[main_reader], labels)
-    readable = [name for name, auroc in zip(names, legible) if auroc >= UNREADABLE]
-    scale = {name: class_gaps(values, labels) for name, values in evidence.items()}
-
-    rng = np.random.default_rng(args.seed)
-    order = rng.permutation(len(test))
-    edited, rows = np.sort(order[: args.num_samples]), np.sort(order[-args.generated :])
-    edits = Edits(run.model, readers, to_tensor(test.pixels[edited]).to(device), args.steps, args.guidance)
+        readers["classifier"] = classifier_reader(labelled.train, labelled.labels("train"), device)
+    edits = Edits(run.model, readers, to_tensor(test.pixels[asked.edited]).to(device), args.steps, args.guidance)
     gaps, ranks = zip(*(class_gap(scores.numpy(), column, args.top) for column in labels.T))
-    effects = [
-        edits.effect(as_tensor(gap, edits.encoding.scores))
-        for gap in tqdm(gaps, desc="editing", unit="attribute", leave=False)
-    ]
     deviation = scores.std(0).numpy().clip(1e-6)
     random = [random_gap(gaps[i % len(gaps)], deviation, rng) for i in range(args.nulls)]
-    nulls = [
-        edits.effect(as_tensor(gap, edits.encoding.scores))
-        for gap in tqdm(random, desc="random edits", unit="edit", leave=False)
-    ]
+
+    def effects_of(changes, title: str) -> list[dict]:
+        bar = tqdm(changes, desc=title, unit="edit", leave=False)
+        return [edits.effect(as_tensor(gap, edits.encoding.scores)) for gap in bar]
+
+    effects, nulls = effects_of(gaps, "editing attributes"), effects_of(random, "random edits")
     shape = (data.channels, data.image_size, data.image_size)
-    generated = generated_evidence(run.model, readers, scores[rows].to(device), shape, args.steps, args.seed)
-
-    folder = results_folder("diagnose", run)
-    tables, null_means = {}, {reader: np.array([effect[reader].mean(0) for effect in nulls]) for reader in readers}
-    for reader in readers:
-        table, untellable = build_table(
-            names,
-            labels,
-            rows,
-            [e[reader] for e in effects],
-            null_means[reader],
-            generated[reader],
-            evidence[reader][rows],
-            scale[reader],
+    after = generated_evidence(run.model, readers, scores[asked.generated].to(device), shape, args.steps, args.seed)
+    evidence = {}
+    for name, reader in readers.items():
+        seen = read_set(reader, test, device)
+        evidence[name] = Evidence(
+            seen[asked.generated],
+            after[name],
+            class_gaps(seen, labels),
+            reliability(seen, labels),
+            [effect[name] for effect in effects],
+            np.array([effect[name].mean(0) for effect in nulls]),
         )
-        if reader == main_reader:
-            table["shortcut"] &= table["moved"].isin(readable)
-            table.loc[~table["moved"].isin(readable), "verdict"] = "cannot tell"
-        tables[reader] = table
-        EFFECTS.write(folder, table, reader)
-    table = tables[main_reader]
-    ranking = pd.DataFrame({name: rank[:10] for name, rank in zip(names, ranks)})
-    save_table(folder / "ranking.csv", ranking)
-    files = draw_matrix(table, names, folder / "effects")
-    shares = null_means[main_reader] / scale[main_reader]  # (R, A)
-    null_share = np.mean(np.abs(shares) >= LEAST_EFFECT)
-    arrays = save_arrays(folder / "diagnose.npz", names=names, nulls=shares, ids=[test.ids[i] for i in edited])
+    return evidence, edits, gaps, ranks
 
+
+def pair_row(labelled: Labelled, asked: Asked, seen: Evidence, i: int, j: int) -> dict:
+    """Effects of raising attribute i on attribute j with their 95 % confidence intervals, as shares of j's class gap;
+    `detectable` holds for all pairs that are asked about."""
+    import numpy as np
+
+    from analysis.measures.shortcuts import detectable, edit_effect, generated_effect
+
+    labels = labelled.labels("test")[asked.generated]
+    known = ~np.isnan(labels[:, [i, j]]).any(axis=1)
+    edit = edit_effect(seen.effects[i][:, j] / seen.scale[j], seen.nulls[:, j] / seen.scale[j])
+    change = (seen.after - seen.before)[known, j] / seen.scale[j]
+    coefficient, error, p = generated_effect(change, labels[known, i], labels[known, j])
+    return {
+        "raised": labelled.names[i],
+        "moved": labelled.names[j],
+        "own_effect": seen.effects[i][:, i].mean() / seen.scale[i],
+        "edit": edit.mean,
+        "edit_low": edit.mean - CI * edit.error,
+        "edit_high": edit.mean + CI * edit.error,
+        "edit_p": edit.p,
+        "generated": coefficient,
+        "generated_low": coefficient - CI * error,
+        "generated_high": coefficient + CI * error,
+        "generated_p": p,
+        "detectable": detectable(edit, len(asked.edited), len(seen.nulls), error, len(change), len(asked.pairs)),
+    }
+
+
+def diagnose(run, labelled: Labelled, asked: Asked, args, device, rng) -> Findings:
+    """Measure, and judge by each reader; what the main one cannot read is no shortcut."""
+    import pandas as pd
+
+    from analysis.measures.shortcuts import judge
+
+    evidence, *rest = measure(run, labelled, asked, args, device, rng)
+    tables = {}
+    for name, seen in evidence.items():
+        tables[name] = judge(pd.DataFrame([pair_row(labelled, asked, seen, i, j) for i, j in asked.pairs]))
+    findings = Findings(evidence, tables, *rest)
+    table, read = tables[findings.main], readable(labelled, findings)
+    table["shortcut"] &= table["moved"].isin(read)
+    table.loc[~table["moved"].isin(read), "verdict"] = "cannot tell"
+    return findings
+
+
+def readable(labelled: Labelled, findings: Findings) -> list[str]:
+    """Attributes that the main reader can read off images."""
+    return [n for n, auroc in zip(labelled.names, findings.readers[findings.main].legible) if auroc >= UNREADABLE]
+
+
+def draw(run, labelled: Labelled, asked: Asked, findings: Findings, folder) -> list:
+    """-> the matrix's files, and those of the edits, none where there is no shortcut."""
+    from analysis.drawing.shortcut_figures import draw_edits, draw_matrix
+
+    names, effects = labelled.names, findings.readers[findings.main].effects
+    matrix = draw_matrix(findings.tables[findings.main], names, folder / "effects")
+    if not findings.found:
+        return [matrix, []]
+    tops = {name: rank[0] for name, rank in zip(names, findings.ranks)}
+    strength = {(a, b): effects[i][:, j] for i, a in enumerate(names) for j, b in enumerate(names)}
+    pixels, gaps = labelled.test.pixels[asked.edited], dict(zip(names, findings.gaps))
+    return [
+        matrix,
+        draw_edits(run, findings.edits, pixels, findings.found, gaps, tops, strength, folder / "edits"),
+    ]
+
+
+def save(labelled: Labelled, asked: Asked, findings: Findings, folder):
+    """Tables of each reader, ranking of prototypes, effects of random ones. -> the file of arrays."""
+    import pandas as pd
+
+    from analysis.results import save_arrays, save_table
+    from analysis.schemas import EFFECTS
+
+    for reader, table in findings.tables.items():
+        EFFECTS.write(folder, table, reader)
+    ranking = pd.DataFrame({name: rank[:10] for name, rank in zip(labelled.names, findings.ranks)})
+    save_table(folder / "ranking.csv", ranking)
+    ids = [labelled.test.ids[i] for i in asked.edited]
+    return save_arrays(folder / "diagnose.npz", names=labelled.names, nulls=findings.shares, ids=ids)
+
+
+def tell(labelled: Labelled, asked: Asked, findings: Findings) -> None:
+    """Print what was asked, the strongest effects, what was left out, and what was found."""
+    import numpy as np
+
+    from analysis.measures.shortcuts import LEAST_EFFECT
+
+    names, main, table, shares = labelled.names, findings.main, findings.tables[findings.main], findings.shares
     print(
-        f"{len(test)} labelled test images; {args.num_samples} edited, {args.generated} generated; "
-        f"attributes read by the {main_reader}"
+        f"{len(labelled.test)} labelled test images; {len(asked.edited)} edited, {len(asked.generated)} generated; "
+        f"attributes read by the {main}"
     )
-    print("best prototypes (AUROC): " + ", ".join(f"{n} {r[0]}" for n, r in zip(names, ranks)))
-    strongest = (
-        table.assign(least=table[["edit", "generated"]].abs().min(axis=1)).nlargest(6, "least").drop(columns=["least"])
+    print("best prototypes (AUROC): " + ", ".join(f"{name} {rank[0]}" for name, rank in zip(names, findings.ranks)))
+    least = table[["edit", "generated"]].abs().min(axis=1)
+    print(table.loc[least.nlargest(6).index].round(3).to_string(index=False))
+    print(
+        f"edits of random prototypes: {np.mean(np.abs(shares) >= LEAST_EFFECT):.1%} of {shares.size} effects reach "
+        f"{LEAST_EFFECT}"
     )
-    print(strongest.round(3).to_string(index=False))
-    print(f"edits of random prototypes: {null_share:.1%} of {shares.size} effects reach {LEAST_EFFECT}")
+    read = readable(labelled, findings)
     for what, members in (
-        ("left out, one class only or too few images", left_out),
-        (
-            f"not legible to the {main_reader} (AUROC below {UNREADABLE})",
-            [name for name in names if name not in readable],
-        ),
-        ("pairs that the labelled images cannot tell apart", [f"{a}/{b}" for a, b in untellable]),
+        ("left out, one class only or too few images", labelled.left_out),
+        (f"not legible to the {main} (AUROC below {UNREADABLE})", [name for name in names if name not in read]),
+        ("pairs that the labelled images cannot tell apart", [f"{names[i]}/{names[j]}" for i, j in asked.untellable]),
     ):
         if members:
             print(f"{what}: {', '.join(members)}")
-    found = list(table[table["shortcut"]].itertuples())
-    for row in found:
+    for row in findings.found:
         verb = "adds" if row.edit > 0 else "takes away"
         print(
             f"SHORTCUT: {row.raised} {verb} {row.moved} (edit {row.edit:+.2f}, generated "
             f"{row.generated:+.2f}, corrected p {row.p:.1e})"
         )
-    if found:
-        tops = {name: rank[0] for name, rank in zip(names, ranks)}
-        strength = {(a, b): effects[i][main_reader][:, j] for i, a in enumerate(names) for j, b in enumerate(names)}
-        pictures = draw_edits(
-            run, edits, test.pixels[edited], found, dict(zip(names, gaps)), tops, strength, folder / "edits"
-        )
-        print(f"figure of the edits: {pictures[0]} and .pdf")
-    else:
+    if not findings.found:
         print(f"no shortcut named among {len(table)} pairs")
     unclear = table[table["verdict"] == "cannot tell"]
     print(
         f"an effect of {table['detectable'].median():.2f} would be found in eight of ten such diagnoses, for half of "
         f"the pairs; {len(unclear)} of {len(table)} pairs cannot be told: "
-        f"{listed([f'{row.raised} on {row.moved}' for row in unclear.itertuples()], 10) if len(unclear) else 'none'}"
+        f"{listed([f'{row.raised} on {row.moved}' for row in unclear.itertuples()], 10)}"
     )
-    print(f"matrix: {files[0]} and .pdf; all pairs: {folder / f'effects_{main_reader}.csv'}; arrays: {arrays}")
+
+
+def main() -> None:
+    args = parse_args()
+
+    import numpy as np
+
+    from analysis.results import results_folder
+
+    run, device = open_run(args)
+    rng = np.random.default_rng(args.seed)
+    labelled = read_labelled(run, args)
+    asked = ask(labelled, args, rng)
+    findings = diagnose(run, labelled, asked, args, device, rng)
+    folder = results_folder("diagnose", run)
+    matrix, edits = draw(run, labelled, asked, findings, folder)
+    arrays = save(labelled, asked, findings, folder)
+    tell(labelled, asked, findings)
+    if edits:
+        print(f"figure of the edits: {edits[0]} and .pdf")
+    print(f"matrix: {matrix[0]} and .pdf; all pairs: {folder / f'effects_{findings.main}.csv'}; arrays: {arrays}")
 
 
 if __name__ == "__main__":

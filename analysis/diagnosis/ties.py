@@ -35,12 +35,12 @@ def parse_args() -> argparse.Namespace:
 def stand_for(run, device) -> list[str]:
     """The attribute that each prototype tells best, with its AUROC, in the test images without `where`. It is
     for the reader of the ranking, which does not use it."""
-    from analysis.diagnosis.diagnose import labelled_data
     from analysis.measures.auroc import best_attributes
+    from analysis.measures.labels import labelled_data
     from train.data.dataset import load_split
     from train.scores import encode
 
-    test = load_split(labelled_data(run, None), "test")
+    test = load_split(labelled_data(run), "test")
     names, auroc = best_attributes(encode(run.model, test, device=device).numpy(), test.attributes)
     return [f"{name} {value:.2f}" for name, value in zip(names, auroc)]
 
