@@ -85,7 +85,7 @@ def half_found(strengths: np.ndarray, rates: np.ndarray, runs: np.ndarray) -> fl
     lowest strength where it is found so often from there on, NaN where never."""
     order = np.argsort(strengths)
     x, y = np.asarray(strengths, float)[order], np.asarray(rates, float)[order]
-    y = IsotonicRegression().fit_transform(x, y, np.asarray(runs, float)[order])
+    y = IsotonicRegression().fit(x, y, sample_weight=np.asarray(runs, float)[order]).predict(x)
     at = int(np.argmax(y >= 0.5))
     if y[at] < 0.5:
         return np.nan
