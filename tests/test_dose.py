@@ -108,15 +108,25 @@ def test_curves():
     assert table["auroc"].tolist() == [0, pytest.approx(0.45), 1]  # of the free ones eight have .15, two (at .5) .3
     # free: two pairs in two directions a run, at .5 the tied pair too, whose shortcut is a false alarm there
     assert table["pairs"].tolist() == [12, 20, 20] and table["alarms"].tolist() == [2, 2, 2]
-    assert dose.thresholds(table)["half_found"].tolist() == [0.75]
     single = dose.curves(trials({0.9: [0.4]}))
     assert single["interval"].tolist() == ["images"] and single["low"][0] == pytest.approx(0.3)
+
+
+def test_what_all_strengths_say_together():
+    pairs = trials({0.5: [0.0, 0.02], 0.6: [0.9, 0.9], 0.75: [0.1, 0.3], 1.0: [0.5, 0.7]})
+    row = dose.overall(pairs, dose.curves(pairs[pairs["strength"] != 0.6])).iloc[0]
+    assert row["half_found"] == 0.75  # of the curves given
+    assert row["auroc"] == pytest.approx((0 + 13 / 14 + 1 + 1) / 4)  # .3 is as much as two of the 14 free ones
+    assert row["pairs"] == 12 + 3 * 8 and row["alarms"] == 2
 
 
 def test_rank_of_what_is_planted():
     ties = [{"a": 0, "b": 1}, {"a": 2, "b": 3}, {"a": 3, "b": 0}]
     assert dose.rank_of(ties, ["Hat", "", "Beard", "Smile"], TIE) == 3
     assert dose.rank_of(ties, ["", "", "Beard", "Smile"], TIE) is None
+
+
+RANKED = {"ranks": {"Hair - Smile": None}, "ties": 0, "best": {"Hair": 0.9, "Smile": None}, "seconds": 30}
 
 
 @pytest.fixture
@@ -136,7 +146,7 @@ def folder(tmp_path, monkeypatch) -> Path:
             rows = stages["diagnosis"].to_dict("records")
             entry.stage("diagnosis", lambda rows=rows: {"rows": rows, "seconds": 120})
         if "ties" in stages:
-            entry.stage("ties", lambda ranks=stages["ties"]: {"ranks": ranks, "ties": 7, "seconds": 30})
+            entry.stage("ties", lambda ranks=stages["ties"]: RANKED | {"ranks": ranks, "ties": 7})
     return folder
 
 
@@ -146,7 +156,8 @@ def test_whatever_is_done_is_summed_up(folder, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "found in half of the runs at strength 0.70" in said and "of 8 effects of ordered pairs" in said
     kept = json.loads((folder / "curves.json").read_text())
-    assert [row["strength"] for row in kept["curves"]] == [0.5, 0.9] and kept["ranks"][0]["rank"] == 2
+    assert [row["strength"] for row in kept["curves"]] == [0.5, 0.9] and len(kept["ranks"]) == 1
+    assert kept["ranks"][0].items() >= {"rank": 2, "of": 7, "auroc_a": 0.9, "auroc_b": None}.items()
     assert max(kept["unbiased"]) == 0.3  # of what the rule touches, where nothing is planted
     assert len(pd.read_csv(folder / "pairs.csv")) == 8 and (folder / "curves.png").is_file()
 
@@ -168,7 +179,7 @@ def test_what_is_done_is_skipped_and_a_failed_training_stops_its_trial(folder, m
         raise UserError("has 3 training images")
 
     monkeypatch.setattr(shortcuts, "trained", too_few)
-    monkeypatch.setattr(shortcuts, "ranked", lambda *args: {"ranks": {}, "ties": 0})
+    monkeypatch.setattr(shortcuts, "ranked", lambda *args: RANKED)
     argv = ["shortcuts.py", "--worlds", "hair_smile", "--strengths", "0.5", "0.9", "1", "--seeds", "0"]
     monkeypatch.setattr(sys, "argv", argv)
     shortcuts.main()

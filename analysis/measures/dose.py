@@ -17,6 +17,7 @@ from sklearn.isotonic import IsotonicRegression
 from analysis.measures.auroc import single_auroc
 
 NOTHING = 0.5  # the strength at which a rule holds for half of the images
+STRONG = 0.75  # the strength from which a shortcut should be found
 CONFIDENCE = 0.95
 
 
@@ -132,11 +133,21 @@ def curves(pairs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def thresholds(table: pd.DataFrame) -> pd.DataFrame:
-    """The strength found in half of the runs, of each world and tie of `curves`."""
-    groups = table.groupby(["world", "tie"], sort=False)
-    halves = {key: half_found(own["strength"], own["found"], own["runs"]) for key, own in groups}
-    return pd.Series(halves, name="half_found", dtype=float).rename_axis(["world", "tie"]).reset_index()
+def overall(pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """One row a world and tie of `curves`: half_found; auroc over all strengths from STRONG on, against free pairs of
+    the same and of where nothing is planted; alarms among pairs, the free ordered ones of all strengths."""
+    rows = []
+    for (world, tie), own in table.groupby(["world", "tie"], sort=False):
+        here = pairs[pairs["world"] == world]
+        free, planted = here[(here["kind"] == "free") & (here["tie"] != tie)], here[here["tie"] == tie]
+        near = free[(free["strength"] >= STRONG) | (free["strength"] == NOTHING)]
+        strong = planted[planted["strength"] >= STRONG]
+        effects = np.concatenate([strong["effect"], near["effect"].abs()])
+        auroc = single_auroc(effects[:, None], (np.arange(len(effects)) < len(strong)).astype(float))[0]
+        half = half_found(own["strength"], own["found"], own["runs"])
+        counts = {"alarms": int(free["alarms"].sum()), "pairs": int(free["ordered"].sum())}
+        rows.append({"world": world, "tie": tie, "half_found": half, "auroc": auroc} | counts)
+    return pd.DataFrame(rows)
 
 
 def unbiased_effects(tables: list[pd.DataFrame]) -> np.ndarray:

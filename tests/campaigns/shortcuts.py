@@ -24,6 +24,7 @@ from train.data.table import FASHION, HAIR_SMILE, ONE_HAIR
 from train.errors import UserError, run_script
 
 STRENGTHS = (0.5, 0.6, 0.75, 0.9, 1.0)
+RANKS = ["world", "tie", "strength", "seed", "rank", "of", "auroc_a", "auroc_b"]
 STAGES = 3  # training, diagnosis, ties
 EDITED, GENERATED, DRAWS = 32, 400, 12  # images of each diagnosis; of each end of a score
 HAIR = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair")
@@ -223,9 +224,15 @@ def read_states(folder: Path) -> dict[Trial, dict]:
 class Summary(NamedTuple):
     pairs: object  # pandas: of every diagnosis, one row an unordered pair
     curves: object
-    thresholds: object
+    overall: object
     ranks: object  # one row a trial and planted tie
     unbiased: object  # sizes of effects, (pairs,)
+
+
+def rank_row(stage: dict, tie: Tie) -> dict:
+    """The rank of what is planted among the ranked ties, and the AUROC of the best prototypes for its two sides."""
+    best = {f"auroc_{side}": stage["best"].get(getattr(tie, side)) for side in "ab"}
+    return {"rank": stage["ranks"][tie.name], "of": stage["ties"]} | best
 
 
 def sum_up(states: dict[Trial, dict], others: list) -> Summary | None:
@@ -246,26 +253,32 @@ def sum_up(states: dict[Trial, dict], others: list) -> Summary | None:
     pairs = pd.concat(about, ignore_index=True)
     curves = dose.curves(pairs)
     ranks = [
-        trial._asdict() | {"tie": tie, "rank": rank, "of": state["stages"]["ties"]["ties"]}
+        trial._asdict() | {"tie": tie.name} | rank_row(state["stages"]["ties"], tie)
         for trial, state in states.items()
         if "ties" in state["stages"]
-        for tie, rank in state["stages"]["ties"]["ranks"].items()
+        for tie in WORLDS[trial.world].ties
     ]
     unbiased = [table for trial, table in tables.items() if trial.strength == dose.NOTHING] + others
     effects = dose.unbiased_effects(unbiased) if unbiased else np.array([])
-    return Summary(pairs, curves, dose.thresholds(curves), pd.DataFrame(ranks), effects)
+    ranks = pd.DataFrame(ranks, columns=RANKS).sort_values(["world", "tie", "strength", "seed"])
+    return Summary(pairs, curves, dose.overall(pairs, curves), ranks.astype({"rank": "Int64"}), effects)
 
 
 def tell(summary: Summary) -> None:
     import numpy as np
 
+    from analysis.measures.dose import STRONG
+
     print(summary.curves.round(3).to_string(index=False))
-    for row in summary.thresholds.itertuples():
+    for row in summary.overall.itertuples():
         strength = "at none of these strengths" if np.isnan(row.half_found) else f"at strength {row.half_found:.2f}"
-        print(f"{row.world}, {row.tie}: found in half of the runs {strength}")
+        print(
+            f"{row.world}, {row.tie}: found in half of the runs {strength}; AUROC over strengths from {STRONG:g} on "
+            f"{row.auroc:.3f}; {row.alarms} false alarms among {row.pairs} ordered pairs that nothing ties"
+        )
     if len(summary.ranks):
         print("rank of the planted tie among those that ties.py ranks (empty: not ranked):")
-        print(summary.ranks.sort_values(["world", "tie", "strength", "seed"]).to_string(index=False, na_rep=""))
+        print(summary.ranks.round(2).to_string(index=False, na_rep=""))
     if len(summary.unbiased):
         print(
             f"unbiased models: of {len(summary.unbiased)} effects of ordered pairs the largest is "
@@ -281,9 +294,8 @@ def draw(summary: Summary, path: Path) -> list[Path]:
     from analysis.measures.shortcuts import LEAST_EFFECT
 
     groups = list(summary.curves.groupby(["world", "tie"], sort=False))
-    figure, axes = plt.subplots(
-        2, len(groups), figsize=(3.6 * len(groups) + 0.4, 5.6), squeeze=False, sharex=True, layout="constrained"
-    )
+    size = (3.6 * len(groups) + 0.4, 5.6)
+    figure, axes = plt.subplots(2, len(groups), figsize=size, squeeze=False, sharey="row", layout="constrained")
     for (upper, lower), ((world, tie), table) in zip(axes.T, groups):
         own = summary.pairs[(summary.pairs["world"] == world) & (summary.pairs["tie"] == tie)]
         free = summary.pairs[(summary.pairs["world"] == world) & (summary.pairs["kind"] == "free")]
@@ -318,7 +330,7 @@ def save(summary: Summary, folder: Path) -> None:
 
     for name in ("pairs", "curves", "ranks"):
         save_table(folder / f"{name}.csv", getattr(summary, name))
-    tables = {name: getattr(summary, name).astype(object) for name in ("curves", "thresholds", "ranks")}
+    tables = {name: getattr(summary, name).astype(object) for name in ("curves", "overall", "ranks")}
     plain = {name: table.where(table.notna(), None).to_dict("records") for name, table in tables.items()}
     save_json(folder / "curves.json", plain | {"unbiased": sorted(summary.unbiased.round(4).tolist())})
     draw(summary, folder / "curves")
