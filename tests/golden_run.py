@@ -46,7 +46,7 @@ def labelled_images(bench: Bench) -> tuple[torch.Tensor, pd.DataFrame]:
 
     dataset.DATA_DIR = bench.home / "data"
     test = dataset.load_split(load_config(bench.config).data, "test")
-    return to_tensor(test.pixels[np.arange(len(test))]).to(DEVICE), test.attributes
+    return to_tensor(test.pixels[np.arange(len(test))], DEVICE), test.attributes
 
 
 @torch.no_grad()

@@ -78,7 +78,7 @@ def measured_sigma_data(model: Patronus, train: ImageSet, device: torch.device) 
     rows = np.linspace(0, len(train) - 1, min(MEASURED_IMAGES, len(train))).astype(int)
     squares = []
     for batch in np.array_split(rows, math.ceil(len(rows) / INIT_IMAGES)):
-        x0 = to_tensor(torch.from_numpy(np.array(train.pixels[batch])).to(device))
+        x0 = to_tensor(train.pixels[batch], device)
         error = x0 if model.decoder is None else x0 - model.estimate(model.score(x0))
         squares.append(error.square().flatten(1).mean(1))
     return max(float(f"{torch.cat(squares).mean().sqrt().item():.2g}"), LEAST_SIGMA_DATA)

@@ -13,10 +13,10 @@ from train.whole_files import replace_file
 GREY = 127.5  # grey levels of 255 in a unit of an image in [-1, 1]
 
 
-def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
-    """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1], on the device where they are."""
+def to_tensor(pixels: np.ndarray | Tensor, device: torch.device | str | None = None) -> Tensor:
+    """uint8 (B, H, W, C) -> float32 (B, C, H, W) in [-1, 1], on a device; None leaves them where they are."""
     pixels = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))
-    return pixels.permute(0, 3, 1, 2).float() / GREY - 1
+    return pixels.to(device).permute(0, 3, 1, 2).float() / GREY - 1
 
 
 def to_uint8(x: Tensor) -> np.ndarray:

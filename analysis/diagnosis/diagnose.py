@@ -191,7 +191,7 @@ def measure(run, labelled: Labelled, asked: Asked, args, device, rng):
     readers = {"prototypes": prototype_reader(run.model, scores.numpy(), labels)}
     if args.classifier:
         readers["classifier"] = classifier_reader(labelled.train, labelled.labels("train"), device)
-    edits = Edits(run.model, readers, to_tensor(test.pixels[asked.edited]).to(device), args.steps, args.guidance)
+    edits = Edits(run.model, readers, to_tensor(test.pixels[asked.edited], device), args.steps, args.guidance)
     gaps, ranks = zip(*(class_gap(scores.numpy(), column, args.top) for column in labels.T))
     deviation = scores.std(0).numpy().clip(1e-6)
     random = [random_gap(gaps[i % len(gaps)], deviation, rng) for i in range(args.nulls)]

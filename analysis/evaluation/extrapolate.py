@@ -64,7 +64,7 @@ def set_each(run, pixels, prototypes: list[int], values, scores, args, device) -
     from analysis.edits import edit, encode_and_invert, patch_box
     from train.images import to_tensor, to_uint8
 
-    encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
+    encoding = encode_and_invert(run.model, to_tensor(pixels, device), args.steps)
     options = edit_options(args, run.model, scores)
     settings = [(k, float(value)) for k, line in zip(prototypes, values) for value in line]
     s = torch.cat([options.set(encoding.scores, [k], value) for k, value in settings])  # (K F, m)

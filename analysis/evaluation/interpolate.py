@@ -39,7 +39,7 @@ def main() -> None:
     rows = parse_images(args.images, test)
     if len(rows) != 2:
         raise UserError(f"--images {args.images}: interpolation needs two images, not {len(rows)}")
-    encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows]).to(device), args.steps)
+    encoding = encode_and_invert(run.model, to_tensor(test.pixels[rows], device), args.steps)
     (s_a, s_b), (noise_a, noise_b) = encoding.scores, encoding.noise
     shares = torch.linspace(0, 1, args.frames, device=device)
     s = torch.lerp(s_a, s_b, shares[:, None])  # (frames, m)

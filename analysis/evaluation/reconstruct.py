@@ -65,7 +65,7 @@ def main() -> None:
     rows = parse_images(args.images, test) if args.images else list(range(min(args.num_samples, len(test))))
     pixels = np.array(test.pixels[rows])
     n = len(pixels)
-    x0 = to_tensor(pixels).to(device)
+    x0 = to_tensor(pixels, device)
     encoding = encode_and_invert(run.model, x0, args.steps, title="inverting")
     top = run.model.sigmas(args.steps)[0].float()
 

@@ -102,7 +102,7 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
     for k in table.index[:ROWS]:
         place, entry = prototypes.index(k), table.loc[k]
         having = scores[:, k].topk(min(EXAMPLES, len(scores))).indices
-        x0, s = to_tensor(test.pixels[having.numpy()]).to(device), scores[having].to(device)
+        x0, s = to_tensor(test.pixels[having.numpy()], device), scores[having].to(device)
         maps = image_maps(run.model, x0, s, k, scores, survey.alone is not None, levels, MAP_NOISES).sum(0)
         about = (
             f"{entry['attribute']} (AUROC {entry['auroc']:.2f})\n"

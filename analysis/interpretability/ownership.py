@@ -33,7 +33,7 @@ def owners(run, pixels, device):
     from train.images import to_tensor
 
     with torch.no_grad():
-        best, winner = run.model.encoder.similarities(to_tensor(pixels).to(device)).max(1)
+        best, winner = run.model.encoder.similarities(to_tensor(pixels, device)).max(1)
     return winner.cpu().numpy(), best.cpu().numpy()
 
 

@@ -85,7 +85,7 @@ def trace(run, test, rows: list[int], scores, prototypes: list[int], alone: bool
     from models.schedule import LinearSchedule
     from train.images import GREY, to_tensor
 
-    x0 = to_tensor(test.pixels[rows]).to(device)
+    x0 = to_tensor(test.pixels[rows], device)
     encoding = encode_and_invert(run.model, x0, args.steps)
     options, s = edit_options(args, run.model, scores), encoding.scores
     sigmas, base, own, plain = trace_scores(run, encoding, s, options, 0)

@@ -59,7 +59,7 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
     from train.images import to_tensor, to_uint8
 
     encoder, field = run.model.encoder, run.model.encoder.receptive_field
-    x0 = to_tensor(images.pixels).to(device)
+    x0 = to_tensor(images.pixels, device)
     encoding = encode_and_invert(run.model, x0, args.steps, args.batch)
     n, side = len(x0), run.config.data.image_size
     known, s = KnownScores(encoding.scores), encoding.scores  # the paper's edit: plain, everything else kept

@@ -158,7 +158,7 @@ def draw_edits(run, pixels, names, images, differences, edited: list[int]):
     from train.images import to_tensor
 
     device = run.model.encoder.prototypes.device
-    matches = [run.model.encoder.match(to_tensor(shown).to(device)) for shown in images]
+    matches = [run.model.encoder.match(to_tensor(shown, device)) for shown in images]
     figure, axes = panels(len(pixels), 4, side=1.5)
     limit = max(float(differences.max()), 1.0)
     for line, name in enumerate(names):
@@ -273,7 +273,7 @@ def main() -> None:
     moved = [parse_attribute(text, scores, test.attributes) for text in args.attribute]
 
     options = edit_options(args, run.model, scores)
-    encoding = encode_and_invert(run.model, to_tensor(pixels).to(device), args.steps)
+    encoding = encode_and_invert(run.model, to_tensor(pixels, device), args.steps)
     own = s = encoding.scores
     commanded = list(dict.fromkeys(k for prototypes, _ in parsed for k in prototypes))
     if parsed:

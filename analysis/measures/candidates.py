@@ -95,7 +95,7 @@ class Effects(NamedTuple):
 
 def setting_effects(model: Patronus, reader: Reader, images: ImageSet, options: EditOptions) -> Effects:
     """Every prototype set high and low on every image, quickly (`quick_edit`), and read."""
-    x0 = to_tensor(images.pixels).to(model.encoder.prototypes.device)
+    x0 = to_tensor(images.pixels, model.encoder.prototypes.device)
     s, m = model.score(x0).detach(), len(options.known.limits)
     before = reader(x0) > 0  # (n, A)
     parts = np.zeros((3, m, 2, before.shape[1]))

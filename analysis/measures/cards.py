@@ -42,7 +42,7 @@ def best_patches(run: Run, images: ImageSet, count: int = PATCHES, batch: int = 
     device, side = run.model.encoder.prototypes.device, run.config.data.image_size
     scores, rows, columns = [], [], []
     for start in tqdm(range(0, len(images), batch), desc="matching", unit="batch", leave=False):
-        match = run.model.encoder.match(to_tensor(images.pixels[start : start + batch]).to(device))
+        match = run.model.encoder.match(to_tensor(images.pixels[start : start + batch], device))
         for whole, part in zip((scores, rows, columns), match):
             whole.append(part.cpu())
     scores, rows, columns = (torch.cat(part) for part in (scores, rows, columns))  # (N, m)
@@ -120,7 +120,7 @@ def example_edits(
         lacking = order[(scores[order, k] <= median) if values[0] > median else (scores[order, k] >= median)][
             :EDITS
         ].numpy()
-        encoding = encode_and_invert(run.model, to_tensor(test.pixels[lacking]).to(device), options.steps)
+        encoding = encode_and_invert(run.model, to_tensor(test.pixels[lacking], device), options.steps)
         result = edit_until_reached(
             run.model, encoding, options.set(encoding.scores, prototypes, values), prototypes, options
         )

@@ -38,7 +38,7 @@ def pair_measures(model: Patronus, pairs: Pairs, candidate: Candidate, deviation
     pair_deviations), and how often the patch box of its best match, in the image where it is high, meets the pixels
     that the attribute rules (hit; hit_chance: of all cells)."""
     device, k = model.encoder.prototypes.device, candidate.prototype
-    absent, present = (model.encoder.match(to_tensor(pixels).to(device)) for pixels in (pairs.absent, pairs.present))
+    absent, present = (model.encoder.match(to_tensor(pixels, device)) for pixels in (pairs.absent, pairs.present))
     change = candidate.direction * (present.scores[:, k] - absent.scores[:, k]).cpu().numpy()
     match, side = present if candidate.direction > 0 else absent, pairs.region.shape[1]
     field = model.encoder.receptive_field

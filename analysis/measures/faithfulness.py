@@ -66,7 +66,7 @@ def set_scores(
     model: Patronus, pixels: np.ndarray, prototypes: list[int], values: list[float], options: EditOptions
 ) -> SetScores:
     """Images uint8 (n, H, W, C) with prototypes set to values, regenerated from their own x_T."""
-    x0 = to_tensor(pixels).to(model.encoder.prototypes.device)
+    x0 = to_tensor(pixels, model.encoder.prototypes.device)
     encoding = encode_and_invert(model, x0, options.steps)
     edited = options.set(encoding.scores, prototypes, torch.tensor(values))
     return SetScores(x0, encoding, edit_until_reached(model, encoding, edited, prototypes, options))
@@ -172,7 +172,7 @@ class Judge(NamedTuple):
     def _minimality(self, edited: SetScores, truth: np.ndarray, prototypes: list[int], values: list[float]) -> dict:
         """Squared distances to the true counterfactuals, of the edit, of no edit, and of the edit by the previous way
         of setting scores."""
-        target = to_tensor(truth).to(edited.x0.device)
+        target = to_tensor(truth, edited.x0.device)
         part = Encoding(edited.encoding.scores[:REPEATED], edited.encoding.noise[:REPEATED])
         options = self.options._replace(**PREVIOUS)
         s = options.set(part.scores, prototypes, torch.tensor(values))

@@ -42,7 +42,7 @@ def test_effects(run: Run, test: ImageSet, scores: Tensor) -> np.ndarray:
     """`effect` of every prototype, probed on the first test images; scores (N, m) of the whole test set, on the CPU:
     (m,)."""
     device = run.model.encoder.prototypes.device
-    probe = to_tensor(test.pixels[:PROBE_IMAGES]).to(device)
+    probe = to_tensor(test.pixels[:PROBE_IMAGES], device)
     return effect(run.model, probe, scores[:PROBE_IMAGES].to(device), scores.std(0).to(device)).cpu().numpy()
 
 

@@ -114,7 +114,7 @@ class _Draws:
 
     def noisy(self, part: slice) -> tuple[Tensor, Tensor, Tensor, Guess | None]:
         """x0 and z (B, C, H, W), sigma (B,) and what is read of the scores, of some draws."""
-        x0 = to_tensor(self.images.pixels[self.rows[part].numpy()]).to(self.device)
+        x0 = to_tensor(self.images.pixels[self.rows[part].numpy()], self.device)
         sigma = torch.tensor(self.sigmas[part], dtype=torch.float32, device=self.device)
         noise = SeededNoise([NOISE_SEEDS + i for i in self.numbers[part]], x0.shape[1:], self.device)()
         z = x0 + sigma[:, None, None, None] * noise

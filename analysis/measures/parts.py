@@ -36,9 +36,9 @@ def part_measures(model: Patronus, pairs: dict[str, Pairs], candidate: Candidate
     device, k = model.encoder.prototypes.device, [candidate.prototype]
     importance, drop, meets, noisy_meets = [], [], [], []
     for part in pairs.values():
-        present = to_tensor(part.present).to(device)
+        present = to_tensor(part.present, device)
         boxes, with_part = patch_boxes(model, present, k)
-        without_part = model.score(to_tensor(part.absent).to(device))[:, k].cpu().numpy()
+        without_part = model.score(to_tensor(part.absent, device))[:, k].cpu().numpy()
         noise = SeededNoise(range(len(present)), present.shape[1:], device)()
         noisy = (present + (NOISE * noise).clamp(-CLIP, CLIP)).clamp(-1, 1)
         importance.append((heat * part.region).sum((1, 2)))
@@ -58,7 +58,7 @@ def dual_perturbation(model: Patronus, pairs: Pairs, candidate: Candidate) -> di
     """Fall of the score where the patch, and where all but the patch, is replaced by noise, in units of its deviation
     over these images."""
     device, k = model.encoder.prototypes.device, candidate.prototype
-    x0 = to_tensor(pairs.present if candidate.direction > 0 else pairs.absent).to(device)
+    x0 = to_tensor(pairs.present if candidate.direction > 0 else pairs.absent, device)
     boxes, scores = patch_boxes(model, x0, [k])
     noise = SeededNoise(range(len(x0)), x0.shape[1:], device)().clamp(-1, 1)
     inside = torch.zeros_like(x0[:, :1], dtype=torch.bool)

@@ -55,7 +55,7 @@ def map_measures(
     visible = pairs.region.any((1, 2))
     region = pairs.region[visible][:MAPPED]
     pixels = (pairs.present if candidate.direction > 0 else pairs.absent)[visible][:MAPPED]
-    x0 = to_tensor(pixels).to(device)
+    x0 = to_tensor(pixels, device)
     with torch.no_grad():
         match = model.encoder.match(x0)
     sigmas = np.geomspace(sigma_min, model.sigma_max, MAP_LEVELS)

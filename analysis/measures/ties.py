@@ -145,7 +145,7 @@ def places(model: Patronus, images: ImageSet, ends: Extremes, batch: int = 256) 
     high.scatter_(0, ends.rows[1].cpu(), True)
     maps, field = torch.zeros(high.shape[1], side, side), model.encoder.receptive_field
     for start in tqdm(range(0, len(images), batch), desc="placing", unit="batch", leave=False):
-        match = model.encoder.match(to_tensor(images.pixels[start : start + batch]).to(device))
+        match = model.encoder.match(to_tensor(images.pixels[start : start + batch], device))
         rows, columns = match.rows.cpu(), match.columns.cpu()
         for i, k in high[start : start + batch].nonzero().tolist():
             top, left, bottom, right = field.box(rows[i, k].item(), columns[i, k].item(), side, side)

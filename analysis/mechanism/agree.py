@@ -59,7 +59,7 @@ def main() -> None:
 
     def draw(name: str, first: int, end: int):
         z = levels[0].float() * SeededNoise(range(args.seed + first, args.seed + end), (c, h, w), device)()
-        shown = to_tensor(images.pixels[[i % len(images) for i in range(first, end)]]).to(device)
+        shown = to_tensor(images.pixels[[i % len(images) for i in range(first, end)]], device)
         return euler(denoisers[name] or bind(shown), z, sigmas).cpu().numpy()
 
     def draw_all(index: int, _: int):

@@ -93,7 +93,7 @@ def main() -> None:
     images, held_out = open_data(args, held_out=True)
     data, network = pixel_major(images, args, device), network_of(args, device)
     others = all_training_free(data, args, levels)
-    x0 = to_tensor(held_out.pixels[: args.n_samples]).to(device)
+    x0 = to_tensor(held_out.pixels[: args.n_samples], device)
     with torch.no_grad():
         networks = {"conditional" if network.run else "given": network.bind(x0)}
         if network.run and network.run.model.masked:

@@ -84,7 +84,7 @@ def main() -> None:
     for index in range(args.n_steps) if args.t_idx is None else [args.t_idx]:
 
         def compute(first: int, end: int, index: int = index):
-            x0 = to_tensor(images.pixels[rows[first:end]]).to(device)
+            x0 = to_tensor(images.pixels[rows[first:end]], device)
             if given is not None:
                 z = torch.from_numpy(np.array(given[index, first:end])).float().to(device)
             else:

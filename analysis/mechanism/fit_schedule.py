@@ -76,7 +76,7 @@ def main() -> None:
             f" not of {args.n_steps} levels and {side}x{side} images"
         )
     data, bind = pixel_major(images, args, device), network_of(args, device).bind
-    x0 = to_tensor(held_out.pixels[-args.n_samples :]).to(device)  # compare.py reports on the first
+    x0 = to_tensor(held_out.pixels[-args.n_samples :], device)  # compare.py reports on the first
     with torch.no_grad():
         network = bind(x0)
 

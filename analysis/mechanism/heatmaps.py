@@ -85,7 +85,7 @@ def main() -> None:
         total = 0
         for start in range(0, len(rows), args.batch):
             part = rows[start : start + args.batch]
-            x0 = to_tensor(images.pixels[part]).to(device)
+            x0 = to_tensor(images.pixels[part], device)
             z = noisy_images(x0, levels, first, args.seed, start).contiguous(memory_format=torch.channels_last)
             if bind:
                 with torch.no_grad():

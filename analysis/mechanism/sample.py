@@ -54,9 +54,7 @@ def main() -> None:
         else:
             z = levels[0].float() * SeededNoise(range(args.seed + first, args.seed + end), (c, h, w), device)()
         used = (
-            bind(to_tensor(images.pixels[[i % len(images) for i in range(first, end)]]).to(device))
-            if bind
-            else denoiser
+            bind(to_tensor(images.pixels[[i % len(images) for i in range(first, end)]], device)) if bind else denoiser
         )
         return SOLVERS[args.sampler](used, z, sigmas).cpu().numpy()
 

@@ -124,7 +124,7 @@ class Desk:
 
     def take(self, pixels: np.ndarray, option: str) -> DeskImage:
         """Encode an image and invert it, with full and with few steps."""
-        x0 = to_tensor(torch.from_numpy(pixels[None]).to(self.device))
+        x0 = to_tensor(pixels[None], self.device)
         return DeskImage(
             pixels, option, self.model.encoder.match(x0), {n: encode_and_invert(self.model, x0, n) for n in (FULL, FEW)}
         )

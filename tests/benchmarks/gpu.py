@@ -144,7 +144,7 @@ def analysis_lines(args, device: torch.device) -> Iterable[Line]:
     batch = min(batch, 8) if args.quick else batch
     images = random_images(2 * batch, side, config.data.channels)
     known = encode(model, images, device=device, progress=False)
-    x0, sampling = to_tensor(torch.from_numpy(images.pixels[:batch]).to(device)), Sampling(batch, *model.best_sampling)
+    x0, sampling = to_tensor(images.pixels[:batch], device), Sampling(batch, *model.best_sampling)
     sigmas = model.sigmas(sampling.steps)
 
     def draw():

@@ -37,7 +37,7 @@ def plain(model, images, known, prototypes: list[int], count: int, sigma_min: fl
         sigmas, drawn = levels.draw(len(part), rng)
         for i, level in zip(part, sigmas):
             row = order[[i % len(order)]]
-            x0, s = to_tensor(images.pixels[row]).to(device), known[row].to(device)
+            x0, s = to_tensor(images.pixels[row], device), known[row].to(device)
             sigma = torch.full((1,), level, dtype=torch.float32, device=device)
             z = x0 + sigma * SeededNoise([NOISE_SEEDS + i], x0.shape[1:], device)()
             questions = [s, *without(model, s, prototypes, known)]

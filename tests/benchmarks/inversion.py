@@ -35,7 +35,7 @@ def report(name: str, calls: int, seconds: float, x0: torch.Tensor, back: torch.
 def main() -> None:
     args = parse_args()
     run, device = open_run(args)
-    x0 = to_tensor(load_split(run.config.data, "test").pixels[: args.num_samples]).to(device)
+    x0 = to_tensor(load_split(run.config.data, "test").pixels[: args.num_samples], device)
 
     start = time.perf_counter()
     encoding = encode_and_invert(run.model, x0, args.steps)
