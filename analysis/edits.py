@@ -248,6 +248,5 @@ def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
     opposite way."""
     cosine = (F.normalize(a.flatten(), dim=0) * F.normalize(b.flatten(), dim=0)).sum().clamp(-1, 1)
     angle = cosine.arccos()
-    if angle.sin() < 1e-4:
-        return torch.lerp(a, b, share)
-    return (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
+    curved = (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
+    return torch.where(angle.sin() < 1e-4, torch.lerp(a, b, share), curved)

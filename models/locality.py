@@ -16,6 +16,7 @@ from models.training_free import (
     PixelMajor,
     RunningPosterior,
     check_shape,
+    places,
     squared_difference,
 )
 
@@ -142,10 +143,8 @@ class PSPCFlex(nn.Module):
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """z (B, C, H, W), sigma (B,), levels mixed at will -> (B, C, H, W) float32."""
         check_shape(z, self.data.image_shape)
-        nearest = nearest_level(sigma, self.levels)
         out = torch.empty_like(z, dtype=torch.float32)
-        for level in nearest.unique().tolist():
-            rows = torch.nonzero(nearest == level)[:, 0]
+        for level, rows in places(nearest_level(sigma, self.levels).tolist()).items():
             if self.thresholds[level] == 1:
                 out[rows] = self.empirical(z[rows], sigma[rows])
             else:
@@ -213,8 +212,7 @@ class LocalityDenoiser(nn.Module):
         """z (B, C, H, W), sigma (B,), levels mixed at will -> (B, C, H, W) float32."""
         check_shape(z, self.data.image_shape)
         out = torch.empty_like(z, dtype=torch.float32)
-        for level in sigma.unique().tolist():
-            rows = torch.nonzero(sigma == level)[:, 0]
+        for level, rows in places(sigma.tolist()).items():
             out[rows] = masked_means(self.data, z[rows].float(), sigma[rows].float(), self._masks(level))
         return out
 

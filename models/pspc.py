@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from models.schedule import karras_sigmas
-from models.training_free import FLOAT, LEAST_LOGIT, EmpiricalDenoiser, PixelMajor, check_shape, squared_difference
+from models.training_free import (
+    FLOAT,
+    LEAST_LOGIT,
+    EmpiricalDenoiser,
+    PixelMajor,
+    check_shape,
+    places,
+    squared_difference,
+)
 
 PUBLISHED_SIZES = (32, 32, 32, 32, 32, 32, 32, 23, 15, 11, 7, 5, 3, 3, 3, 3, 3, 3)  # CIFAR-10, high noise to low
 ADDED = (2, 3)  # window sides whose sums are made by additions
@@ -122,10 +130,8 @@ class PSPCSquare(nn.Module):
     def forward(self, z: Tensor, sigma: Tensor) -> Tensor:
         """z (B, C, H, W), sigma (B,), levels mixed at will -> (B, C, H, W) float32."""
         check_shape(z, self.data.image_shape)
-        chosen = torch.tensor(self.sizes, device=z.device)[nearest_level(sigma, self.levels)]  # (B,)
         out = torch.empty_like(z, dtype=torch.float32)
-        for size in chosen.unique().tolist():
-            rows = torch.nonzero(chosen == size)[:, 0]
+        for size, rows in places(self.sizes[level] for level in nearest_level(sigma, self.levels).tolist()).items():
             if size == self.data.image_shape[1] == self.data.image_shape[2]:
                 out[rows] = self.empirical(z[rows], sigma[rows])
             else:

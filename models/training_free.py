@@ -2,6 +2,7 @@
 covariance (Niedoba et al. 2025)."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -232,6 +233,14 @@ def _by_iteration(data: PixelMajor, mean: Tensor, size: int, rank: int) -> tuple
         previous, directions = directions, products / len(data)
     values, rotation = torch.linalg.eigh(previous.T @ directions)  # Rayleigh and Ritz
     return values, previous @ rotation
+
+
+def places(values: Iterable) -> dict:
+    """Where each value stands among the values: value -> list of indices, in order."""
+    found = {}
+    for index, value in enumerate(values):
+        found.setdefault(value, []).append(index)
+    return found
 
 
 def check_shape(z: Tensor, shape: tuple[int, ...]) -> None:

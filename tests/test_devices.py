@@ -7,7 +7,7 @@ import torch
 from fake_gpu import CUDA, IMAGES, KINDS, config_of, gpu  # noqa: F401
 
 import models.patronus
-from analysis.edits import EditOptions, edit, encode_and_invert, expected_images, regenerate
+from analysis.edits import EditOptions, edit, encode_and_invert, expected_images, regenerate, slerp
 from analysis.measures import features, information, readers
 from analysis.measures.emergence import trace_scores
 from analysis.measures.health import effect
@@ -96,7 +96,7 @@ def test_edits(kind, others):
     options = EditOptions(KnownScores(torch.rand(300, 6, device=CUDA)), 3, (1.0,), others)
     edited = options.set(encoding.scores, [0, 2], torch.tensor([0.5, 0.6], device=CUDA))
     assert on_gpu(edited, edit(model, encoding, torch.cat([edited, edited]), 3, guidance=1.0))
-    assert on_gpu(regenerate(model, encoding.noise, encoding.scores, 2))
+    assert on_gpu(regenerate(model, encoding.noise, encoding.scores, 2), slerp(*encoding.noise[:2], 0.3))
     _, scores, estimates, last = trace_scores(SimpleNamespace(model=model), encoding, edited, options, 0)
     assert scores.device.type == "cpu" and on_gpu(estimates, last)
 
@@ -127,16 +127,18 @@ def test_prototypes_are_drawn_from_patches():
     assert on_gpu(trainer.model.encoder.prototypes)
 
 
-def test_training_free_denoisers():
+def test_training_free_denoisers(monkeypatch):
     pixels, (z, sigma, _) = torch.zeros(20, 16, 16, 3, dtype=torch.uint8), noisy()
     data = PixelMajor(pixels, xflip=True).to(CUDA)
     levels = karras_sigmas(2)[:-1]
     square = PSPCSquare(data, [16, 5], levels)
+    chosen = SimpleNamespace(tolist=lambda: [0, 1, 1, 0])  # the levels of noisy images are values
+    monkeypatch.setattr("models.pspc.nearest_level", lambda sigma, levels: chosen)
     masks = Masks.__new__(Masks)  # which pixels share a window depends on the data
     masks.unique, masks.owner = torch.ones(3, 256, device=CUDA), torch.zeros(256, dtype=torch.long, device=CUDA)
     for estimate in (
         EmpiricalDenoiser(data)(z, sigma),
-        square._composite(z, sigma, 5),
+        square(z, sigma),
         square._composite(z, sigma, 11),
         masked_means(data, z, sigma, masks),
     ):

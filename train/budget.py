@@ -40,16 +40,20 @@ def step_seconds(trainer: Trainer, step: int) -> float:
     return float(np.median([timed() for _ in range(broadcast(count, trainer.world))]))
 
 
-def fastest_formats(config: Config, make_trainer: MakeTrainer) -> dict[str, str]:
-    """The number and memory formats left at auto, whichever take least time for a step of this network at its batch."""
-    train, first = config.train, config.train.encoder_steps + config.train.decoder_steps
+def fastest_formats(config: Config, make_trainer: MakeTrainer, step: int | None = None) -> dict[str, str]:
+    """The number and memory formats left at auto, whichever take least time for a step of this network at its batch.
+
+    step: which; by default the denoiser's first.
+    """
+    train = config.train
+    step = train.encoder_steps + train.decoder_steps if step is None else step
     precisions = ("float32", "bfloat16") if train.precision == "auto" else (train.precision,)
     formats = ("channels_last", "contiguous") if train.memory_format == "auto" else (train.memory_format,)
     choices = [{"precision": precision, "memory_format": layout} for precision in precisions for layout in formats]
     if len(choices) == 1:
         return choices[0]
     trial = {"minutes": None, "epochs": None, "steps": ENDLESS, "compile": False}
-    seconds = [step_seconds(make_trainer(with_training(config, **trial, **choice)), first) for choice in choices]
+    seconds = [step_seconds(make_trainer(with_training(config, **trial, **choice)), step) for choice in choices]
     return choices[int(np.argmin(seconds))]
 
 

@@ -20,10 +20,12 @@ from analysis.measures.auroc import single_auroc
 from analysis.measures.quality import regression, single_aurocs
 from models.patronus import Patronus
 from train import recipe
+from train.budget import TRIAL_IMAGES, fastest_formats, with_training
 from train.build import build_model
 from train.config import Config, load_config
 from train.data.dataset import ImageSet, load_split
 from train.images import to_tensor
+from train.precision import pick_precision
 from train.scores import encode
 from train.trainer import Trainer
 
@@ -102,8 +104,12 @@ def left(model: Patronus, test: ImageSet) -> float:
 def try_encoder(config: Config) -> str:
     images = [load_split(config.data, split) for split in ("train", "test")]
     config = recipe.settle(config, images[0].pixels)
+    device, trial = torch.device("cpu"), images[0].subset(np.arange(min(len(images[0]), TRIAL_IMAGES)))
+    config.train.precision = pick_precision(config.train.precision, device)
+    formats = fastest_formats(config, lambda trying: Trainer(trying, build_model(trying), trial, device), step=0)
+    config = with_training(config, **formats)
     torch.manual_seed(config.train.seed)
-    trainer = Trainer(config, build_model(config), images[0], torch.device("cpu"))
+    trainer = Trainer(config, build_model(config), images[0], device)
     judged = [part.subset(np.arange(min(len(part), MOST))) for part in images]
     before, start = judge(trainer.model.eval(), *judged), time.perf_counter()
     trainer.model.train()
@@ -115,15 +121,14 @@ def try_encoder(config: Config) -> str:
     pairs = zip(before.items(), after.items())
     text = ", ".join(f"{name} {value:.3f} (untrained {old:.3f})" for (_, old), (name, value) in pairs)
     edits, rest = appears(model, *judged), left(model, judged[1])
-    return f"{config.name}: {text}; appears {edits:.3f}; left {rest:.3f}; {seconds:.0f} s"
+    return f"{config.name}: {text}; appears {edits:.3f}; left {rest:.3f}; {seconds:.0f} s in {config.train.precision}"
 
 
 def main() -> None:
     args = parse_args()
     phases = [f"train.steps={args.steps + 1}", f"train.encoder_steps={args.steps}", "train.decoder_steps=0"]
-    fixed = ["train.precision=bfloat16", "train.memory_format=channels_last"]
     for file in args.config:
-        print(try_encoder(load_config(file, [*args.set, *phases, *fixed])), flush=True)
+        print(try_encoder(load_config(file, [*args.set, *phases])), flush=True)
 
 
 if __name__ == "__main__":
