@@ -33,6 +33,15 @@ def nearest_level(sigma: Tensor, levels: Tensor) -> Tensor:
     return (sigma.double()[:, None] - levels.to(sigma.device).double()).abs().argmin(1)
 
 
+def joined(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Two sets of logits as one; each is told by its largest and the sum of exponentials of all less that.
+
+    Kept apart, since in their log-sum-exp of a million, as far from the data at little noise, float32 is off by .1.
+    """
+    largest = torch.maximum(one[0], other[0])
+    return largest, sum(total * (highest - largest).exp() for highest, total in (one, other))
+
+
 class Boxes:
     """Sums over all p x p windows of maps (H, W, n), and back.
 
@@ -163,27 +172,29 @@ class PSPCSquare(nn.Module):
         chunk = self.data.chunk_size((c + 6) * h * w)
         fit = int(self.data.max_memory / 2 / (FLOAT * math.prod(boxes.shape) * self.data.pixels.shape[-1]))
         partials = [[] for _ in z[:fit]]  # weights and largest logits, chunk by chunk, of as many noisy images as fit
-        normalisers = z.new_full((len(z), *boxes.shape), -torch.inf)
+        totals = z.new_full((len(z), *boxes.shape), -torch.inf), z.new_zeros(len(z), *boxes.shape)
         for _, x in self.data.chunks(chunk, mirrored=False):
             for b in range(len(z)):
                 logits = boxes.distances(x, z[b]).mul_(scales[b])
                 highest = logits.amax(2)
                 weights = logits.sub_(highest[..., None]).clamp_(min=LEAST_FACTOR).exp_()
-                torch.logaddexp(normalisers[b], weights.sum(2).log_().add_(highest), out=normalisers[b])
+                totals[0][b], totals[1][b] = joined((totals[0][b], totals[1][b]), (highest, weights.sum(2)))
                 if b < fit:
                     partials[b].append((weights, highest))
         if self.data.xflip:
-            both = torch.logaddexp(normalisers[:count], normalisers[count:].flip(2))
-            normalisers = torch.cat([both, both.flip(2)])
+            both = joined([part[:count] for part in totals], [part[count:].flip(2) for part in totals])
+            totals = [torch.cat([part, part.flip(2)]) for part in both]
+        largest, shares = totals[0], totals[1].reciprocal()
         out = torch.zeros_like(z)
         for index, (_, x) in enumerate(self.data.chunks(chunk, mirrored=False)):
             for b in range(len(z)):
                 if b < fit:
                     weights, highest = partials[b][index]
-                    weights.mul_((highest - normalisers[b]).clamp_(min=LEAST_FACTOR).exp_()[..., None])
+                    weights.mul_((highest - largest[b]).clamp_(min=LEAST_FACTOR).exp_().mul_(shares[b])[..., None])
                 else:
                     logits = boxes.distances(x, z[b]).mul_(scales[b])
-                    weights = logits.sub_(normalisers[b, ..., None]).clamp_(min=LEAST_LOGIT).exp_()
+                    weights = logits.sub_(largest[b, ..., None]).clamp_(min=LEAST_LOGIT).exp_()
+                    weights.mul_(shares[b, ..., None])
                 out[b] += boxes.means(weights, x)
         out = out / boxes.cover
         return out[:count] + out[count:].flip(3) if self.data.xflip else out

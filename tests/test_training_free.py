@@ -115,6 +115,16 @@ def test_square_composites_equal_the_naive_loop(channels, bound):
     torch.testing.assert_close(denoiser.differentiable(z, levels), found, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("xflip", [False, True])
+@pytest.mark.parametrize("bound", [4e9, 40000])
+def test_weights_sum_to_one_however_far_images_lie_from_the_data(bound, xflip):
+    grey = torch.full((25, 8, 8, 3), 51, dtype=torch.uint8)
+    level = torch.tensor([0.002])
+    denoiser = PSPCSquare(PixelMajor(grey, xflip, max_memory=bound), [5], level)
+    z = 3 * torch.randn(2, 3, 8, 8, generator=GENERATOR)
+    torch.testing.assert_close(denoiser(z, level.expand(2)), torch.full_like(z, -0.6), atol=1e-5, rtol=0)
+
+
 def test_the_published_schedule_on_32_pixels():
     pixels = draw(40, 3, 32)
     levels = published_levels().float()

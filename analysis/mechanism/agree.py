@@ -12,7 +12,8 @@ denoisers survive an interruption.
 import argparse
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism
-from train.errors import UserError, run_script
+from analysis.script import require
+from train.errors import run_script
 
 SHOWN = 10  # columns of the grid
 
@@ -22,74 +23,77 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--n_samples", type=int, default=16, help="samples of each denoiser (default: 16)")
     parser.add_argument("--batch", type=int, default=16, help="samples drawn together (default: 16)")
     args = parse_mechanism(parser)
-    if args.n_samples < 2 or args.batch < 1:
-        parser.error("--n_samples must be at least 2, --batch at least 1")
+    require(parser, args, n_samples=2, batch=1)
     return args
+
+
+def draw_all(args, network, denoisers: dict, images, levels, folder, settings, device) -> dict:
+    """Samples (n, C, H, W) of the network and of every training-free Denoiser by name, from the same noise; images: the
+    ImageSet whose scores the network is given."""
+    import numpy as np
+    import torch
+
+    from analysis.mechanism.batches import in_batches
+    from analysis.mechanism.common import one_line, shown
+    from models.samplers import SeededNoise, euler
+
+    names, sigmas = ["network", *denoisers], torch.cat([levels, levels.new_zeros(1)])
+    _, h, w, c = images.pixels.shape
+
+    def draw(name: str, first: int, end: int):
+        z = levels[0].float() * SeededNoise(range(args.seed + first, args.seed + end), (c, h, w), device)()
+        denoiser = denoisers[name] if name in denoisers else network.bind(shown(images, first, end, device))
+        with one_line(name):
+            return euler(denoiser, z, sigmas).cpu().numpy()
+
+    def samples_of(index: int, _: int):
+        starts = range(0, args.n_samples, args.batch)
+        parts = [draw(names[index], start, min(start + args.batch, args.n_samples)) for start in starts]
+        return np.concatenate(parts)[None]  # (1, n, C, H, W)
+
+    return dict(zip(names, in_batches(folder / "samples.npy", settings, len(names), 1, samples_of, "denoisers")))
+
+
+def compare(samples: dict, pixels: dict, device) -> dict:
+    """Similarity of every image to the network's, by kind and denoiser; pixels: the samples as uint8 (n, H, W, C)."""
+    from analysis.mechanism.agreement import features_of, similarities
+
+    found = {"pixels": similarities({name: x.reshape(len(x), -1) for name, x in samples.items()}, centre=False)}
+    features = features_of(pixels, device)
+    if features is None:
+        print("features: left out; install them with: pip install -e .[features]")
+        return found
+    return found | {"features": similarities(features, centre=True)}
 
 
 def main() -> None:
     args = parse_args()
 
-    import numpy as np
     import torch
 
     from analysis.drawing.figures import picture_rows, save_figure
-    from analysis.mechanism.agreement import features_of, similarities, table_of
-    from analysis.mechanism.batches import in_batches
+    from analysis.mechanism.agreement import table_of
+    from analysis.mechanism.batches import settings_of
     from analysis.mechanism.common import all_training_free, levels_of, network_of, open_data, pixel_major, results_dir
     from analysis.results import save_about, save_json, save_table
-    from models.samplers import SeededNoise, euler
     from train.distributed import pick_device
-    from train.images import to_tensor, to_uint8
+    from train.images import to_uint8
 
     device, levels = pick_device(args.device), levels_of(args)
     data, images = open_data(args)
-    major, folder = pixel_major(data, args, device), results_dir(args, "agree")
-    _, h, w, c = images.pixels.shape
-    sigmas = torch.cat([levels, levels.new_zeros(1)])
-    network = network_of(args, device)
+    major, folder, network = pixel_major(data, args, device), results_dir(args, "agree"), network_of(args, device)
     args.hide_scores = network.run is not None and network.run.model.masked
-    bind = network_of(args, device).bind
-    settings = {key: value for key, value in vars(args).items() if key not in ("outdir", "device")} | {
-        "images": len(data)
-    }
+    denoisers = all_training_free(major, args, levels)
+    samples = draw_all(args, network, denoisers, images, levels, folder, settings_of(args, data), device)
+    pixels = {name: to_uint8(torch.from_numpy(x)) for name, x in samples.items()}
+    found = compare(samples, pixels, device)
 
-    denoisers = {"network": None} | all_training_free(major, args, levels)
-    names = list(denoisers)
-
-    def draw(name: str, first: int, end: int):
-        z = levels[0].float() * SeededNoise(range(args.seed + first, args.seed + end), (c, h, w), device)()
-        shown = to_tensor(images.pixels[[i % len(images) for i in range(first, end)]], device)
-        return euler(denoisers[name] or bind(shown), z, sigmas).cpu().numpy()
-
-    def draw_all(index: int, _: int):
-        starts = range(0, args.n_samples, args.batch)
-        try:
-            parts = [draw(names[index], start, min(start + args.batch, args.n_samples)) for start in starts]
-        except ValueError as error:
-            raise UserError(error) from None
-        return np.concatenate(parts)[None]  # (1, n, C, H, W)
-
-    samples = dict(zip(names, in_batches(folder / "samples.npy", settings, len(names), 1, draw_all, "denoisers")))
-    pixels = {name: to_uint8(torch.from_numpy(made)) for name, made in samples.items()}
-    found = {
-        "pixels": similarities({name: made.reshape(len(made), -1) for name, made in samples.items()}, centre=False)
-    }
-    features = features_of(pixels, device)
-    if features is None:
-        print("features: left out; install them with: pip install -e .[features]")
-    else:
-        found["features"] = similarities(features, centre=True)
-    table = table_of(found)
+    table, about = table_of(found), {"training_images": len(major), "hidden": args.hide_scores}
     file = save_table(folder / "agree.csv", table)
-    save_json(
-        folder / "agree.json",
-        {"training_images": len(major), "hidden": args.hide_scores, "denoisers": names, "similarities": found},
-    )
+    save_json(folder / "agree.json", about | {"denoisers": list(samples), "similarities": found})
     if network.run:
         save_about(folder, network.run)
-    columns = min(SHOWN, args.n_samples)
-    picture = save_figure(picture_rows([made[:columns] for made in pixels.values()], list(pixels))[0], folder / "agree")
+    picture = save_figure(picture_rows([x[:SHOWN] for x in pixels.values()], list(pixels))[0], folder / "agree")
     print(table.round(3).to_string())
     print(f"table: {file}; samples: {picture[0]} and {folder / 'samples.npy'}")
 

@@ -10,8 +10,28 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from analysis.results import read_array
+from train.errors import UserError
 from train.images import grid, save_png, to_uint8
 from train.whole_files import replace_file
+
+
+def settings_of(args, data, *other: str) -> dict:
+    """What results depend on, for in_batches: every option but those of place and device and the `other` ones, and how
+    many images the data have."""
+    without = {"outdir", "device", *other}
+    return {key: value for key, value in vars(args).items() if key not in without} | {"images": len(data)}
+
+
+def read_noisy(path: str, option: str, *shape: int | str) -> np.ndarray:
+    """A .npy of noisy images that the user names with an option, memory-mapped; a letter in the shape is any length
+    but 0. Raises UserError."""
+    z = read_array(path, option)
+    fits = z.ndim == len(shape) and all(have == want or isinstance(want, str) for have, want in zip(z.shape, shape))
+    if not fits or not z.size or not np.issubdtype(z.dtype, np.floating):
+        wanted = ", ".join(map(str, shape))
+        raise UserError(f"{option} {path}: must be real numbers of shape ({wanted}), not {z.dtype} {z.shape}")
+    return z
 
 
 def in_batches(file: Path, settings: dict, count: int, batch: int, compute: Callable, title: str):

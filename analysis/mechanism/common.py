@@ -5,6 +5,7 @@ import json
 import pickle
 import sys
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from train.config import DataConfig, load_config
 from train.data.dataset import load_all, load_split
 from train.data.files import edm
 from train.errors import UserError, listed
+from train.images import to_tensor
 from train.runs import Run, load_run
 
 
@@ -57,6 +59,11 @@ def open_data(args, held_out: bool = False):
         images = load_all(config)
         return images, images
     return load_split(config, "train"), load_split(config, "test" if held_out else "train")
+
+
+def shown(images, first: int, end: int, device):
+    """The images whose scores samples first to end are drawn under, in turn from the start again: (n, C, H, W)."""
+    return to_tensor(images.pixels[[i % len(images) for i in range(first, end)]], device)
 
 
 def levels_of(args):
@@ -177,9 +184,19 @@ def hidden_network(model, count: int):
     return model.denoiser(torch.full((count, len(prototypes)), HIDDEN, device=prototypes.device))
 
 
+@contextmanager
+def one_line(where: object):
+    """Around what denoisers refuse when they are made or called: a ValueError becomes a UserError that begins with
+    `where`."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
 def training_free(name: str, data, args, levels):
     """A training-free Denoiser by name, over PixelMajor data. Raises UserError."""
-    try:
+    with one_line(name):
         if name == "empirical":
             return EmpiricalDenoiser(data)
         if name == "gaussian":
@@ -190,8 +207,15 @@ def training_free(name: str, data, args, levels):
             return LocalityDenoiser(data, args.mask_threshold, args.rank)
         thresholds = _listed_numbers(args.thresholds, "thresholds", PUBLISHED_THRESHOLDS, args)
         return PSPCFlex(data, load_heatmaps(args.heatmaps), thresholds, levels).to(data.pixels.device)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
+
+
+def binder(args, images, levels, device) -> Callable:
+    """Clean images (n, C, H, W) -> the Denoiser of their noisy versions that --denoiser names: a network, which may be
+    given their scores, or a training-free one over an ImageSet. Raises UserError."""
+    if args.denoiser == "network":
+        return network_of(args, device).bind
+    denoiser = training_free(args.denoiser, pixel_major(images, args, device), args, levels)
+    return lambda images: denoiser
 
 
 def all_training_free(data, args, levels) -> dict:
@@ -210,10 +234,8 @@ def all_training_free(data, args, levels) -> dict:
 
 def pixel_major(images, args, device):
     """An ImageSet as the data of training-free denoisers. Raises UserError."""
-    try:
+    with one_line(f"--max_memory {args.max_memory}"):
         return PixelMajor(torch.from_numpy(np.array(images.pixels)), args.xflip, args.max_memory * 1e9).to(device)
-    except ValueError as error:
-        raise UserError(f"--max_memory {args.max_memory}: {error}") from None
 
 
 def results_dir(args, what: str) -> Path:

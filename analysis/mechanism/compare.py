@@ -14,7 +14,8 @@ order of denoisers holds), told.csv, the curves with the window sizes, and a gri
 import argparse
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism
-from train.errors import UserError, run_script
+from analysis.script import require
+from train.errors import run_script
 
 SHOWN = 5  # levels in the grid of pictures
 
@@ -23,8 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser = mechanism_parser(__doc__, denoiser=False)
     parser.add_argument("--n_samples", type=int, default=8, help="held-out images (default: 8)")
     args = parse_mechanism(parser)
-    if args.n_samples < 1:
-        parser.error("--n_samples must be at least 1")
+    require(parser, args, n_samples=1)
     if args.hide_scores:
         parser.error("--hide_scores: compare.py takes both networks")
     return args
@@ -42,7 +42,31 @@ def latent_network(args, run, count: int, device):
     return run.model.denoiser(unconditional_scores(latent, sampling, device)(range(count)))
 
 
+def networks_of(network, x0) -> dict:
+    """What training-free denoisers are compared with on noisy x0 (n, C, H, W): Denoisers by name."""
+    from analysis.mechanism.common import hidden_network
+
+    if network.run is None:
+        return {"given": network.bind(x0)}
+    model, networks = network.run.model, {"conditional": network.bind(x0)}
+    return networks | ({"unconditional": hidden_network(model, len(x0))} if model.masked else {})
+
+
+def draw_pictures(outputs: dict, levels, path):
+    """The first image at a few levels across: itself made noisy, and what every denoiser makes of it."""
+    import torch
+
+    from analysis.drawing.figures import picture_rows, save_figure
+    from train.images import to_uint8
+
+    shown = torch.linspace(0, len(levels) - 1, min(SHOWN + 2, len(levels))).round().int().tolist()[1:-1] or [0]
+    names = list(outputs[shown[0]])
+    rows = [to_uint8(torch.stack([outputs[level][name][0] for level in shown])) for name in names]
+    return save_figure(picture_rows(rows, names, [f"{levels[level]:.3g}" for level in shown])[0], path)
+
+
 def print_results(found, table, order) -> None:
+    import numpy as np
     import pandas as pd
 
     for (images, network), part in table.groupby(["images", "network"], sort=False):
@@ -51,7 +75,10 @@ def print_results(found, table, order) -> None:
         )
         names = part["denoiser"].unique()
         shown = {
-            name: [f"{m:.2e} +- {e:.0e}" for m, e in zip(wide["difference"][name], wide["standard_error"][name])]
+            name: [
+                f"{mean:.2e}" + ("" if np.isnan(error) else f" +- {error:.0e}")
+                for mean, error in zip(wide["difference"][name], wide["standard_error"][name])
+            ]
             for name in names
         }
         print(f"{network} network, {images} images:")
@@ -72,12 +99,11 @@ def main() -> None:
 
     import torch
 
-    from analysis.drawing.figures import picture_rows, save_figure
     from analysis.mechanism.common import (
         all_training_free,
-        hidden_network,
         levels_of,
         network_of,
+        one_line,
         open_data,
         patch_sizes,
         pixel_major,
@@ -87,7 +113,7 @@ def main() -> None:
     from analysis.mechanism.drawing import draw_comparison
     from analysis.results import save_about, save_json, save_table
     from train.distributed import pick_device
-    from train.images import to_tensor, to_uint8
+    from train.images import to_tensor
 
     device, levels, sizes = pick_device(args.device), levels_of(args), patch_sizes(args)
     images, held_out = open_data(args, held_out=True)
@@ -95,33 +121,26 @@ def main() -> None:
     others = all_training_free(data, args, levels)
     x0 = to_tensor(held_out.pixels[: args.n_samples], device)
     with torch.no_grad():
-        networks = {"conditional" if network.run else "given": network.bind(x0)}
-        if network.run and network.run.model.masked:
-            networks["unconditional"] = hidden_network(network.run.model, len(x0))
-        latent = latent_network(args, network.run, len(x0), device)
+        networks, latent = networks_of(network, x0), latent_network(args, network.run, len(x0), device)
     if latent is not None:
         others["network_latent"] = latent
-    try:
+    with one_line(f"--max_memory {args.max_memory}"):
         found = compare(networks, others, x0, levels, args.seed)
-    except ValueError as error:
-        raise UserError(error) from None
+    table, order = table_of(found.rows), published_order(found.rows)
 
-    folder, table, order = results_dir(args, "compare"), table_of(found.rows), published_order(found.rows)
+    folder = results_dir(args, "compare")
     file = save_table(folder / "compare.csv", table.set_index(["images", "network", "sigma", "denoiser"]))
     about = {"conclusion": conclusion(table), "training_images": len(data), "patch_sizes": sizes}
     save_json(folder / "compare.json", about | {"published_order": order.to_dict("records"), "rows": found.rows})
     if network.run:
         save_about(folder, network.run)
-    files = draw_comparison(table, sizes, found.told, folder / "compare")
-    shown = torch.linspace(0, len(levels) - 1, min(SHOWN + 2, len(levels))).round().int().tolist()[1:-1] or [0]
-    labels = list(found.outputs[shown[0]])
-    grid = [to_uint8(torch.stack([found.outputs[i][name][0] for i in shown])) for name in labels]
-    pictures = save_figure(picture_rows(grid, labels, [f"{levels[i]:.3g}" for i in shown])[0], folder / "pictures")
+    curves = draw_comparison(table, sizes, found.told, folder / "compare")
+    pictures = draw_pictures(found.outputs, levels, folder / "pictures")
     print_results(found, table, order)
     if found.told is not None:
         print(f"what is told: {save_table(folder / 'told.csv', found.told)}")
     print(conclusion(table))
-    print(f"table: {file}; curves: {files[0]}; pictures: {pictures[0]}")
+    print(f"table: {file}; curves: {curves[0]}; pictures: {pictures[0]}")
 
 
 if __name__ == "__main__":

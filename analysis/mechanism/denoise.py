@@ -9,7 +9,8 @@ a network of --network_pkl.
 import argparse
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism
-from train.errors import UserError, run_script
+from analysis.script import require
+from train.errors import run_script
 
 
 def parse_args() -> argparse.Namespace:
@@ -21,87 +22,55 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=50, help="images denoised together (default: 50)")
     parser.add_argument("--z", metavar="FILE.npy", help="noisy images of every level, (n_steps, n, C, H, W)")
     args = parse_mechanism(parser)
-    if args.n_samples < 1 or args.batch < 1:
-        parser.error("--n_samples and --batch must be at least 1")
+    require(parser, args, n_samples=1, batch=1)
+    if args.t_idx is not None and not 0 <= args.t_idx < args.n_steps:
+        last = args.n_steps - 1
+        parser.error(f"--t_idx {args.t_idx}: there are noise levels 0 to {last}; raise --n_steps for more")
+    if args.denoiser == "network" and args.z and not (args.network_pkl or args.hide_scores):
+        parser.error(
+            "--z with a run of ours: its network needs the scores of the clean images;"
+            " give --hide_scores, leave --z out, or give --network_pkl"
+        )
     return args
-
-
-def read_noisy(path: str, steps: int):
-    """(n_steps, n, C, H, W) float32, memory-mapped. Raises UserError."""
-    from analysis.results import read_array
-
-    z = read_array(path, "--z")
-    if z.ndim != 5 or len(z) != steps:
-        raise UserError(f"--z {path}: must have shape ({steps}, n, C, H, W), not {z.shape}")
-    return z
 
 
 def main() -> None:
     args = parse_args()
 
+    from functools import partial
+
     import numpy as np
     import torch
 
-    from analysis.mechanism.batches import in_batches, save_grid
-    from analysis.mechanism.common import (
-        levels_of,
-        network_of,
-        noisy_images,
-        open_data,
-        patch_sizes,
-        pixel_major,
-        results_dir,
-        training_free,
-    )
+    from analysis.mechanism.batches import in_batches, read_noisy, save_grid, settings_of
+    from analysis.mechanism.common import binder, levels_of, noisy_images, one_line, open_data, results_dir
     from train.distributed import pick_device
     from train.images import to_tensor
 
     device, levels = pick_device(args.device), levels_of(args)
-    if args.t_idx is not None and not 0 <= args.t_idx < args.n_steps:
-        raise UserError(
-            f"--t_idx {args.t_idx}: there are noise levels 0 to {args.n_steps - 1}; raise --n_steps for more"
-        )
-    given = read_noisy(args.z, args.n_steps) if args.z else None
-    if args.denoiser == "network" and given is not None and not (args.network_pkl or args.hide_scores):
-        raise UserError(
-            "--z with a run of ours: its network needs the scores of the clean images;"
-            " give --hide_scores, leave --z out, or give --network_pkl"
-        )
-    if args.denoiser == "pspc_sq":
-        patch_sizes(args)
+    given = read_noisy(args.z, "--z", args.n_steps, "n", "C", "H", "W") if args.z else None
     data, images = open_data(args)
-    if args.denoiser == "network":
-        bind = network_of(args, device).bind
-    else:
-        denoiser = training_free(args.denoiser, pixel_major(data, args, device), args, levels)
+    bind = binder(args, data, levels, device)
     count = given.shape[1] if given is not None else min(args.n_samples, len(images))
     rows = np.sort(np.random.default_rng(args.seed).permutation(len(images))[:count])
-    folder = results_dir(args, "denoise")
-    settings = {key: value for key, value in vars(args).items() if key not in ("outdir", "device", "t_idx")} | {
-        "images": len(data)
-    }
+    folder, settings = results_dir(args, "denoise"), settings_of(args, data, "t_idx")
 
-    for index in range(args.n_steps) if args.t_idx is None else [args.t_idx]:
+    def denoised(level: int, first: int, end: int):
+        x0 = to_tensor(images.pixels[rows[first:end]], device)
+        if given is None:
+            z = noisy_images(x0, levels, level, args.seed, first)
+        else:
+            z = torch.from_numpy(np.array(given[level, first:end])).float().to(device)
+        with torch.no_grad(), one_line(args.denoiser):
+            known = z if args.hide_scores else x0  # where nothing is known of images, their shape is
+            return bind(known)(z, levels[level].to(z).expand(len(z))).cpu().numpy()
 
-        def compute(first: int, end: int, index: int = index):
-            x0 = to_tensor(images.pixels[rows[first:end]], device)
-            if given is not None:
-                z = torch.from_numpy(np.array(given[index, first:end])).float().to(device)
-            else:
-                z = noisy_images(x0, levels, index, args.seed, first)
-            with torch.no_grad():
-                used = bind(z if args.hide_scores else x0) if args.denoiser == "network" else denoiser
-                try:
-                    return used(z, levels[index].to(z).expand(len(z))).cpu().numpy()
-                except ValueError as error:
-                    raise UserError(f"{args.denoiser}: {error}") from None
-
-        file = folder / f"{args.denoiser}_outputs_t_{index:02d}_of_{args.n_steps:02d}.npy"
-        outputs = in_batches(
-            file, settings | {"level": index}, count, args.batch, compute, f"level {index}, sigma {levels[index]:.3f}"
-        )
+    for level in range(args.n_steps) if args.t_idx is None else [args.t_idx]:
+        file = folder / f"{args.denoiser}_outputs_t_{level:02d}_of_{args.n_steps:02d}.npy"
+        title = f"level {level}, sigma {levels[level]:.3f}"
+        outputs = in_batches(file, settings | {"level": level}, count, args.batch, partial(denoised, level), title)
         save_grid(outputs, file.with_suffix(".png"))
-        print(f"sigma {levels[index]:.4f}: {file} {outputs.shape} and .png")
+        print(f"sigma {levels[level]:.4f}: {file} {outputs.shape} and .png")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,10 @@ schedule.json, which --patch_sizes and --thresholds of the other programs read, 
 """
 
 import argparse
+from collections.abc import Iterator
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism
+from analysis.script import require
 from train.errors import UserError, run_script
 
 SHARES = [0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 1.0]
@@ -24,8 +26,7 @@ def parse_args() -> argparse.Namespace:
         help="window sizes to try (default: of 1, 3, 5, 7, 11, 15, 23 and the whole image)",
     )
     args = parse_mechanism(parser)
-    if args.n_samples < 1:
-        parser.error("--n_samples must be at least 1")
+    require(parser, args, n_samples=1)
     return args
 
 
@@ -42,79 +43,87 @@ def candidate_sizes(text: str | None, side: int) -> list[int]:
     return sizes
 
 
+def open_heatmaps(args, side: int):
+    """The heat maps of --heatmaps (L, H, W, H, W); None without. Raises UserError."""
+    from analysis.mechanism.common import load_heatmaps
+
+    if not args.heatmaps:
+        return None
+    maps = load_heatmaps(args.heatmaps)
+    if maps.shape != (args.n_steps, side, side, side, side):
+        raise UserError(
+            f"--heatmaps {args.heatmaps}: of shape {tuple(maps.shape)},"
+            f" not of {args.n_steps} levels and {side}x{side} images"
+        )
+    return maps
+
+
+def candidates_of(args, sizes: list[int], heatmap, data, level) -> dict[str, Iterator]:
+    """What is tried at one noise level: window sizes and, with heat maps (H, W, H, W), thresholds, each with its
+    Denoiser, made when it is asked for."""
+    from analysis.mechanism.sensitivity import REACH, window_side
+    from models.locality import PSPCFlex
+    from models.pspc import PSPCSquare
+
+    if heatmap is not None and args.candidates is None:
+        reach = window_side(heatmap, REACH)  # one window may be larger, since those at the edges are cut
+        sizes = sizes[: 1 + sum(size < reach for size in sizes)]
+    tried = {"patch_sizes": ((size, PSPCSquare(data, [size], level[None])) for size in sizes)}
+    if heatmap is not None:
+        maps, device = heatmap[None].to(data.pixels.device), data.pixels.device
+        tried["thresholds"] = ((share, PSPCFlex(data, maps, [share], level[None]).to(device)) for share in SHARES)
+    return tried
+
+
+def fit(args, sizes: list[int], heatmaps, data, network, x0, levels) -> dict[str, list[dict]]:
+    """Every candidate's mean squared difference to the network on noisy x0 (n, C, H, W), level by level."""
+    import torch
+    from tqdm import tqdm
+
+    from analysis.mechanism.common import noisy_images, one_line
+
+    errors: dict[str, list[dict]] = {}
+    for index, level in enumerate(tqdm(levels, desc="levels", unit="level")):
+        z, sigma = noisy_images(x0, levels, index, args.seed), level.to(x0).expand(len(x0))
+        with torch.no_grad(), one_line(f"level {index}"):
+            target = network(z, sigma)
+            tried = candidates_of(args, sizes, None if heatmaps is None else heatmaps[index], data, level)
+            for key, candidates in tried.items():
+                found = {choice: (d(z, sigma) - target).square().mean().item() for choice, d in candidates}
+                errors.setdefault(key, []).append(found)
+    return errors
+
+
 def main() -> None:
     args = parse_args()
 
     import torch
-    from tqdm import tqdm
 
-    from analysis.mechanism.common import (
-        levels_of,
-        load_heatmaps,
-        network_of,
-        noisy_images,
-        open_data,
-        pixel_major,
-        results_dir,
-    )
+    from analysis.mechanism.common import levels_of, network_of, open_data, pixel_major, results_dir
     from analysis.mechanism.radius import save_radius
-    from analysis.mechanism.sensitivity import REACH, window_side
     from analysis.results import save_json
-    from models.locality import PSPCFlex
-    from models.pspc import PSPCSquare
     from train.distributed import pick_device
     from train.images import to_tensor
 
     device, levels = pick_device(args.device), levels_of(args)
     images, held_out = open_data(args, held_out=True)
     side = images.pixels.shape[1]
-    sizes = candidate_sizes(args.candidates, side)
-    heatmaps = load_heatmaps(args.heatmaps) if args.heatmaps else None
-    if heatmaps is not None and heatmaps.shape != (args.n_steps, side, side, side, side):
-        raise UserError(
-            f"--heatmaps {args.heatmaps}: of shape {tuple(heatmaps.shape)},"
-            f" not of {args.n_steps} levels and {side}x{side} images"
-        )
-    data, bind = pixel_major(images, args, device), network_of(args, device).bind
+    sizes, heatmaps = candidate_sizes(args.candidates, side), open_heatmaps(args, side)
+    data, network = pixel_major(images, args, device), network_of(args, device)
     x0 = to_tensor(held_out.pixels[-args.n_samples :], device)  # compare.py reports on the first
     with torch.no_grad():
-        network = bind(x0)
+        bound = network.bind(x0)
+    errors = fit(args, sizes, heatmaps, data, bound, x0, levels)
+    fitted = {key: [min(found, key=found.get) for found in table] for key, table in errors.items()}
 
-    errors = {"patch_sizes": [], "thresholds": []}
-    for index, level in enumerate(tqdm(levels, desc="levels", unit="level")):
-        z, sigma = noisy_images(x0, levels, index, args.seed), level.to(x0).expand(len(x0))
-        with torch.no_grad():
-            target = network(z, sigma)
-
-        def error(denoiser, z=z, sigma=sigma, target=target) -> float:
-            return (denoiser(z, sigma) - target).square().mean().item()
-
-        tried = sizes
-        if heatmaps is not None and args.candidates is None:
-            reach = window_side(heatmaps[index], REACH)  # one window may be larger, since those at the edges are cut
-            tried = sizes[: 1 + sum(size < reach for size in sizes)]
-        try:
-            errors["patch_sizes"].append({size: error(PSPCSquare(data, [size], level[None])) for size in tried})
-            if heatmaps is not None:
-                maps = heatmaps[index : index + 1].to(device)
-                errors["thresholds"].append(
-                    {share: error(PSPCFlex(data, maps, [share], level[None]).to(device)) for share in SHARES}
-                )
-        except ValueError as problem:
-            raise UserError(f"level {index}: {problem}") from None
-
-    fitted = {key: [min(found, key=found.get) for found in table] for key, table in errors.items() if table}
-    folder = results_dir(args, "schedule")
-    file = save_json(folder / "schedule.json", fitted | {"levels": levels.tolist(), "errors": errors})
+    folder, told = results_dir(args, "schedule"), {"levels": levels.tolist(), "errors": errors}
+    file = save_json(folder / "schedule.json", fitted | told)
     for index, level in enumerate(levels.tolist()):
-        line = ", ".join(
-            f"{key} {values[index]} (error {errors[key][index][values[index]]:.2e})" for key, values in fitted.items()
-        )
+        chosen = [(key, values[index]) for key, values in fitted.items()]
+        line = ", ".join(f"{key} {value} (error {errors[key][index][value]:.2e})" for key, value in chosen)
         print(f"sigma {level:8.4f}: {line}")
-    print(
-        f"schedule: {file}; use it with: --patch_sizes {file}"
-        + (f" --thresholds {file}" if "thresholds" in fitted else "")
-    )
+    options = " ".join(f"--{key} {file}" for key in fitted)
+    print(f"schedule: {file}; use it with: {options}")
     if heatmaps is not None:
         radius, picture = save_radius(folder, "network", heatmaps, data, args, levels, fitted["patch_sizes"])
         print(f"how far the network, the Wiener filter and the windows look: {radius}; picture: {picture}")

@@ -13,6 +13,7 @@ Finished levels survive an interruption.
 import argparse
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism
+from analysis.script import require
 from train.errors import UserError, run_script
 
 
@@ -24,8 +25,7 @@ def parse_args() -> argparse.Namespace:
     text = "compute every so many pixels each way; those between get their neighbours' maps, moved along (default: 1)"
     parser.add_argument("--stride", type=int, default=1, help=text)
     args = parse_mechanism(parser)
-    if args.n_samples < 1 or args.batch < 1 or args.stride < 1:
-        parser.error("--n_samples, --batch and --stride must be at least 1")
+    require(parser, args, n_samples=1, batch=1, stride=1)
     return args
 
 
@@ -49,61 +49,65 @@ def draw(maps, levels, path):
     return save_figure(figure, path)
 
 
-def main() -> None:
-    args = parse_args()
-
+def level_maps(args, images, data, levels, device):
+    """-> (compute(level, level + 1) -> the heat maps of one level (1, H, W, H, W), for in_batches; the network's run,
+    None for another denoiser). images: ImageSet to be made noisy; data: PixelMajor. Raises UserError."""
     import numpy as np
     import torch
 
-    from analysis.mechanism.batches import in_batches
-    from analysis.mechanism.common import (
-        levels_of,
-        network_of,
-        noisy_images,
-        open_data,
-        patch_sizes,
-        pixel_major,
-        results_dir,
-        training_free,
-    )
-    from analysis.mechanism.radius import save_radius
+    from analysis.mechanism.common import Network, network_of, noisy_images, one_line, training_free
     from analysis.mechanism.sensitivity import between, sensitivity
-    from analysis.results import save_about
-    from train.distributed import pick_device
     from train.images import to_tensor
 
-    device, levels = pick_device(args.device), levels_of(args)
-    data, images = open_data(args)
-    major = pixel_major(data, args, device)
     if args.n_samples > len(images):
         raise UserError(f"--n_samples {args.n_samples}: there are only {len(images)} images")
-    bind, run = network_of(args, device) if args.denoiser == "network" else (None, None)
-    denoiser = None if bind else training_free(args.denoiser, major, args, levels).differentiable
+    if args.denoiser == "network":
+        network = network_of(args, device)
+    else:
+        denoiser = training_free(args.denoiser, data, args, levels).differentiable
+        network = Network(lambda images: denoiser, None)
+    model = network.run and network.run.model
     rows = np.sort(np.random.default_rng(args.seed).permutation(len(images))[: args.n_samples])
 
-    def compute(first: int, end: int):
+    def compute(level: int, _: int):
         total = 0
         for start in range(0, len(rows), args.batch):
             part = rows[start : start + args.batch]
             x0 = to_tensor(images.pixels[part], device)
-            z = noisy_images(x0, levels, first, args.seed, start).contiguous(memory_format=torch.channels_last)
-            if bind:
-                with torch.no_grad():
-                    used = bind(x0)
-            total = total + sensitivity(
-                used if bind else denoiser, z, levels[first], args.stride, run and run.model
-            ) * (len(part) / len(rows))
-        return between(total.cpu().numpy(), args.stride)[None]  # (1, H, W, H, W)
+            z = noisy_images(x0, levels, level, args.seed, start).contiguous(memory_format=torch.channels_last)
+            with torch.no_grad():
+                bound = network.bind(x0)
+            with one_line(args.denoiser):
+                maps = sensitivity(bound, z, levels[level], args.stride, model)
+            total = total + maps * (len(part) / len(rows))
+        return between(total.cpu().numpy(), args.stride)[None]
+
+    return compute, network.run
+
+
+def main() -> None:
+    args = parse_args()
+
+    import torch
+
+    from analysis.mechanism.batches import in_batches, settings_of
+    from analysis.mechanism.common import levels_of, open_data, patch_sizes, pixel_major, results_dir
+    from analysis.mechanism.radius import save_radius
+    from analysis.results import save_about
+    from train.distributed import pick_device
+
+    device, levels = pick_device(args.device), levels_of(args)
+    data, images = open_data(args)
+    major, sizes = pixel_major(data, args, device), patch_sizes(args) if args.patch_sizes else None
+    compute, run = level_maps(args, images, major, levels, device)
 
     folder = results_dir(args, "heatmaps")
     file = folder / f"heatmaps_{args.denoiser}.npy"
-    settings = {key: value for key, value in vars(args).items() if key not in ("outdir", "device", "batch")}
-    maps = in_batches(file, settings, args.n_steps, 1, compute, "levels")
+    maps = in_batches(file, settings_of(args, data, "batch"), args.n_steps, 1, compute, "levels")
     files = draw(maps, levels.numpy(), file.with_suffix(""))
     if run:
         save_about(folder, run)
     print(f"heat maps {maps.shape} in {file}; picture: {files[0]} and .pdf")
-    sizes = patch_sizes(args) if args.patch_sizes else None
     radius, picture = save_radius(folder, args.denoiser, torch.from_numpy(maps), major, args, levels, sizes)
     print(f"how far it looks: {radius}; picture: {picture}; use the heat maps with:")
     print(f"  python analysis/mechanism/fit_schedule.py --heatmaps {file}")

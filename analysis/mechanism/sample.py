@@ -7,7 +7,8 @@ From noise at the highest level, one seed an image, or from --z_init, a .npy of 
 import argparse
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism
-from train.errors import UserError, run_script
+from analysis.script import require
+from train.errors import run_script
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,8 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--sampler", default="euler", choices=["euler", "heun"], help="default: euler")
     parser.add_argument("--z_init", metavar="FILE.npy", help="latents at the highest level, (n, C, H, W)")
     args = parse_mechanism(parser)
-    if args.n_samples < 1 or args.batch < 1:
-        parser.error("--n_samples and --batch must be at least 1")
+    require(parser, args, n_samples=1, batch=1)
     return args
 
 
@@ -28,41 +28,29 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from analysis.mechanism.batches import in_batches, save_grid
-    from analysis.mechanism.common import levels_of, network_of, open_data, pixel_major, results_dir, training_free
-    from analysis.results import read_array
+    from analysis.mechanism.batches import in_batches, read_noisy, save_grid, settings_of
+    from analysis.mechanism.common import binder, levels_of, one_line, open_data, results_dir, shown
     from models.samplers import SOLVERS, SeededNoise
     from train.distributed import pick_device
-    from train.images import to_tensor
 
     device, levels = pick_device(args.device), levels_of(args)
     data, images = open_data(args)
     _, h, w, c = images.pixels.shape
-    given = None
-    if args.z_init:
-        given = read_array(args.z_init, "--z_init")
-        if given.shape[1:] != (c, h, w):
-            raise UserError(f"--z_init {args.z_init}: must have shape (n, {c}, {h}, {w}), not {given.shape}")
-    bind = network_of(args, device).bind if args.denoiser == "network" else None
-    denoiser = None if bind else training_free(args.denoiser, pixel_major(data, args, device), args, levels)
-    count = len(given) if given is not None else args.n_samples
+    given = read_noisy(args.z_init, "--z_init", "n", c, h, w) if args.z_init else None
+    bind = binder(args, data, levels, device)
     sigmas = torch.cat([levels, levels.new_zeros(1)])
 
-    def compute(first: int, end: int):
-        if given is not None:
-            z = torch.from_numpy(np.array(given[first:end])).float().to(device)
-        else:
+    def draw(first: int, end: int):
+        if given is None:
             z = levels[0].float() * SeededNoise(range(args.seed + first, args.seed + end), (c, h, w), device)()
-        used = (
-            bind(to_tensor(images.pixels[[i % len(images) for i in range(first, end)]], device)) if bind else denoiser
-        )
-        return SOLVERS[args.sampler](used, z, sigmas).cpu().numpy()
+        else:
+            z = torch.from_numpy(np.array(given[first:end])).float().to(device)
+        with one_line(args.denoiser):
+            return SOLVERS[args.sampler](bind(shown(images, first, end, device)), z, sigmas).cpu().numpy()
 
     file = results_dir(args, "sample") / f"{args.denoiser}_samples.npy"
-    settings = {key: value for key, value in vars(args).items() if key not in ("outdir", "device")} | {
-        "images": len(data)
-    }
-    samples = in_batches(file, settings, count, args.batch, compute, "sampling")
+    count = args.n_samples if given is None else len(given)
+    samples = in_batches(file, settings_of(args, data), count, args.batch, draw, "sampling")
     picture = save_grid(samples, file.with_suffix(".png"))
     print(f"{len(samples)} samples: {file} {samples.shape}; picture: {picture}")
 

@@ -137,8 +137,9 @@ def sensitivity(denoiser, z: Tensor, sigma: Tensor, stride: int = 1, model=None)
     inputs, cone = [z], None
     if readings:
         ((_, scores, read),) = readings
+        each = torch.eye(scores.shape[1], device=z.device).unsqueeze(1).expand(-1, len(z), -1)  # (m, B, m)
         slopes = torch.stack(
-            [torch.autograd.grad(score.sum(), z, retain_graph=True)[0].flatten(1) for score in scores.unbind(1)], dim=1
+            [torch.autograd.grad(scores, z, one, retain_graph=True)[0].flatten(1) for one in each], dim=1
         )  # (B, m, C H W)
         inputs.append(read)
     if paths:
@@ -171,7 +172,7 @@ def window_side(maps: Tensor, share: float) -> float:
     """The side of the window around a pixel that holds a share of its map (H, W, H, W), the mean over pixels.
 
     The window is the smallest square around the pixel, cut at the image's edges; its side is the root of its area, in
-    pixels. Between whole squares the share is taken to grow linearly; a map of one pixel has side 1.
+    pixels. Between whole squares the share is taken to grow linearly; a map of one pixel has side 1, one of zeros 0.
     """
     h, w = maps.shape[:2]
     rows, columns = torch.arange(h, device=maps.device), torch.arange(w, device=maps.device)
@@ -180,13 +181,15 @@ def window_side(maps: Tensor, share: float) -> float:
     held = torch.zeros(h * w, max(h, w), dtype=torch.float64, device=maps.device)
     areas = held.clone().scatter_add_(1, distance, torch.ones_like(distance, dtype=torch.float64)).cumsum(1)
     held.scatter_add_(1, distance, maps.reshape(h * w, h * w).double())
-    held = (held.cumsum(1) / held.sum(1, keepdim=True)).clamp(max=1)  # (HW, radius)
+    total = held.sum(1, keepdim=True)
+    held = (held.cumsum(1) / total).clamp(max=1)  # (HW, radius)
     radius = (held < share - 1e-12).sum(1, keepdim=True)
     inner = (radius - 1).clamp(min=0)
     lower, upper = held.gather(1, inner), held.gather(1, radius)
     small, large = areas.gather(1, inner).sqrt(), areas.gather(1, radius).sqrt()
     part = ((share - lower) / (upper - lower).clamp(min=1e-12)).clamp(0, 1)
-    return torch.where(radius > 0, small + part * (large - small), 1.0).mean().item()
+    sides = torch.where(radius > 0, small + part * (large - small), 1.0)
+    return torch.where(total > 0, sides, 0.0).mean().item()
 
 
 def between(maps, stride: int):

@@ -23,6 +23,11 @@ def one_digit(value: float) -> str:
     return f"{float(f'{value:.1g}'):g}"
 
 
+def thousandths(value: float, error: float) -> str:
+    """The error is NaN where there was one image."""
+    return f"{1000 * value:.3g}" + ("" if error != error else f" ± {one_digit(1000 * error)}")
+
+
 def distances(rows: list[dict]) -> str:
     """A table for each kind of images and network: thousandths, mean and standard error, the nearest bold."""
     from analysis.mechanism.comparison import table_of
@@ -35,10 +40,7 @@ def distances(rows: list[dict]) -> str:
         for sigma, level in part.groupby("sigma", sort=False):
             level = level.set_index("denoiser")
             nearest = level.loc[free, "difference"].idxmin()
-            cells = [
-                f"{1000 * level.loc[name, 'difference']:.3g} ± {one_digit(1000 * level.loc[name, 'standard_error'])}"
-                for name in names
-            ]
+            cells = [thousandths(*level.loc[name, ["difference", "standard_error"]]) for name in names]
             lines.append(
                 [f"{sigma:.3g}", *(f"**{cell}**" if name == nearest else cell for name, cell in zip(names, cells))]
             )
