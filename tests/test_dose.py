@@ -120,6 +120,13 @@ def test_what_all_strengths_say_together():
     assert row["pairs"] == 12 + 3 * 8 and row["alarms"] == 2
 
 
+def test_what_other_bars_would_name():
+    table = pd.DataFrame([effect("a", "b", 0.15, 0.4), effect("a", "c", -0.1, -0.1), effect("b", "c", 0.5, -0.5)])
+    table["p"] = 0.01
+    assert [dose.named_at(table, bar).sum() for bar in (0.05, 0.12, 0.2)] == [2, 1, 0]
+    assert not dose.named_at(table.assign(p=0.06), 0.05).any()
+
+
 def test_rank_of_what_is_planted():
     ties = [{"a": 0, "b": 1}, {"a": 2, "b": 3}, {"a": 3, "b": 0}]
     assert dose.rank_of(ties, ["Hat", "", "Beard", "Smile"], TIE) == 3
@@ -159,6 +166,7 @@ def test_whatever_is_done_is_summed_up(folder, monkeypatch, capsys):
     assert [row["strength"] for row in kept["curves"]] == [0.5, 0.9] and len(kept["ranks"]) == 1
     assert kept["ranks"][0].items() >= {"rank": 2, "of": 7, "auroc_a": 0.9, "auroc_b": None}.items()
     assert max(kept["unbiased"]) == 0.3  # of what the rule touches, where nothing is planted
+    assert "bar  found  planted  alarms  pairs" in said
     assert len(pd.read_csv(folder / "pairs.csv")) == 8 and (folder / "curves.png").is_file()
 
 

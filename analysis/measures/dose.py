@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from sklearn.isotonic import IsotonicRegression
 
 from analysis.measures.auroc import single_auroc
+from analysis.measures.shortcuts import LEVEL
 
 NOTHING = 0.5  # the strength at which a rule holds for half of the images
 STRONG = 0.75  # the strength from which a shortcut should be found
@@ -148,6 +149,11 @@ def overall(pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
         counts = {"alarms": int(free["alarms"].sum()), "pairs": int(free["ordered"].sum())}
         rows.append({"world": world, "tie": tie, "half_found": half, "auroc": auroc} | counts)
     return pd.DataFrame(rows)
+
+
+def named_at(table: pd.DataFrame, bar: float) -> pd.Series:
+    """Which ordered pairs would be shortcuts, were `bar` the least effect that is named."""
+    return (table["p"] < LEVEL) & (least_effect(table)["effect"].abs() >= bar).to_numpy()
 
 
 def unbiased_effects(tables: list[pd.DataFrame]) -> np.ndarray:

@@ -32,6 +32,7 @@ HAIR_TIE = Tie("Black_Hair", "Smiling", -1, HAIR, ("Smiling",))
 EYES_TIE = Tie("Long_Hair", "Eyes_Closed", 1, ("Long_Hair",), ("Eyes_Closed",))
 EYES = "Long_Hair == Eyes_Closed"
 QUANTILE = 0.99  # of the effects of unbiased models
+BARS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # least effects that could be named
 
 
 class World(NamedTuple):
@@ -226,6 +227,7 @@ class Summary(NamedTuple):
     curves: object
     overall: object
     ranks: object  # one row a trial and planted tie
+    bars: object  # what would be found and what named falsely by other bars
     unbiased: object  # sizes of effects, (pairs,)
 
 
@@ -233,6 +235,25 @@ def rank_row(stage: dict, tie: Tie) -> dict:
     """The rank of what is planted among the ranked ties, and the AUROC of the best prototypes for its two sides."""
     best = {f"auroc_{side}": stage["best"].get(getattr(tie, side)) for side in "ab"}
     return {"rank": stage["ranks"][tie.name], "of": stage["ties"]} | best
+
+
+def pairs_table(tables: dict):
+    """`dose.pairs_of` of every trial."""
+    import pandas as pd
+
+    from analysis.measures.dose import pairs_of
+
+    about = [pairs_of(table, WORLDS[t.world].ties, t.strength).assign(**t._asdict()) for t, table in tables.items()]
+    return pd.concat(about, ignore_index=True)
+
+
+def bar_row(bar: float, pairs) -> dict:
+    """What is found of planted pairs from STRONG on, and what falsely among free ordered ones."""
+    from analysis.measures.dose import STRONG
+
+    free, strong = pairs[pairs["kind"] == "free"], pairs[(pairs["kind"] == "planted") & (pairs["strength"] >= STRONG)]
+    counts = {"found": strong["found"].sum(), "planted": len(strong)}
+    return {"bar": bar} | counts | {"alarms": free["alarms"].sum(), "pairs": free["ordered"].sum()}
 
 
 def sum_up(states: dict[Trial, dict], others: list) -> Summary | None:
@@ -261,7 +282,12 @@ def sum_up(states: dict[Trial, dict], others: list) -> Summary | None:
     unbiased = [table for trial, table in tables.items() if trial.strength == dose.NOTHING] + others
     effects = dose.unbiased_effects(unbiased) if unbiased else np.array([])
     ranks = pd.DataFrame(ranks, columns=RANKS).sort_values(["world", "tie", "strength", "seed"])
-    return Summary(pairs, curves, dose.overall(pairs, curves), ranks.astype({"rank": "Int64"}), effects)
+    named = {
+        bar: pairs_table({t: table.assign(shortcut=dose.named_at(table, bar)) for t, table in tables.items()})
+        for bar in BARS
+    }
+    bars = pd.DataFrame([bar_row(bar, found) for bar, found in named.items()])
+    return Summary(pairs, curves, dose.overall(pairs, curves), ranks.astype({"rank": "Int64"}), bars, effects)
 
 
 def tell(summary: Summary) -> None:
@@ -279,6 +305,8 @@ def tell(summary: Summary) -> None:
     if len(summary.ranks):
         print("rank of the planted tie among those that ties.py ranks (empty: not ranked):")
         print(summary.ranks.round(2).to_string(index=False, na_rep=""))
+    print(f"by the least effect that is named: planted pairs found from strength {STRONG:g} on, false alarms")
+    print(summary.bars.to_string(index=False))
     if len(summary.unbiased):
         print(
             f"unbiased models: of {len(summary.unbiased)} effects of ordered pairs the largest is "
@@ -328,9 +356,9 @@ def save(summary: Summary, folder: Path) -> None:
     """Tables, numbers and figure."""
     from analysis.results import save_json, save_table
 
-    for name in ("pairs", "curves", "ranks"):
+    for name in ("pairs", "curves", "ranks", "bars"):
         save_table(folder / f"{name}.csv", getattr(summary, name))
-    tables = {name: getattr(summary, name).astype(object) for name in ("curves", "overall", "ranks")}
+    tables = {name: getattr(summary, name).astype(object) for name in ("curves", "overall", "ranks", "bars")}
     plain = {name: table.where(table.notna(), None).to_dict("records") for name, table in tables.items()}
     save_json(folder / "curves.json", plain | {"unbiased": sorted(summary.unbiased.round(4).tolist())})
     draw(summary, folder / "curves")
