@@ -326,8 +326,8 @@ def test_faithfulness_of_drawn_faces(bench):
     config = yaml.safe_load(bench.config.read_text())
     del config["data"]["path"], config["data"]["metadata"]
     bench.config.write_text(yaml.safe_dump(config))
-    fewer = ["from train.data import dataset, sources", "from concurrent.futures import ThreadPoolExecutor"]
-    fewer += ["sources.FACES = {'train': 80, 'val': 1, 'test': 80}"]  # of 9,000
+    fewer = ["from train.data import dataset, drawings", "from concurrent.futures import ThreadPoolExecutor"]
+    fewer += ["drawings.SPLITS = {'train': 80, 'val': 1, 'test': 80}"]  # of 9,000
     fewer += ["dataset._pool = lambda processes: ThreadPoolExecutor(1)"]  # fresh processes take seconds to start
     bench.prelude = "; ".join(fewer)
     bench.train()

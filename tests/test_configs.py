@@ -128,7 +128,7 @@ def test_the_planted_shortcut_is_the_paper_s_on_drawn_faces():
     assert load_config(CONFIGS / "faces_hair_smile.yaml").data.where == HAIR_SMILE
 
 
-@pytest.mark.parametrize("name", ["faces", "faces64", "mnist5k", "elpv", "fmnist"])
+@pytest.mark.parametrize("name", ["faces", "faces64", "voxels", "mnist5k", "elpv", "fmnist"])
 def test_a_folder_of_the_same_images_is_trained_in_the_same_way(name):
     own = load_config(CONFIGS / f"{name}.yaml")
     sizes = [f"data.image_size={own.data.image_size}", f"data.channels={own.data.channels}"]

@@ -1,10 +1,13 @@
 """Every data set from tiny files in its real on-disk format."""
 
 import gzip
+import hashlib
 import json
 import pickle
 import struct
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +16,13 @@ import pytest
 from conftest import draw_images
 from PIL import Image
 
-from train.data import dataset, faces, files, idx
+from train.data import dataset, drawings, files, idx
 from train.data.config import DataConfig
 from train.data.dataset import _list_source, list_source, load_all, load_split
 from train.data.decode import to_pixels
+from train.data.drawings import FACES, VOXELS
 from train.data.listing import random_splits, select
-from train.data.table import SOURCES
+from train.data.table import HAIR_SMILE, SOURCES, resolve
 from train.errors import UserError
 
 
@@ -36,7 +40,7 @@ def config(source, path=None, channels=3, size=16, **options):
 
 
 def test_the_table_has_every_name():
-    names = "faces mnist5k elpv fmnist mnist cifar10 celeba celeba_hair_smile ffhq chexpert folder edm"
+    names = "faces voxels mnist5k elpv fmnist mnist cifar10 celeba celeba_hair_smile ffhq chexpert folder edm"
     assert set(SOURCES) == set(names.split())
 
 
@@ -442,39 +446,100 @@ def test_mnist5k_and_elpv_come_with_packages():
     )
 
 
-# --- faces
+# --- drawings
+
+WORLDS = [pytest.param(FACES, id="faces"), pytest.param(VOXELS, id="voxels")]
+OPTIONS_DIGEST = "c2c5b05df3737c2e7c6bce1379a5ef61d1500960e1fc18e8e5fb978b68b14cab"
+BRIGHTNESS = [(169.72, 127.55, 130.70), (227.95, 188.93, 158.08), (175.99, 132.73, 131.10)]  # of each channel
+DRAWN = [pytest.param(w, name, id=f"{w.noun}-{name}") for w in (FACES, VOXELS) for name in w.names]
 
 
-def test_faces_are_the_same_for_a_seed_and_independent_attributes():
-    assert np.array_equal(faces.render(faces.draw_options(3, 5), 32), faces.render(faces.draw_options(3, 5), 32))
-    table = pd.DataFrame([faces.attributes(faces.draw_options(0, i)) for i in range(4000)])
-    assert list(table) == faces.ATTRIBUTES and (table[list(faces.HAIR_COLOURS)].sum(axis=1) == 1).all()
-    parts = table[["Black_Hair", *faces.BINARY]].corr().to_numpy() - np.eye(7)
-    assert np.abs(parts).max() < 0.06
+def test_faces_are_the_drawings_that_runs_were_trained_on():
+    """Digest of options and brightness of images as they were when the first run was shipped."""
+    rounded = [
+        {key: round(value, 6) if isinstance(value, float) else value for key, value in options.items()}
+        for options in (FACES.draw_options(3, i) for i in range(200))
+    ]
+    assert hashlib.sha256(json.dumps(rounded).encode()).hexdigest() == OPTIONS_DIGEST
+    for index, expected in enumerate(BRIGHTNESS):
+        assert FACES.draw(3, 32, index).mean((0, 1)) == pytest.approx(expected, abs=0.05)
 
 
-@pytest.mark.parametrize("attribute", faces.ATTRIBUTES)
-def test_a_counterfactual_changes_its_attribute_and_its_region_alone(attribute):
-    options = faces.draw_options(0, 1)
-    absent, present, region = faces.counterfactual(options, attribute, 64)
+@pytest.mark.parametrize("world", WORLDS)
+def test_a_seed_is_one_image_and_attributes_are_independent(world):
+    assert np.array_equal(world.draw(3, 32, 5), world.render(world.draw_options(3, 5), 32))
+    assert not np.array_equal(world.draw(3, 32, 5), world.draw(4, 32, 5))
+    table = pd.DataFrame([world.attributes(world.draw_options(0, i)) for i in range(4000)])
+    assert list(table) == world.names and (table[list(world.hair_colours)].sum(axis=1) == 1).all()
+    shares = {name: 0.25 for name in world.hair_colours} | {name: row[-1] for name, row in world.binary.items()}
+    assert table.mean().to_dict() == pytest.approx(shares, abs=0.03)
+    parts = table[["Black_Hair", *world.binary]].corr().to_numpy()
+    assert np.abs(parts - np.eye(len(parts))).max() < 0.06
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_nothing_is_left_to_the_style_s_own_seed(world):
+    style = json.loads((resources.files("dicebear_styles") / f"{world.style}.json").read_text("utf-8"))
+    choices = {f"{name}Variant": part["variants"] for name, part in style["components"].items()}
+    for index in range(100):
+        options = world.draw_options(1, index)
+        assert all(options[key] is None or options[key] in known for key, known in choices.items() if key in options)
+    choices |= {f"{name}Color": colour["values"] for name, colour in style["colors"].items()}
+    assert {key for key, known in choices.items() if len(known) > 1} <= set(options)
+
+
+@pytest.mark.parametrize(("world", "attribute"), DRAWN)
+def test_a_counterfactual_changes_its_attribute_and_its_region_alone(world, attribute):
+    options = world.draw_options(0, 1)
+    absent, present, region = world.counterfactual(options, attribute, 64)
     for value in (0, 1):
-        changed = faces.attributes(faces.with_attribute(options, attribute, value))
-        assert changed[attribute] == value
-        others = set(faces.BINARY) - {attribute}
-        assert all(changed[name] == faces.attributes(options)[name] for name in others)
+        changed = world.with_attribute(options, attribute, value)
+        assert world.attributes(changed)[attribute] == value
+        assert sum(changed[key] != options[key] for key in options) == (world.attributes(options)[attribute] != value)
+        others = set(world.binary) - {attribute}
+        assert all(world.attributes(changed)[name] == world.attributes(options)[name] for name in others)
+    once = world.with_attribute(world.with_attribute(options, attribute, 0), attribute, 1)
+    assert world.with_attribute(world.with_attribute(once, attribute, 0), attribute, 1) == once  # a round trip
     assert 0 < region.mean() < 0.6
     assert np.abs(absent.astype(int) - present)[~region].max() <= 8
-    rows = np.flatnonzero(region.any(1))
-    if attribute == "Smiling":
-        assert rows.min() > 30 and region.mean() < 0.05
-    if attribute == "Red_Clothes":
-        assert rows.min() > 40
 
 
-def test_faces_leave_a_licence_beside_their_cache(data_home, monkeypatch):
-    from train.data import sources
+@pytest.mark.parametrize(
+    ("world", "order"),
+    [
+        (FACES, ["Eyes_Closed", "Smiling", "Red_Clothes"]),
+        (VOXELS, ["Eyes_Closed", "Smiling", "Blue_Clothes"]),
+        (VOXELS, ["Glasses", "Beard"]),
+    ],
+)
+def test_regions_lie_where_the_parts_are(world, order):
+    """From top to bottom, on an upright drawing."""
+    options = world.draw_options(0, 1) | {"rotate": 0.0}
+    regions = [world.counterfactual(options, name, 64)[2] for name in order]
+    rows = [np.flatnonzero(region.any(1)) for region in regions]
+    assert all(above.max() < below.min() for above, below in zip(rows, rows[1:]))
 
-    monkeypatch.setattr(sources, "FACES", {"train": 4, "val": 1, "test": 2})
-    test = load_split(config("faces", size=32), "test")
-    assert np.array_equal(test.pixels[0], faces.render(faces.draw_options(0, 5), 32)) and test.ids[0] == "face_00005"
-    assert "CC BY 4.0" in (data_home / "data" / "cache" / "faces_LICENCE.txt").read_text()
+
+def test_parts_of_voxels_are_small():
+    """Share of an image's pixels; a smile has about 11 of 1,024."""
+    options = [VOXELS.draw_options(0, i) for i in range(8)]
+    for name, most in (("Smiling", 0.015), ("Eyes_Closed", 0.05), ("Beard", 0.1), ("Glasses", 0.1)):
+        assert 0.002 < np.mean([VOXELS.counterfactual(o, name, 32)[2].mean() for o in options]) < most
+
+
+@pytest.mark.parametrize("source", ["faces", "voxels"])
+def test_drawings_are_a_data_set_with_counterfactuals_and_a_licence_beside_its_cache(source, data_home, monkeypatch):
+    monkeypatch.setattr(drawings, "SPLITS", {"train": 40, "val": 1, "test": 2})
+    monkeypatch.setattr(dataset, "_pool", lambda processes: ThreadPoolExecutor(1))  # fresh processes take seconds
+    world, licence = {"faces": (FACES, "CC BY 4.0"), "voxels": (VOXELS, "CC0 1.0")}[source]
+    settings = config(source, size=32, limit=2)
+    test = load_split(settings, "test")
+    assert np.array_equal(test.pixels[0], world.draw(0, 32, 41)) and test.ids[0] == f"{world.noun}_00041"
+    assert licence in (data_home / "data" / "cache" / f"{source}_LICENCE.txt").read_text()
+    moved = world._replace(framing=world.framing | {"scale": (1.0, 1.1)})
+    assert moved.listing(settings).fingerprint != world.listing(settings).fingerprint  # no other world's cache is read
+    row = SOURCES[source]
+    assert set(resolve(row.counterfactuals)(32, 0, 1)) == set(test.attributes) >= set(row.exclusive)
+    planted = list_source(settings.model_copy(update={"where": HAIR_SMILE}))
+    kept = planted.attributes[planted.splits != ""]
+    assert 5 < len(kept) < 35 and (kept["Smiling"] != kept["Black_Hair"]).all()

@@ -24,7 +24,7 @@ from analysis.measures.counterfactuals import Pairs, pair_measures
 from analysis.measures.regions import region_measures
 from analysis.measures.scores import KnownScores, regress
 from models.patronus import HIDDEN
-from train.data import faces
+from train.data.drawings import FACES
 from train.errors import UserError
 from train.images import to_tensor
 
@@ -168,8 +168,8 @@ def test_a_prototype_that_is_its_attribute_moves_and_hits_on_every_pair():
 
 
 def test_counterfactual_pairs_are_those_of_single_faces():
-    pairs = faces.counterfactual_pairs(32, 5, 2)
-    assert set(pairs) == set(faces.ATTRIBUTES)
-    absent, present, region = faces.counterfactual(faces.draw_options(5, 1), "Beard", 32)
+    pairs = FACES.counterfactual_pairs(32, 5, 2)
+    assert set(pairs) == set(FACES.names)
+    absent, present, region = FACES.counterfactual(FACES.draw_options(5, 1), "Beard", 32)
     for part, expected in zip(pairs["Beard"], (absent, present, region)):
         np.testing.assert_array_equal(part[1], expected)

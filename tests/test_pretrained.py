@@ -55,7 +55,9 @@ def test_an_export_holds_the_averaged_weights(trained, shared):
     assert yaml.safe_load(card.split("---")[1])["library_name"] == "patronus" and "| latent | 0.75 |" in card
 
 
-@pytest.mark.parametrize(("source", "licence"), [("faces", "cc-by-4.0"), ("fmnist", "mit"), ("folder", None)])
+@pytest.mark.parametrize(
+    ("source", "licence"), [("faces", "cc-by-4.0"), ("voxels", "cc0-1.0"), ("fmnist", "mit"), ("folder", None)]
+)
 def test_the_card_states_a_licence_only_where_it_is_known(source, licence):
     config, state, origin = read_pretrained(REPO / "pretrained" / "faces")
     config = config.model_copy(update={"data": config.data.model_copy(update={"source": source})})

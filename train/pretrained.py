@@ -32,6 +32,7 @@ MOST_BYTES = 2**32  # of weights that are taken from elsewhere
 MOST_TEXT = 2**20  # of config.yaml and run.json
 LICENCES = {  # by source of the images, where weights trained on them may be passed on: identifier, whom to name
     "faces": ("cc-by-4.0", "the drawings are remixes of *ToonHead* by Johan Melin (CC BY 4.0)"),
+    "voxels": ("cc0-1.0", "the drawings are of the style *Voxel Art* by DiceBear (CC0 1.0)"),
     "fmnist": ("mit", "the images are FashionMNIST, Zalando SE (MIT licence)"),
 }
 

@@ -3,7 +3,7 @@ about when set alone?
 
 For each attribute two single prototypes are chosen on training and validation images: the best detector, and the best
 setter (whose setting brings the attribute about and changes least beside it). They are judged on test images and, on
-drawn faces, on fresh faces that no run has seen, with their true counterfactuals. Groups of prototypes that are found
+drawings, on fresh ones that no run has seen, with their true counterfactuals. Groups of prototypes that are found
 without labels, and random prototypes, are judged beside them. A set without labels gets what needs none. --meanings
 prints what every number means. Several versions of --version_num are averaged, with deviations. Results go to
 records/faithfulness/<dataset>_v<n>/.

@@ -2,7 +2,7 @@
 
 When, in bits: a prototype's information spread over the noise levels (analysis/interpretability/information.py), by the
 mean of both estimates; its time is the level above which half of it lies, given with the interval of the middle half.
-On drawn faces the order is compared with the truth: with how far each attribute's counterfactuals lie apart, which
+On drawings the order is compared with the truth: with how far each attribute's counterfactuals lie apart, which
 decides when an exact observer could tell them. Beside it the paper's curves: images are generated from one x_T with
 their own scores s and with s', one prototype raised to its largest score in the test set; at every step the denoiser's
 estimate of x0 is encoded again, and s_k(x0-hat | s') - s_k(x0-hat | s) is drawn, with the timestep at which its mean

@@ -12,7 +12,7 @@ from train.data.table import SOURCES, resolve
 from train.images import to_tensor
 from train.runs import Run
 
-FRESH = 1_000_003  # added to a run's data seed: faces that no run has seen
+FRESH = 1_000_003  # added to a run's data seed: drawings that no run has seen
 
 
 class Pairs(NamedTuple):
@@ -25,11 +25,11 @@ class Pairs(NamedTuple):
 
 
 def pairs_of(run: Run, names: list[str], count: int) -> dict:
-    """Counterfactual pairs of fresh faces, for the attributes that can be changed alone; none for photographs."""
+    """Counterfactual pairs of fresh drawings, for the attributes that can be changed alone; none for photographs."""
     data = run.config.data
     maker = SOURCES[data.source].counterfactuals
-    faces = resolve(maker)(data.image_size, data.seed + FRESH, count) if maker else {}
-    return {name: Pairs(*parts) for name, parts in faces.items() if name in names}
+    drawn = resolve(maker)(data.image_size, data.seed + FRESH, count) if maker else {}
+    return {name: Pairs(*parts) for name, parts in drawn.items() if name in names}
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from train.images import to_tensor
 from train.prefetch import Prefetcher
 
 Reader = Callable[[Tensor], np.ndarray]  # images (B, C, H, W) in [-1, 1] -> evidence of each attribute (B, A)
-EPOCHS = 6  # but no more than
+EPOCHS = 6  # by default, but no more than
 MOST_SEEN = 200_000  # images, which is plenty for a small network
 BATCH = 64
 
@@ -62,7 +62,9 @@ def small_classifier(channels: int, size: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def classifier_reader(images: ImageSet, labels: np.ndarray, device: torch.device, seed: int = 0) -> Reader:
+def classifier_reader(
+    images: ImageSet, labels: np.ndarray, device: torch.device, seed: int = 0, epochs: int = EPOCHS
+) -> Reader:
     """A small convolutional classifier of all attributes at once, trained on labelled images; labels (N, A; NaN
     unknown).
 
@@ -72,7 +74,7 @@ def classifier_reader(images: ImageSet, labels: np.ndarray, device: torch.device
     _, size, _, channels = images.pixels.shape
     net = small_classifier(channels, size, labels.shape[1]).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
-    seen = min(MOST_SEEN, EPOCHS * len(images))
+    seen = min(MOST_SEEN, epochs * len(images))
     steps = math.ceil(seen / BATCH)
     batches = Prefetcher(lambda step: _batch(images, labels, seed, step), device, steps)
     for step in tqdm(range(steps), desc="training the classifier", unit="step", leave=False):

