@@ -12,7 +12,6 @@ from tqdm import tqdm
 from analysis.measures.scores import OTHERS, KnownScores, keep, regress, show_only
 from models.denoiser import Denoiser
 from models.patronus import Patronus
-from models.prototype_encoder import Match
 from models.samplers import SeededNoise, Trace, heun, invert
 from train.distributed import images_a_call
 from train.errors import UserError
@@ -234,13 +233,6 @@ def expected_images(
     return torch.stack(
         [expected_together(model, [k], line[:, None], known, shape) for k, line in zip(prototypes, values)]
     )
-
-
-def patch_box(model: Patronus, match: Match, image: int, prototype: int, side: int) -> tuple[int, int, int, int]:
-    """Where a prototype matches best in one image of a batch: (top, left, bottom, right) in an image of side x side
-    pixels."""
-    row, column = match.rows[image, prototype].item(), match.columns[image, prototype].item()
-    return model.encoder.receptive_field.box(row, column, side, side)
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:

@@ -75,7 +75,11 @@ class DenseEncoder(nn.Module):
 
     @torch.no_grad()
     def match(self, x: Tensor) -> Match:
-        """The code, of which every coordinate sees the whole image: (B, C, H, W) -> three times (B, m)."""
+        """The code of images (B, C, H, W), of which every coordinate sees the whole image."""
         code = self(x)
-        cell = torch.zeros_like(code, dtype=torch.int64)
-        return Match(code, cell, cell)
+        return Match(code, torch.tensor([0, 0, *x.shape[2:]], device=x.device).expand(*code.shape, 4))
+
+    @torch.no_grad()
+    def best_vectors(self, x: Tensor, k: int) -> Tensor:
+        """The pooled features, which are those of every coordinate k: (B, C, H, W) -> (B, D)."""
+        return self.embed(x).flatten(1)

@@ -15,11 +15,10 @@ MAX_SCORE = math.log(1 / EPSILON)  # the log score of a perfect match, 9.21
 
 
 class Match(NamedTuple):
-    """Scores and the cells that gave them."""
+    """Scores and the patches that gave them."""
 
     scores: Tensor  # (B, m)
-    rows: Tensor  # (B, m), int64
-    columns: Tensor  # (B, m), int64
+    boxes: Tensor  # (B, m, 4), int64: top, left, bottom, right in pixels, cut at the image's border
 
 
 def similarity(distance: Tensor) -> Tensor:
@@ -137,11 +136,18 @@ class PrototypeEncoder(nn.Module):
 
     @torch.no_grad()
     def match(self, x: Tensor) -> Match:
-        """Scores with the cell of each prototype's best patch: (B, C, H, W) -> three times (B, m)."""
+        """Scores of images (B, C, H, W) with the box of each prototype's best patch."""
         comparable = self._comparable(x)
         best, cell = comparable.flatten(1, 2).max(1)  # (B, m)
         width = comparable.shape[2]
-        return Match(self._scores(best), cell // width, cell % width)
+        boxes = self.receptive_field.boxes(cell // width, cell % width, *x.shape[2:])
+        return Match(self._scores(best), boxes)
+
+    @torch.no_grad()
+    def best_vectors(self, x: Tensor, k: int) -> Tensor:
+        """The vector of the patch that matches prototype k best, of every image (B, C, H, W): (B, D)."""
+        cell = self._comparable(x)[..., k].flatten(1).argmax(1)
+        return self._vectors(x)[0].flatten(1, 2)[torch.arange(len(x), device=x.device), cell]
 
     @torch.no_grad()
     def whiten(self, x: Tensor) -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class ReceptiveField:
@@ -46,3 +49,10 @@ class ReceptiveField:
         """
         top, left = row * self.jump - self.offset, column * self.jump - self.offset
         return (max(top, 0), max(left, 0), min(top + self.size, height), min(left + self.size, width))
+
+    def boxes(self, rows: Tensor, columns: Tensor, height: int, width: int) -> Tensor:
+        """`box` of many cells: int64 (...) each -> (..., 4)."""
+        top, left = rows * self.jump - self.offset, columns * self.jump - self.offset
+        corners = [top.clamp(min=0), left.clamp(min=0)]
+        corners += [(top + self.size).clamp(max=height), (left + self.size).clamp(max=width)]
+        return torch.stack(corners, dim=-1)

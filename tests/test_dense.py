@@ -27,9 +27,9 @@ def test_the_code_is_linear_in_what_is_pooled_over_places():
 
 def test_it_stands_where_a_prototype_encoder_stands():
     net, x = encoder(), torch.randn(2, 3, 16, 16)
-    match, field = net.match(x), net.receptive_field
+    match = net.match(x)
     assert torch.equal(match.scores, net(x)) and torch.equal(net.similarities(x)[:, :, 0, 0], net(x))
-    assert field.cells(16) == 1 and field.box(int(match.rows[0, 0]), int(match.columns[0, 0]), 16, 16) == (0, 0, 16, 16)
+    assert (match.boxes == torch.tensor([0, 0, 16, 16])).all() and net.receptive_field.cells(16) == 1
     assert net.highest is None and len(net.prototypes) == 5 and net.largest_map(16) == 8 * 64
 
 

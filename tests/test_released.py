@@ -246,7 +246,8 @@ def test_a_published_model_is_exact(tmp_path, case):
         ):
             assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
     match, cell = model.encoder.match(x), distances.flatten(2).argmin(-1)
-    assert torch.equal(match.rows * distances.shape[-1] + match.columns, cell)
+    side, cells = x.shape[-1], distances.shape[-1]
+    assert torch.equal(match.boxes, model.encoder.receptive_field.boxes(cell // cells, cell % cells, side, side))
 
 
 def test_published_sizes_come_out_right_where_the_config_is_silent(tmp_path):

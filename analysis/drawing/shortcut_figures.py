@@ -3,7 +3,6 @@
 import numpy as np
 
 from analysis.drawing.figures import Rectangle, cut, panel, panels, plt, save_figure
-from analysis.edits import patch_box
 from analysis.measures.shortcuts import as_tensor
 from analysis.schemas import EDITS
 from train.images import to_uint8
@@ -57,7 +56,7 @@ def draw_edits(run, edits, pixels, pairs, gaps, tops, strength, path):
         images = [pixels[chosen], *map(to_uint8, shown)]
         pictures.append(np.stack([images[0], *images[2:]], axis=1)[:THREE])
         for line in range(ROWS):
-            box = patch_box(run.model, match, line, k, run.config.data.image_size)
+            box = match.boxes[line, k].tolist()
             for column, shown_pixels in enumerate(images):
                 title = titles[column] if line == 0 else ""
                 panel(axes[block * ROWS + line, column], shown_pixels[line], title, box if column == 3 else None)

@@ -53,22 +53,17 @@ def raise_each(run, pixels, prototypes: list[int], scores, args, device) -> Rais
     import numpy as np
     import torch
 
-    from analysis.edits import edit, encode_and_invert, patch_box
+    from analysis.edits import edit, encode_and_invert
     from train.images import to_tensor, to_uint8
 
     encoding = encode_and_invert(run.model, to_tensor(pixels, device), args.steps)
     options, highest = edit_options(args, run.model, scores), scores.amax(0).to(device)
     edits = torch.cat([options.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
     edited = edit(run.model, encoding, edits, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
-    match, side = run.model.encoder.match(edited), run.config.data.image_size
-    with torch.no_grad():
-        cells = run.model.encoder.embed(edited)  # (K n, D, H', W')
-    raised = np.repeat(prototypes, len(pixels)).tolist()  # the prototype of each image
-    boxes = [patch_box(run.model, match, i, k, side) for i, k in enumerate(raised)]
-    vectors = [cells[i, :, match.rows[i, k], match.columns[i, k]] for i, k in enumerate(raised)]
-    shape, images = (len(prototypes), len(pixels)), to_uint8(edited)
-    images, boxes = images.reshape(*shape, *images.shape[1:]), np.array(boxes).reshape(*shape, 4)
-    return Raised(images, boxes, torch.stack(vectors).view(*shape, -1))
+    encoder, groups = run.model.encoder, list(zip(prototypes, edited.split(len(pixels))))
+    images = np.stack([to_uint8(group) for _, group in groups])
+    boxes = np.stack([encoder.match(group).boxes[:, k].cpu().numpy() for k, group in groups])
+    return Raised(images, boxes, torch.stack([encoder.best_vectors(group, k) for k, group in groups]))
 
 
 def draw(pixels, prototypes: list[int], raised: Raised):

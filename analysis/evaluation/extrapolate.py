@@ -61,7 +61,7 @@ def set_each(run, pixels, prototypes: list[int], values, scores, args, device) -
     import numpy as np
     import torch
 
-    from analysis.edits import edit, encode_and_invert, patch_box
+    from analysis.edits import edit, encode_and_invert
     from train.images import to_tensor, to_uint8
 
     encoding = encode_and_invert(run.model, to_tensor(pixels, device), args.steps)
@@ -69,9 +69,9 @@ def set_each(run, pixels, prototypes: list[int], values, scores, args, device) -
     settings = [(k, float(value)) for k, line in zip(prototypes, values) for value in line]
     s = torch.cat([options.set(encoding.scores, [k], value) for k, value in settings])  # (K F, m)
     edited = edit(run.model, encoding, s, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
-    match, side, shape = run.model.encoder.match(edited), run.config.data.image_size, np.shape(values)
+    match, shape = run.model.encoder.match(edited), np.shape(values)
     reached = np.array([match.scores[i, k].item() for i, (k, _) in enumerate(settings)]).reshape(shape)
-    boxes = np.array([patch_box(run.model, match, i, k, side) for i, (k, _) in enumerate(settings)])
+    boxes = np.array([match.boxes[i, k].tolist() for i, (k, _) in enumerate(settings)])
     images, boxes = to_uint8(edited).reshape(*shape, *pixels.shape[1:]), boxes.reshape(*shape, 4)
     return Extrapolated(images, reached, boxes, encoding.scores[0])
 

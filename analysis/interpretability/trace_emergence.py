@@ -170,14 +170,13 @@ def draw_frame(run, order: list[int], traces: Traces, step: int):
     import torch
 
     from analysis.drawing.figures import heat, panel, panels
-    from analysis.edits import patch_box
     from train.images import to_uint8
 
     x0 = torch.stack([traces.estimates[k][step] for k in order]).clamp(-1, 1)
-    match, pixels, side = run.model.encoder.match(x0), to_uint8(x0), run.config.data.image_size
+    match, pixels = run.model.encoder.match(x0), to_uint8(x0)
     figure, axes = panels(2, len(order))
     for column, k in enumerate(order):
-        panel(axes[0, column], pixels[column], f"prototype {k}", patch_box(run.model, match, column, k, side))
+        panel(axes[0, column], pixels[column], f"prototype {k}", match.boxes[column, k].tolist())
         heat(axes[1, column], traces.maps[k][step], traces.limits[k])
     figure.suptitle(f"noise level {traces.sigmas[step]:.2g}", fontsize=9)
     return figure

@@ -54,14 +54,14 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
     import torch
 
     from analysis.drawing.figures import cut
-    from analysis.edits import edit, encode_and_invert, patch_box
+    from analysis.edits import edit, encode_and_invert
     from analysis.measures.scores import KnownScores, keep
     from train.images import to_tensor, to_uint8
 
     encoder, field = run.model.encoder, run.model.encoder.receptive_field
     x0 = to_tensor(images.pixels, device)
     encoding = encode_and_invert(run.model, x0, args.steps, args.batch)
-    n, side = len(x0), run.config.data.image_size
+    n = len(x0)
     known, s = KnownScores(encoding.scores), encoding.scores  # the paper's edit: plain, everything else kept
     edits = torch.cat([keep(known, s, [k], highest[k].expand(n, 1)) for k in prototypes])  # (K n, m)
     edited = edit(run.model, encoding, edits, args.steps, batch=args.batch, title="regenerating").clamp(-1, 1)
@@ -73,7 +73,7 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
     for row, k in enumerate(prototypes):
         match = encoder.match(edited[row])
         best = match.scores[:, k].argmax().item()
-        box = patch_box(run.model, match, best, k, side)
+        box = match.boxes[best, k].tolist()
         pixels = to_uint8(edited[row, best : best + 1])[0]
         inside = cut(pixels, box)
         patch = np.zeros((field.size, field.size, pixels.shape[-1]), np.uint8)  # black where the field leaves the image

@@ -154,7 +154,6 @@ def read_images(args, run, test):
 def draw_edits(run, pixels, names, images, differences, edited: list[int]):
     """Four columns an image: original, reconstruction, edit, difference; a box of one colour a prototype."""
     from analysis.drawing.figures import add_box, heat, panel, panels
-    from analysis.edits import patch_box
     from train.images import to_tensor
 
     device = run.model.encoder.prototypes.device
@@ -166,7 +165,7 @@ def draw_edits(run, pixels, names, images, differences, edited: list[int]):
         for column, (title, shown, match) in enumerate(zip(("reconstruction", "edit"), images, matches), start=1):
             panel(axes[line, column], shown[line], title if line == 0 else "")
             for k, colour in zip(edited, COLOURS * len(edited)):
-                add_box(axes[line, column], patch_box(run.model, match, line, k, run.config.data.image_size), colour)
+                add_box(axes[line, column], match.boxes[line, k].tolist(), colour)
         bar = heat(axes[line, 3], differences[line], limit)
         axes[line, 0].set_ylabel(name, fontsize=7)
     axes[0, 3].set_title("difference", fontsize=8)

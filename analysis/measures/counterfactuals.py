@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from analysis.edits import patch_box
 from analysis.measures.candidates import Candidate
 from models.patronus import Patronus
 from train.data.table import SOURCES, resolve
@@ -46,7 +45,7 @@ def pair_measures(model: Patronus, pairs: Pairs, candidate: Candidate, deviation
     boxes = [field.box(row, column, side, side) for row in range(cells) for column in range(cells)]
     hits, chance = [], []
     for i, region in enumerate(pairs.region):
-        top, left, bottom, right = patch_box(model, match, i, k, side)
+        top, left, bottom, right = match.boxes[i, k].tolist()
         hits.append(region[top:bottom, left:right].any())
         chance.append(np.mean([region[a:c, b:d].any() for a, b, c, d in boxes]))
     return {

@@ -17,10 +17,8 @@ NOISE, CLIP = 0.2, 0.25  # of stability, in units of [-1, 1]
 
 def patch_boxes(model: Patronus, x0: Tensor, prototypes: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """Boxes of the best matches (B, K, 4) in images (B, C, H, W), and the scores (B, K)."""
-    match, side, field = model.encoder.match(x0), x0.shape[-1], model.encoder.receptive_field
-    rows, columns = match.rows[:, prototypes].tolist(), match.columns[:, prototypes].tolist()
-    boxes = [[field.box(r, c, side, side) for r, c in zip(*line)] for line in zip(rows, columns)]
-    return np.array(boxes), match.scores[:, prototypes].cpu().numpy()
+    match = model.encoder.match(x0)
+    return match.boxes[:, prototypes].cpu().numpy(), match.scores[:, prototypes].cpu().numpy()
 
 
 @torch.no_grad()

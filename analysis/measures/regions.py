@@ -5,7 +5,7 @@ import torch
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
-from analysis.edits import expected_images, patch_box
+from analysis.edits import expected_images
 from analysis.measures.candidates import Candidate
 from analysis.measures.counterfactuals import Pairs
 from analysis.measures.information import image_maps
@@ -64,7 +64,7 @@ def map_measures(
         maps["map_alone"] = image_maps(model, x0, match.scores, k, known.scores, True, sigmas).sum(0)
     boxes = np.zeros(region.shape)
     for i, box in enumerate(boxes):
-        top, left, bottom, right = patch_box(model, match, i, k, region.shape[1])
+        top, left, bottom, right = match.boxes[i, k].tolist()
         box[top:bottom, left:right] = 1
     maps |= {"map_box": boxes, "map_gradient": sensitivity_maps(model, x0, k).cpu().numpy()}
     precision = {}

@@ -143,12 +143,11 @@ def places(model: Patronus, images: ImageSet, ends: Extremes, batch: int = 256) 
     device, side = model.encoder.prototypes.device, images.pixels.shape[1]
     high = torch.zeros(len(images), ends.rows.shape[2], dtype=torch.bool)
     high.scatter_(0, ends.rows[1].cpu(), True)
-    maps, field = torch.zeros(high.shape[1], side, side), model.encoder.receptive_field
+    maps = torch.zeros(high.shape[1], side, side)
     for start in tqdm(range(0, len(images), batch), desc="placing", unit="batch", leave=False):
-        match = model.encoder.match(to_tensor(images.pixels[start : start + batch], device))
-        rows, columns = match.rows.cpu(), match.columns.cpu()
+        boxes = model.encoder.match(to_tensor(images.pixels[start : start + batch], device)).boxes.cpu()
         for i, k in high[start : start + batch].nonzero().tolist():
-            top, left, bottom, right = field.box(rows[i, k].item(), columns[i, k].item(), side, side)
+            top, left, bottom, right = boxes[i, k].tolist()
             maps[k, top:bottom, left:right] += 1
     return maps / maps.sum((1, 2), keepdim=True).clamp(min=1e-12)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from analysis.edits import EditOptions, Encoding, edit, encode_and_invert, patch_box, regenerate
+from analysis.edits import EditOptions, Encoding, edit, encode_and_invert, regenerate
 from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
 from analysis.measures.groups import find_groups, group_name, group_values
@@ -138,7 +138,7 @@ class Desk:
         return self.take(decode(data, data_config.image_size, data_config.channels), "--image YOUR_FILE")
 
     def box(self, match: Match, k: int) -> tuple[int, int, int, int]:
-        return patch_box(self.model, match, 0, k, self.run.config.data.image_size)
+        return tuple(match.boxes[0, k].tolist())
 
     @torch.no_grad()
     def edit(
