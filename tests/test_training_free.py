@@ -11,6 +11,7 @@ from conftest import DEVICE, Bench
 from PIL import Image
 
 from analysis.mechanism.agreement import CHANCE, similarities
+from analysis.mechanism.batches import in_threads
 from analysis.mechanism.comparison import compare, published_order, table_of
 from analysis.mechanism.sensitivity import (
     Cone,
@@ -333,6 +334,14 @@ def test_growing_windows_have_the_gradients_of_automatic_differentiation(layers)
         sensitivity(denoiser, z, torch.tensor(0.7), stride=3, model=model), plain, rtol=1e-4, atol=1e-6
     )
     assert not unet.pixels._forward_hooks and not unet.last._forward_hooks
+
+    def of_half(part):
+        def half(z, sigma):
+            return 0.3 * z + sigma.view(-1, 1, 1, 1) * unet(z, sigma, condition[part : part + 1])
+
+        return sensitivity(half, z[part : part + 1], torch.tensor(0.7), stride=3, model=model)
+
+    torch.testing.assert_close(sum(in_threads(of_half, [0, 1], 2)) / 2, plain, rtol=1e-4, atol=1e-6)
     path, time = unet.pixels, torch.randn(2, 32, generator=GENERATOR)
     features = torch.randn(2, 8, 8, 8, generator=GENERATOR).requires_grad_(True)
     pixels = torch.randn(2, 3, 16, 16, generator=GENERATOR).requires_grad_(True)

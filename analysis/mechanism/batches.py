@@ -3,7 +3,8 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,15 @@ def in_batches(file: Path, settings: dict, count: int, batch: int, compute: Call
     replace_file(file, lambda path: np.save(path, whole))
     shutil.rmtree(parts, ignore_errors=True)  # another process at the same work may have done so
     return whole
+
+
+def in_threads(compute: Callable, parts: Sequence, threads: int) -> list:
+    """[compute(part) for part in parts], each in one of so many threads: small operations gain little from several
+    threads each, and lose much where other work has the cores."""
+    if threads == 1:
+        return [compute(part) for part in parts]
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        return list(pool.map(compute, parts))
 
 
 def save_grid(images, file: Path, most: int = 64) -> Path:

@@ -52,9 +52,12 @@ def draw(maps, levels, path):
 def level_maps(args, images, data, levels, device):
     """-> (compute(level, level + 1) -> the heat maps of one level (1, H, W, H, W), for in_batches; the network's run,
     None for another denoiser). images: ImageSet to be made noisy; data: PixelMajor. Raises UserError."""
+    from functools import partial
+
     import numpy as np
     import torch
 
+    from analysis.mechanism.batches import in_threads
     from analysis.mechanism.common import Network, network_of, noisy_images, one_line, training_free
     from analysis.mechanism.sensitivity import between, sensitivity
     from train.images import to_tensor
@@ -69,17 +72,20 @@ def level_maps(args, images, data, levels, device):
     model = network.run and network.run.model
     rows = np.sort(np.random.default_rng(args.seed).permutation(len(images))[: args.n_samples])
 
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    batch = min(args.batch, -(-len(rows) // threads))
+
+    def maps_of(level: int, start: int):
+        part = rows[start : start + batch]
+        x0 = to_tensor(images.pixels[part], device)
+        z = noisy_images(x0, levels, level, args.seed, start).contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            bound = network.bind(x0)
+        with one_line(args.denoiser):
+            return sensitivity(bound, z, levels[level], args.stride, model) * (len(part) / len(rows))
+
     def compute(level: int, _: int):
-        total = 0
-        for start in range(0, len(rows), args.batch):
-            part = rows[start : start + args.batch]
-            x0 = to_tensor(images.pixels[part], device)
-            z = noisy_images(x0, levels, level, args.seed, start).contiguous(memory_format=torch.channels_last)
-            with torch.no_grad():
-                bound = network.bind(x0)
-            with one_line(args.denoiser):
-                maps = sensitivity(bound, z, levels[level], args.stride, model)
-            total = total + maps * (len(part) / len(rows))
+        total = sum(in_threads(partial(maps_of, level), range(0, len(rows), batch), threads))
         return between(total.cpu().numpy(), args.stride)[None]
 
     return compute, network.run

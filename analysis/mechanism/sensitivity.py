@@ -2,6 +2,7 @@
 reaches."""
 
 from contextlib import contextmanager
+from threading import Lock
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 from models.unet import UNet, laid_out
 
 CORE, REACH = 0.5, 0.9  # shares of the heat that are told of
+HOOKING = Lock()  # hooks are the module's, so threads call it one after the other
 
 
 def marks(length: int, stride: int) -> list[int]:
@@ -129,7 +131,7 @@ def sensitivity(denoiser, z: Tensor, sigma: Tensor, stride: int = 1, model=None)
     z = z.detach().requires_grad_(True)
     unet, reader = (None, None) if model is None else (model.unet, getattr(model, "reader", None))
     path = None if unet is None else unet.pixels
-    with torch.enable_grad(), cuts(reader, path, path and unet.last) as (readings, paths, lasts):
+    with HOOKING, torch.enable_grad(), cuts(reader, path, path and unet.last) as (readings, paths, lasts):
         pixels = denoiser(z, sigma.to(z).expand(len(z))).sum(
             (0, 1)
         )  # (H, W): images do not mix, so their sum has all their gradients
@@ -151,15 +153,19 @@ def sensitivity(denoiser, z: Tensor, sigma: Tensor, stride: int = 1, model=None)
     h, w = pixels.shape
     rows, columns, maps = marks(h, stride), marks(w, stride), []
     for y in rows:
+        found = []
         for column in columns:
             into = cone.gradient(y, column, weights[:, :, y, column]) if cone else []
-            gradient, *by_scores = torch.autograd.grad(
-                [pixels[y, column], *parts], inputs, [torch.ones_like(pixels[0, 0]), *into], retain_graph=True
+            found.append(
+                torch.autograd.grad(
+                    [pixels[y, column], *parts], inputs, [torch.ones_like(pixels[0, 0]), *into], retain_graph=True
+                )
             )
-            for slope in by_scores:
-                gradient = gradient + torch.bmm(slope[:, None], slopes).view(z.shape)
-            maps.append(gradient.abs().sum(1).mean(0))
-    return torch.stack(maps).view(len(rows), len(columns), h, w)
+        direct, *by_scores = (torch.stack(each, dim=1).flatten(2) for each in zip(*found))  # (B, columns, C H W or m)
+        for slope in by_scores:
+            direct = torch.baddbmm(direct, slope, slopes)
+        maps.append(direct.view(len(z), len(columns), -1, h, w).abs().sum(2).mean(0))
+    return torch.stack(maps)
 
 
 def wiener_sensitivity(wiener: Tensor, shape: tuple[int, int, int]) -> Tensor:
