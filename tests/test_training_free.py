@@ -355,15 +355,20 @@ def test_growing_windows_have_the_gradients_of_automatic_differentiation(layers)
         torch.testing.assert_close(found, tuple(expected), rtol=1e-4, atol=1e-6)
 
 
-def test_gradients_through_what_is_read_of_the_scores_are_those_of_automatic_differentiation():
+@pytest.mark.parametrize("decoded", [False, True])
+def test_gradients_through_what_is_read_of_the_scores_are_those_of_automatic_differentiation(decoded):
     torch.manual_seed(0)
     model = torch.nn.Module()  # what a Patronus is to sensitivity
     model.unet, model.reader = torch.nn.Module(), torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 5))
     model.unet.pixels = None
-    spread = torch.nn.Linear(5, 48)
+    spread, layers = torch.nn.Linear(5, 48), [torch.nn.Linear(5, 9), torch.nn.SiLU(), torch.nn.Linear(9, 48)]
+    if decoded:
+        model.decoder = torch.nn.Sequential(*layers, torch.nn.Unflatten(1, (3, 4, 4)))
 
     def denoiser(z, sigma):
-        return z**2 + spread(model.reader(z).sin()).view(z.shape)
+        read = model.reader(z).sin()
+        base = model.decoder(read) if decoded else 0
+        return z**2 + spread(read).view(z.shape) + 2 * base + (base * z).tanh()
 
     z = torch.randn(2, 3, 4, 4, generator=GENERATOR)
     plain = sensitivity(denoiser, z, torch.tensor(0.7))

@@ -120,30 +120,57 @@ def cuts(*modules):
             handle.remove()
 
 
+class Reading:
+    """What is read of hidden scores (B, m), and the decoder's image of it, as matrices that are found once for all
+    pixels: gradients in z of the one, and of the other in the one.
+
+    leaves: what was cut off there, for which gradients are asked beside those in z; none where nothing is read.
+    """
+
+    def __init__(self, z: Tensor, readings: list, estimates: list):
+        """z (B, C, H, W); the calls of reader and decoder (cuts)."""
+        self.leaves = []
+        if not readings:
+            return
+        ((_, scores, read),) = readings
+        each = torch.eye(read.shape[1], device=z.device).unsqueeze(1).expand(-1, len(z), -1)  # (m, B, m)
+        self.leaves, self.scores = [read], self._pulled(scores, z, each)  # (B, m, C H W)
+        if estimates:
+            ((_, image, base),) = estimates
+            along = torch.zeros_like(image, requires_grad=True)
+            (back,) = torch.autograd.grad(image, read, along, create_graph=True)  # (B, m), linear in `along`
+            self.leaves, self.image = [read, base], self._pulled(back, along, each)  # (B, m, C H W)
+
+    @staticmethod
+    def _pulled(outputs: Tensor, inputs: Tensor, each: Tensor) -> Tensor:
+        found = [torch.autograd.grad(outputs, inputs, one, retain_graph=True)[0].flatten(1) for one in each]
+        return torch.stack(found, dim=1)
+
+    def joined(self, direct: Tensor, read: Tensor | None = None, base: Tensor | None = None) -> Tensor:
+        """Gradients (B, P, ...) of P pixels in z, given those in z directly and in the leaves."""
+        if base is not None:
+            read = torch.baddbmm(read, base, self.image.mT)
+        return direct if read is None else torch.baddbmm(direct, read, self.scores)
+
+
 def sensitivity(denoiser, z: Tensor, sigma: Tensor, stride: int = 1, model=None) -> Tensor:
     """Mean over images z (B, C, H, W) of |d sum_c D_c(y, x) / dz|, summed over input channels, at every stride-th (y,
     x): (H, W, H, W), or fewer.
 
-    One backward pass a pixel serves all images. model: the Patronus behind the denoiser. What it reads of the scores
-    goes through few numbers, whose gradients in z are found once for all pixels; where it has a PixelPath, gradients
-    pass that in growing windows (Cone); only the rest is left to automatic differentiation.
+    One backward pass a pixel serves all images. model: the Patronus behind the denoiser. Gradients pass what it reads
+    of the scores as matrices (Reading) and its PixelPath in growing windows (Cone); only the rest is left to automatic
+    differentiation.
     """
     z = z.detach().requires_grad_(True)
-    unet, reader = (None, None) if model is None else (model.unet, getattr(model, "reader", None))
+    unet, reader, decoder = (getattr(model, name, None) for name in ("unet", "reader", "decoder"))
     path = None if unet is None else unet.pixels
-    with HOOKING, torch.enable_grad(), cuts(reader, path, path and unet.last) as (readings, paths, lasts):
+    with HOOKING, torch.enable_grad(), cuts(reader, decoder, path, path and unet.last) as calls:
         pixels = denoiser(z, sigma.to(z).expand(len(z))).sum(
             (0, 1)
         )  # (H, W): images do not mix, so their sum has all their gradients
+        readings, estimates, paths, lasts = calls
         parts = [lasts[0][0][0], paths[0][0][0][:, shared_channels(unet) :]] if paths else []
-    inputs, cone = [z], None
-    if readings:
-        ((_, scores, read),) = readings
-        each = torch.eye(scores.shape[1], device=z.device).unsqueeze(1).expand(-1, len(z), -1)  # (m, B, m)
-        slopes = torch.stack(
-            [torch.autograd.grad(scores, z, one, retain_graph=True)[0].flatten(1) for one in each], dim=1
-        )  # (B, m, C H W)
-        inputs.append(read)
+    reading, cone = Reading(z, readings, estimates), None
     if paths:
         (((x, time), _, output),) = paths
         cone = Cone(unet, x.detach(), time.detach())
@@ -158,13 +185,14 @@ def sensitivity(denoiser, z: Tensor, sigma: Tensor, stride: int = 1, model=None)
             into = cone.gradient(y, column, weights[:, :, y, column]) if cone else []
             found.append(
                 torch.autograd.grad(
-                    [pixels[y, column], *parts], inputs, [torch.ones_like(pixels[0, 0]), *into], retain_graph=True
+                    [pixels[y, column], *parts],
+                    [z, *reading.leaves],
+                    [torch.ones_like(pixels[0, 0]), *into],
+                    retain_graph=True,
                 )
             )
-        direct, *by_scores = (torch.stack(each, dim=1).flatten(2) for each in zip(*found))  # (B, columns, C H W or m)
-        for slope in by_scores:
-            direct = torch.baddbmm(direct, slope, slopes)
-        maps.append(direct.view(len(z), len(columns), -1, h, w).abs().sum(2).mean(0))
+        whole = reading.joined(*(torch.stack(each, dim=1).flatten(2) for each in zip(*found)))
+        maps.append(whole.view(len(z), len(columns), -1, h, w).abs().sum(2).mean(0))
     return torch.stack(maps)
 
 
