@@ -104,7 +104,11 @@ def test_programs_that_compare_on_few_images_and_constant_ones(home):
     [
         ("sample", ["--denoiser", "empirical", "--max_memory", 5e-5], "empirical: one image needs 0.000 GB; raise"),
         ("denoise", ["--denoiser", "empirical", "--max_memory", 5e-5], "empirical: one image needs"),
-        ("heatmaps", ["--denoiser", "empirical", "--n_samples", 2, "--max_memory", 5e-5], "empirical: one image needs"),
+        (
+            "heatmaps",
+            ["--denoiser", "empirical", "--n_samples", 2, "--max_memory", 0.004],
+            "at 18 levels take 0.00472 GB",
+        ),
         ("agree", [*FREE, "--max_memory", 5e-5], "gaussian: one image needs"),
         ("sample", ["--denoiser", "gaussian", "--max_memory", 0.00012], "(--image_size), fewer directions (--rank)"),
         ("sample", ["--denoiser", "locality", "--max_memory", 0.001], "use smaller images (--image_size)"),
@@ -126,6 +130,11 @@ def test_programs_that_compare_on_few_images_and_constant_ones(home):
         ("denoise", ["--denoiser", "pspc_flex", *FREE, "--heatmaps", "few.npy"], "heat maps are (1, 16, 16, 16, 16)"),
         ("sample", ["--denoiser", "pspc_sq", *FREE, "--patch_sizes", "17,3"], "window size 17 does not fit"),
         ("agree", ["--n_steps", 2, "--patch_sizes", "16,0"], "window size 0 does not fit images of 16x16"),
+        (
+            "heatmaps",
+            ["--n_steps", 2, "--max_memory", 0.0005],
+            "of 16x16 images at 2 levels take 0.000524 GB; use small",
+        ),
         ("heatmaps", ["--n_steps", 2, "--n_samples", 13], "--n_samples 13: there are only 12 images"),
         ("sample", ["--denoiser", "empirical", "--z_init", "nobody.npy"], "(n, 3, 16, 16), not float32 (0, 3, 16, 16)"),
         ("sample", ["--denoiser", "empirical", "--z_init", "text.npy"], "must be real numbers of shape"),

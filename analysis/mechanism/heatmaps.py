@@ -60,8 +60,16 @@ def level_maps(args, images, data, levels, device):
     from analysis.mechanism.batches import in_threads
     from analysis.mechanism.common import Network, network_of, noisy_images, one_line, training_free
     from analysis.mechanism.sensitivity import between, sensitivity
+    from models.training_free import FLOAT
     from train.images import to_tensor
 
+    _, h, w, _ = images.pixels.shape
+    size = args.n_steps * (h * w) ** 2 * FLOAT / 1e9
+    if size > args.max_memory:
+        raise UserError(
+            f"heat maps of {h}x{w} images at {args.n_steps} levels take {size:.3g} GB; use smaller images"
+            " (--image_size), fewer levels (--n_steps), or raise --max_memory"
+        )
     if args.n_samples > len(images):
         raise UserError(f"--n_samples {args.n_samples}: there are only {len(images)} images")
     if args.denoiser == "network":
