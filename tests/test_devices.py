@@ -147,8 +147,10 @@ def test_training_free_denoisers(monkeypatch):
     assert on_gpu(GaussianDenoiser(many, rank=8)(z[..., :4, :4], sigma))
 
 
-def test_heat_maps():
-    model, (z, sigma, s) = model_of("published"), noisy()
+@pytest.mark.parametrize(("kind", "hidden"), [("published", False), ("ours", True)])
+def test_heat_maps(monkeypatch, kind, hidden):
+    monkeypatch.setattr(models.patronus, "any_hidden", lambda s: hidden)
+    model, (z, sigma, s) = model_of(kind), noisy()
     assert on_gpu(sensitivity(model.denoiser(s), z, sigma[:1], stride=15, model=model))
 
 
