@@ -6,8 +6,8 @@ pixels and levels; and how far the denoiser looks: the side of the window around
 map, at every noise level, beside that of the Wiener filter (the optimal linear denoiser, of the data's covariance
 alone) and, with --patch_sizes, the windows of a square schedule (radius.json, radius.png). fit_schedule.py --heatmaps
 takes it from there.
-One backward pass a pixel serves all images of a batch, and passes the network's last convolutions in growing windows.
-Finished levels survive an interruption.
+One backward pass a pixel serves all images of a batch; it passes the network's last convolutions in growing windows and
+what is read of hidden scores as matrices. Every thread has images of its own. Finished levels survive an interruption.
 """
 
 import argparse
