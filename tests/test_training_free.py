@@ -411,6 +411,7 @@ class Shift:
 def test_the_comparison_is_the_mean_squared_difference_with_its_error():
     x0, levels = torch.zeros(4, 1, 8, 8), torch.tensor([2.0, 0.5], dtype=torch.float64)
     others = {"empirical": Shift(3.0), "gaussian": Shift(torch.arange(4.0).view(4, 1, 1, 1)), "pspc_sq": Shift(0.5)}
+    others["pspc_flex"] = Shift(0.50001)  # as far as pspc_sq, but for rounding
     found = compare({"conditional": Shift(0.0), "unconditional": Shift(0.25)}, others, x0, levels, 0)
     table = table_of(found.rows).set_index(["images", "network", "sigma", "denoiser"])
     row = table.loc[("noisy", "conditional", 2.0, "gaussian")]
@@ -421,6 +422,7 @@ def test_the_comparison_is_the_mean_squared_difference_with_its_error():
     order = published_order(found.rows).set_index(["images", "network", "nearer"])
     assert order.loc[("noisy", "conditional", "gaussian")]["holds"] == [2.0, 0.5]
     assert order.loc[("noisy", "conditional", "pspc_sq")]["undecided"] == [2.0, 0.5]  # 3.25 +- 2.0
+    assert order.loc[("noisy", "conditional", "pspc_flex")]["undecided"] == [2.0, 0.5]
 
 
 def test_samples_alike_have_similarity_one_and_chance_is_that_of_others():
