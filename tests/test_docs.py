@@ -49,6 +49,13 @@ def test_extensions_of_the_documentation(tmp_path, monkeypatch):
     assert names["train_set"].attributes["Right"].mean() == 0.5
 
 
+def test_no_line_is_over_120_characters():
+    templates = (REPO / "analysis" / "templates").iterdir()
+    for page in [*PAGES, REPO / "CHANGELOG.md", REPO / "NOTICE.md", *templates]:
+        for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+            assert len(line) <= 120, f"{page.name}, line {number}"
+
+
 def test_links_of_the_documentation_lead_somewhere():
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
