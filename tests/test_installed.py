@@ -27,7 +27,7 @@ def test_an_installed_copy_trains_from_its_own_configs(tmp_path):
     ]
     done = subprocess.run(install, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    templates = (f"analysis/templates/{name}" for name in ("report.html", "page.html", "page.css", "page.js"))
+    templates = [f"analysis/templates/{file.name}" for file in (REPO / "analysis" / "templates").iterdir()]
     for file in (*templates, "configs/paper/celeba.yaml"):
         assert (site / file).is_file(), file
 
