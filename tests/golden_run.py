@@ -20,10 +20,10 @@ from models.samplers import SeededNoise, heun
 from train.images import to_tensor
 
 FILE = Path(__file__).parent / "golden" / "tiny.json"
-SETTINGS = {"train.steps": 400, "train.encoder_steps": 80, "train.decoder_steps": 80, "train.batch_size": 16}
-SETTINGS |= {"train.checkpoint_every": 400, "train.samples_every": 400, "train.seed": 0}
+SETTINGS = {"train.steps": 200, "train.encoder_steps": 60, "train.decoder_steps": 40, "train.batch_size": 16}
+SETTINGS |= {"train.checkpoint_every": 200, "train.samples_every": 200, "train.seed": 0}
 SETTINGS |= {"model.dropout": 0.0, "train.precision": "float32"}
-LOGGED = 40  # steps between the losses that are kept, each the mean since the one before
+LOGGED = 20  # steps between the losses that are kept, each the mean since the one before
 HIGH = 0.95  # quantile to which a score is raised
 
 

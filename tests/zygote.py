@@ -14,8 +14,9 @@ import traceback
 from functools import cache
 from pathlib import Path
 
-HEAVY = ["matplotlib.figure", "pandas", "pydantic", "scipy.stats", "skimage.metrics", "sklearn.linear_model", "torch"]
-HEAVY += ["torch.utils.data", "torchvision", "yaml"]
+HEAVY = ["matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "matplotlib.pyplot"]
+HEAVY += ["pandas", "pydantic", "scipy.stats", "skimage.metrics", "sklearn.linear_model"]
+HEAVY += ["torch", "torch.utils.data", "torchvision", "yaml"]
 
 
 @cache

@@ -66,6 +66,10 @@ def picture_rows(rows: list[np.ndarray], labels: list[str], titles: list[str] | 
 
 def save_figure(figure, path: Path) -> list[Path]:
     """PNG and PDF beside each other; path without extension."""
+    layout = figure.get_layout_engine()
+    if layout is not None:
+        layout.execute(figure)  # once for both files: it takes as long as drawing
+        figure.set_layout_engine("none")
     files = [path.with_name(path.name + extension) for extension in (".png", ".pdf")]
     for file in files:
         replace_file(file, lambda target: figure.savefig(target, dpi=160))

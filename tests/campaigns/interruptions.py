@@ -26,6 +26,9 @@ from zygote import Fork
 
 SETTINGS = {"train.steps": 50, "train.encoder_steps": 12, "train.decoder_steps": 12, "train.checkpoint_every": 7}
 SETTINGS |= {"train.samples_every": 20, "train.log_every": 1, "model.dropout": 0.1}
+WITHOUT_CAPABILITIES = (  # of the process that runs it: capset(version 3 of this process, none of them)
+    "import ctypes; ctypes.CDLL(None).capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())"
+)
 LATENT = ["--set", "epochs=60", "--set", "width=32", "--set", "layers=2"]
 SAMPLING = ["--total_gen_num", 40, "--batch", 4, "--steps", 10]
 CACHING = (
@@ -299,7 +302,7 @@ def read_only(bench: Bench) -> int:
     scripts were refused."""
     line = command("train/train_patronus.py", "--config", bench.config)
     folders = [path for path in bench.records.rglob("*") if path.is_dir()] + [bench.records]
-    prefix = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.getuid() == 0 else []
+    bench.prelude = WITHOUT_CAPABILITIES if os.getuid() == 0 else ""  # root may write anywhere
     for folder in folders:
         folder.chmod(0o555)
     named = ["--dataset", "tiny", "--version_num", 0]
@@ -310,10 +313,11 @@ def read_only(bench: Bench) -> int:
     ]
     try:
         for line in lines:
-            process = begin(bench, [*prefix, *fresh(line)])
+            process = begin(bench, line)
             _, errors = process.communicate(timeout=120)
             assert process.returncode == 2 and "Permission denied" in one_line(errors), errors
     finally:
+        bench.prelude = ""
         for folder in folders:
             folder.chmod(0o755)
     return len(lines)
@@ -347,15 +351,15 @@ def half_a_machine(bench: Bench, port: int = 29671) -> float:
     until all had ended."""
     import torch
 
-    # small steps: float error differs with the number of processes and grows with the size of Muon's over 120 of them
-    changes = SETTINGS | {"model.dropout": 0.0, "train.steps": 120, "train.muon_lr": 1e-4}
+    # small steps: float error differs with the number of processes and grows with the size of Muon's over 100 of them
+    changes = SETTINGS | {"model.dropout": 0.0, "train.steps": 100, "train.muon_lr": 1e-4}
     train = ["train/train_patronus.py", "--config", str(bench.write_config(changes, "half.yaml"))]
     before = len(list(bench.version(0).parent.glob("version_*")))
     finish(begin(bench, command(*train)))
     group = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
     process = begin(bench, [*group, *fresh([*train, "--device", DEVICE])[1:]])
     metrics = bench.version(before + 1) / "metrics.jsonl"
-    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 20:
+    while not metrics.is_file() or len(metrics.read_text().splitlines()) < 10:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     listed = subprocess.run(

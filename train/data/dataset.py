@@ -21,6 +21,7 @@ from train.errors import UserError, reading
 from train.whole_files import replace_file
 
 MOST_CLASSES = 100  # of a labelled set that become attributes
+FEW = 500  # images that threads have decoded before processes have started
 
 
 @dataclass
@@ -99,6 +100,7 @@ class _Decoder:
 
 
 def _pool(processes: bool) -> Executor:
+    """Threads, or processes where decoding is Python's own work."""
     workers = min(cpu_count() or 1, 8)
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if processes else ThreadPoolExecutor(workers)
 
@@ -108,7 +110,7 @@ def _decode_all(listing: Listing, chosen: np.ndarray, config: DataConfig, file: 
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
     with (
         open(file, "wb") as cache,
-        _pool(listing.processes) as pool,
+        _pool(listing.processes and len(chosen) > FEW) as pool,
     ):  # row by row: a memory map on a full disk would end in a bus error
         np.lib.format.write_array_header_1_0(cache, header)
         try:
