@@ -11,7 +11,7 @@ import argparse
 from analysis.script import open_run, run_parser
 from train.errors import UserError, run_script
 
-DESKS = 3  # runs kept ready
+EXPLORERS = 3  # runs kept ready
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,21 +37,21 @@ def main() -> None:
         import gradio as gr
     except ImportError:
         raise UserError("the page needs gradio, which is not installed; pip install -e .[page]") from None
-    from analysis.reporting.desk import MOST_BYTES, Desk
+    from analysis.reporting.explorer import MOST_BYTES, Explorer
     from analysis.reporting.page import CSS, build
 
     first, device = open_run(args)
 
-    @lru_cache(DESKS)
-    def desk_of(name: str) -> Desk:
+    @lru_cache(EXPLORERS)
+    def explorer_of(name: str) -> Explorer:
         dataset, _, version = name.rpartition("/")
         run, _ = open_run(argparse.Namespace(dataset=dataset, version_num=version_number(version), device=args.device))
-        return Desk(run, device)
+        return Explorer(run, device)
 
     names = [f"{place.name}/{place.version}" for place in reversed(known_runs())]
     with tempfile.TemporaryDirectory() as folder:  # uploads pass through it, and are removed when they have been read
         os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build(desk_of, names, f"{first.name}/{first.version}")
+        page = build(explorer_of, names, f"{first.name}/{first.version}")
         theme = gr.themes.Base(
             font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
         )  # none to be fetched

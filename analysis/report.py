@@ -74,8 +74,8 @@ def call(script: str, options: list[str], run, device) -> str:
     done = subprocess.run(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode == 0:
         return ""
-    said = [text for text in done.stderr.replace("\r", "\n").splitlines() if text.startswith("error: ")]
-    return said[-1].removeprefix("error: ") if said else f"{script} failed with status {done.returncode}"
+    errors = [text for text in done.stderr.replace("\r", "\n").splitlines() if text.startswith("error: ")]
+    return errors[-1].removeprefix("error: ") if errors else f"{script} failed with status {done.returncode}"
 
 
 def complete(run, labelled: bool, device) -> dict[str, str]:
@@ -122,13 +122,13 @@ def main() -> None:
     from train.versions import PRETRAINED, version_number
     from train.whole_files import replace_file
 
-    asked = [(args.dataset, args.version_num)]
+    wanted = [(args.dataset, args.version_num)]
     if args.compare:
         name, slash, number = args.compare.rpartition("/")
         if not slash or not (number.isdigit() or number == PRETRAINED):
             raise UserError(f"--compare {args.compare}: must be DATASET/VERSION, e.g. faces/1")
-        asked.append((name, version_number(number)))
-    gathered = [report_on(*run, args) for run in asked]
+        wanted.append((name, version_number(number)))
+    gathered = [report_on(*which, args) for which in wanted]
     run, reports = gathered[0][0], [report for _, report in gathered]
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
     title = "What the model of " + " and of ".join(report["name"] for report in reports) + " uses"

@@ -8,9 +8,9 @@ the image seen through noise are
 (Guo, Shamai and Verdu 2005, for the sum; Kong et al. 2024, "Interpretable diffusion via information decomposition", for
 the squared gap, which is never negative and splits over pixels and levels). The gap equals the difference of the two
 squared errors in the mean for exact denoisers only, so that difference stands beside it as a check: where it is far
-smaller, the denoisers err and not the condition speaks. An error e of D(z; c) adds |e|^2 to the one and takes it from
-the other, so the mean of both, <x0 - D(z), D(z; c) - D(z)>, holds it to first order only: by it is said *when* a
-condition speaks.
+smaller, the gap is an error of the denoisers, not information of the condition. An error e of D(z; c) adds |e|^2 to the
+one and takes it from the other, so the mean of both, <x0 - D(z), D(z; c) - D(z)>, holds it to first order only: it
+tells *when* a condition informs.
 """
 
 import math

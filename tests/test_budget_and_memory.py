@@ -15,7 +15,7 @@ from train.build import build_model
 from train.errors import UserError, run_script
 from train.generation import LATENT_SEEDS, Sampling, generate
 from train.runs import load_state
-from train.train_patronus import say_budget
+from train.train_patronus import print_budget
 from train.trainer import Trainer
 
 
@@ -210,9 +210,9 @@ def test_minutes_for_is_the_budget_the_other_way_round():
 
 def test_training_says_what_share_of_the_reference_a_budget_buys(capsys):
     budget = Budget(10, 10, 480, preparation=60.0, step_seconds=0.1)
-    say_budget(SimpleNamespace(minutes=2, reference_steps=1840), budget)
+    print_budget(SimpleNamespace(minutes=2, reference_steps=1840), budget)
     bought, share = capsys.readouterr().out.splitlines()
     assert bought == "2 minutes allow here: encoder_steps 10, decoder_steps 10, steps 480"
     assert share.startswith("that is 25% of the 1840 denoiser steps") and "train.minutes=4.3 would buy" in share
-    say_budget(SimpleNamespace(minutes=2, reference_steps=None), budget)
+    print_budget(SimpleNamespace(minutes=2, reference_steps=None), budget)
     assert len(capsys.readouterr().out.splitlines()) == 1

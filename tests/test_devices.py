@@ -12,7 +12,7 @@ from analysis.measures import features, information, readers
 from analysis.measures.emergence import trace_scores
 from analysis.measures.health import effect
 from analysis.measures.regions import sensitivity_maps
-from analysis.measures.scores import KnownScores
+from analysis.measures.scores import KnownScores, most_probable
 from analysis.mechanism.sensitivity import sensitivity
 from models.locality import Masks, masked_means
 from models.patronus import HIDDEN
@@ -109,7 +109,7 @@ def test_what_scores_say_and_carry(kind):
     assert on_gpu(expected_images(model, [1, 3], torch.rand(2, 2, device=CUDA), on_device, (3, 16, 16)))
     for alone in (True, False) if model.masked else (False,):
         assert information.image_maps(model, x0, s, 1, known, alone, [0.5, 5.0]).shape == (2, 4, 16, 16)
-    assert on_gpu(information.expected(s, known))
+    assert on_gpu(most_probable(s, known))
     assert on_gpu(effect(model, x0, s, torch.ones(6, device=CUDA)))
     assert on_gpu(sensitivity_maps(model, x0, 1), *model.encoder.match(x0))
 

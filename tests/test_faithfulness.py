@@ -10,7 +10,7 @@ from analysis.measures import edit_metrics as metrics
 from analysis.measures.candidates import Effects, best_setters, effect_values, quick_edit, rankings_agree
 from analysis.measures.groups import activation, best_groups, find_groups, group_name, group_values, likeness
 from analysis.measures.scores import KnownScores
-from analysis.reporting.desk import Desk
+from analysis.reporting.explorer import Explorer
 
 BEFORE = np.array([[-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
 AFTER = np.array([[1.0, 1.0, -1.0], [1.0, 1.0, 1.0]])
@@ -130,10 +130,10 @@ def test_a_quick_edit_to_the_own_scores_is_the_image():
 
 def test_the_page_names_groups_and_sets_all_their_members():
     known, expected, attributes = two_factors()
-    desk = object.__new__(Desk)
-    desk.known, desk.groups = known, find_groups(known, expected)
-    desk.group_names = [group_name(group, known, attributes) for group in desk.groups]
-    number = next(i for i, group in enumerate(desk.groups) if 1 in group.members)
-    assert desk.group_label(number).startswith(f"group {number}: ") and "B (" in desk.group_label(number)
-    settings = desk.group_settings(number, 1.0)
+    explorer = object.__new__(Explorer)
+    explorer.known, explorer.groups = known, find_groups(known, expected)
+    explorer.group_names = [group_name(group, known, attributes) for group in explorer.groups]
+    number = next(i for i, group in enumerate(explorer.groups) if 1 in group.members)
+    assert explorer.group_label(number).startswith(f"group {number}: ") and "B (" in explorer.group_label(number)
+    settings = explorer.group_settings(number, 1.0)
     assert set(settings) == {1, 3} and settings[1] == pytest.approx(settings[3], abs=0.1)

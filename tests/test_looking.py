@@ -120,10 +120,10 @@ def test_visualisation(trained):
     cards = np.load(folder / "prototypes.npz")
     assert (
         cards["prototypes"].tolist() == [5, 0]
-        and cards["says_high"].shape == (2, 16, 16, 3)
+        and cards["expected_high"].shape == (2, 16, 16, 3)
         and cards["after"].shape == (2, 3, 16, 16, 3)
     )
-    difference = np.abs(cards["says_high"].astype(int) - cards["says_low"]).mean(-1)
+    difference = np.abs(cards["expected_high"].astype(int) - cards["expected_low"]).mean(-1)
     assert (
         np.abs(difference - cards["where"]).max() <= 1 and cards["where"].max() > 0
     )  # the map is what the two pictures differ by

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.reporting.shortcuts import tell_shortcuts, tell_ties
+from analysis.reporting.shortcuts import describe_shortcuts, describe_ties
 
 
 @pytest.fixture
@@ -33,45 +33,47 @@ def change(folder, **columns):
 
 
 def test_what_was_asked_and_found(folder):
-    told = tell_shortcuts(folder)
-    assert told["asked"].startswith("3 questions were asked, one of each ordered pair of 3 attributes")
-    assert told["suspects"] == [
+    described = describe_shortcuts(folder)
+    assert described["asked"].startswith("3 questions were asked, one of each ordered pair of 3 attributes")
+    assert described["suspects"] == [
         "Raising Black Hair takes away Smiling: by 42 % of the way between having it and not when images are edited, "
         "by 74 % when they are generated (corrected p 1.0e-09).",
         "Raising Beard adds Smiling: by 31 % of the way between having it and not when images are edited, by 28 % "
         "when they are generated (corrected p 1.0e-02).",
     ]
-    assert told["others"] == "None was found in the others (1)." and told["edits"] == []
-    assert "reaches 20 %" in told["power"] and "eight of ten" not in told["power"]
+    assert described["others"] == "None was found in the others (1)." and described["edits"] == []
+    assert "reaches 20 %" in described["power"] and "eight of ten" not in described["power"]
 
 
-def test_what_could_have_been_found_and_what_cannot_be_told(folder):
+def test_what_could_have_been_found_and_what_cannot_be_described(folder):
     change(folder, detectable=[0.25, 0.6, 0.3], verdict=["found", "cannot tell", "found"])
-    told = tell_shortcuts(folder)
-    assert "an effect of 30 % would be found in eight of ten cases" in told["power"]
-    assert "Smiling on Black Hair, would need 60 %" in told["power"]
-    assert told["others"].startswith("In 0 of 3 pairs") and "Of 1 nothing can be said" in told["others"]
+    described = describe_shortcuts(folder)
+    assert "an effect of 30 % would be found in eight of ten cases" in described["power"]
+    assert "Smiling on Black Hair, would need 60 %" in described["power"]
+    assert described["others"].startswith("In 0 of 3 pairs") and "Of 1 nothing can be said" in described["others"]
 
 
 def test_nothing_found_shows_no_edits_of_an_earlier_diagnosis(folder):
     pictures = np.zeros((1, 3, 3, 4, 4, 1), np.uint8)
     np.savez(folder / "edits.npz", raised=["Black_Hair"], pictures=pictures)
-    edits = tell_shortcuts(folder)["edits"]
+    edits = describe_shortcuts(folder)["edits"]
     assert [edit["name"] for edit in edits] == ["Black Hair"] and len(edits[0]["pictures"]) == 3
     change(folder, shortcut=[False] * 3)
-    told = tell_shortcuts(folder)
-    assert told["suspects"] == told["edits"] == [] and told["others"] == "None was found in any pair (3)."
+    described = describe_shortcuts(folder)
+    assert (
+        described["suspects"] == described["edits"] == [] and described["others"] == "None was found in any pair (3)."
+    )
 
 
 def test_ties_in_words(tmp_path):
     tie = {"a": 3, "b": 95, "generated": -0.55, "data": -0.76}
     tie |= {"high_high": 46, "high_low": 900, "low_high": 800, "low_low": 120}
     (tmp_path / "ties.json").write_text(json.dumps({"pairs": 30, "sure": 4, "ties": [tie]}))
-    told = tell_ties(tmp_path)
-    assert told["ties"] == [
+    described = describe_ties(tmp_path)
+    assert described["ties"] == [
         "Prototype 3 takes away prototype 95: by 55 % of its range in generated images, 76 % in the training images, "
         "of which 46 have 3 high with 95 high."
     ]
-    assert told["asked"].startswith("30 ordered pairs of prototypes, 4 tied beyond chance; not trivial are 1")
+    assert described["asked"].startswith("30 ordered pairs of prototypes, 4 tied beyond chance; not trivial are 1")
     (tmp_path / "ties.json").write_text("{")
-    assert tell_ties(tmp_path) is None
+    assert describe_ties(tmp_path) is None

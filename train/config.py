@@ -333,9 +333,9 @@ def override(values: dict, settings: list[str]) -> dict:
             if not isinstance(node, dict):
                 raise UserError(f"--set {setting}: '{part}' holds a value, not a section")
         node[path[-1]] = parse_yaml(text, f"--set {key}")
-    given = [length for length in LENGTHS if any(setting.startswith(f"train.{length}=") for setting in settings)]
-    for length in LENGTHS if given else ():  # setting one replaces the others
-        if length not in given:
+    named = [length for length in LENGTHS if any(setting.startswith(f"train.{length}=") for setting in settings)]
+    for length in LENGTHS if named else ():  # setting one replaces the others
+        if length not in named:
             values.get("train", {}).pop(length, None)
     return values
 

@@ -126,6 +126,26 @@ def open_folder(parent: Path, number: int | None, settings: dict) -> Path:
     return folder
 
 
+def sample_files(run, batches, scores_of: Callable, sampling: Sampling, folder: Path, *, sigmas, device) -> None:
+    """Sample batches of image numbers into PNGs in a folder; one batch is written while the next is sampled."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from train.images import save_png
+
+    writing = []
+    with ThreadPoolExecutor(WRITERS) as pool:
+        for numbers in batches:
+            images = sample_batch(run.model, scores_of, numbers, sampling, sigmas, run.config.data, device)
+            for future in writing:
+                future.result()  # raises what writing the last batch raised
+            writing = [
+                pool.submit(save_png, pixels, folder / f"{number:06d}.png", folder.parent)
+                for number, pixels in zip(numbers, images)
+            ]
+        for future in writing:
+            future.result()
+
+
 def generate(
     run,
     kind: str,
@@ -144,17 +164,14 @@ def generate(
     kind: 'cond' or 'uncond'; about: further facts for the settings file; number: k of a run to go on with. Returns the
         folder.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     import torch
     from tqdm import tqdm
 
     from train import distributed
     from train.errors import enough_memory
-    from train.images import save_png
 
     device = torch.device(device)
-    sigmas = grid_of_levels(run.model, sampling.steps)
+    sigmas = grid_of_levels(run.model, sampling.steps)  # refuses steps before a folder is there
     parent = SAMPLES_DIR / f"{kind}_{run.name}_{run.version}"
     settings = (
         {"run": str(run.folder), "training_step": run.step, "averaged_weights": run.averaged}
@@ -169,19 +186,11 @@ def generate(
         [i for i in range(sampling.total_gen_num) if not (folder / f"{i:06d}.png").exists()], world
     )
     batch = batch or distributed.images_a_call(device, run.model.largest_map(data.image_size))
-    mine, writing = missing[rank::world], []
-    with ThreadPoolExecutor(WRITERS) as pool, enough_memory(device, f"give --batch {max(1, batch // 2)}"):
-        for start in tqdm(range(0, len(mine), batch), desc="sampling", unit="batch", disable=rank != 0):
-            numbers = mine[start : start + batch]
-            images = sample_batch(run.model, scores_of, numbers, sampling, sigmas, data, device)
-            for future in writing:
-                future.result()  # raises what writing the last batch raised
-            writing = [
-                pool.submit(save_png, pixels, folder / f"{number:06d}.png", parent)
-                for number, pixels in zip(numbers, images)
-            ]
-        for future in writing:
-            future.result()
+    mine = missing[rank::world]
+    batches = [mine[start : start + batch] for start in range(0, len(mine), batch)]
+    with enough_memory(device, f"give --batch {max(1, batch // 2)}"):
+        batches = tqdm(batches, desc="sampling", unit="batch", disable=rank != 0)
+        sample_files(run, batches, scores_of, sampling, folder, sigmas=sigmas, device=device)
     if world > 1:
         torch.distributed.barrier()
     if rank == 0:

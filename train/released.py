@@ -106,7 +106,7 @@ def rename(
 ) -> dict[str, Tensor]:
     """`theirs` under our names and in the shapes of `ours`. Raises UserError that names the file, the key and both
     shapes."""
-    taken, found = set(ignored), {}
+    used, renamed = set(ignored), {}
     for name, tensor in ours.items():
         key = name_of(name)
         if key not in theirs:
@@ -116,12 +116,12 @@ def rename(
         if not isinstance(value, Tensor) or tuple(value.shape) != (*tensor.shape, *trailing):
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UserError(f"{path}: '{key}' is expected of shape {(*tensor.shape, *trailing)}, but is {shape}")
-        found[name] = value.float().reshape(tensor.shape)
-        taken.add(key)
-    foreign = [key for key in theirs if key not in taken]
+        renamed[name] = value.float().reshape(tensor.shape)
+        used.add(key)
+    foreign = [key for key in theirs if key not in used]
     if foreign:
         raise UserError(f"{path}: unknown tensors, so not a published checkpoint: {listed(foreign, 3)}")
-    return found
+    return renamed
 
 
 def _check_table(state: dict, key: str, width: int, path: Path) -> None:
@@ -236,18 +236,18 @@ def read_released(folder: Path, name: str) -> tuple[Config, dict[str, Tensor]]:
 
 def released_runs() -> list[tuple[str, int, Path]]:
     """(data set, version, folder) of every published run below records/diffusion/patronus."""
-    found = []
+    runs = []
     for path in RELEASED_DIR.glob("*/Logs_Checkpoints/checkpoints/version_*/ckpt.tar"):
         number = path.parent.name.removeprefix("version_")
         if number.isdigit():
-            found.append((path.parts[-5].removesuffix("-train"), int(number), path.parent))
-    return sorted(found)
+            runs.append((path.parts[-5].removesuffix("-train"), int(number), path.parent))
+    return sorted(runs)
 
 
 def released_latents(name: str, version: int) -> dict[int, Path]:
     """Version -> file of the published latent models of a run."""
-    found = (LATENT_DIR / f"{name}-{version}").glob("version_*/best_model.pt")
-    numbers = ((path.parent.name.removeprefix("version_"), path) for path in found)
+    paths = (LATENT_DIR / f"{name}-{version}").glob("version_*/best_model.pt")
+    numbers = ((path.parent.name.removeprefix("version_"), path) for path in paths)
     return {int(number): path for number, path in numbers if number.isdigit()}
 
 

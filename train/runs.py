@@ -135,8 +135,8 @@ class Place(NamedTuple):
 def known_runs() -> list[Place]:
     """Every run with weights, oldest first; ours go before a published one of the same name and number."""
     names = [folder.name for folder in RUNS_DIR.glob("*") if folder.is_dir()]
-    found = [(name, version, run_folder(name, version)) for name in names for version in versions(RUNS_DIR / name)]
-    places = [Place(*run, "trained") for run in found if checkpoint_files(run[2])]
+    folders = [(name, version, run_folder(name, version)) for name in names for version in versions(RUNS_DIR / name)]
+    places = [Place(*run, "trained") for run in folders if checkpoint_files(run[2])]
     ours = {place[:2] for place in places}
     places += [Place(*run, "released") for run in released_runs() if run[:2] not in ours]
     shipped = [Place(name, PRETRAINED, folder, "pretrained") for name, folder in pretrained_runs()]
@@ -160,7 +160,7 @@ def find_run(name: str | None, version: int | str | None) -> Place:
     newest = chosen[-1]
     if version is None:
         if newest.kind == "pretrained":
-            say_pretrained(newest.name)
+            print_pretrained(newest.name)
         return newest
     same = {run.version: run for run in chosen if run.name == newest.name}
     if version not in same:
@@ -170,7 +170,7 @@ def find_run(name: str | None, version: int | str | None) -> Place:
 
 
 @cache
-def say_pretrained(name: str) -> None:
+def print_pretrained(name: str) -> None:
     """Once a process."""
     print(
         f"no run of {name} was trained here yet: taking the one that is shipped, {PRETRAINED_DIR / name}",

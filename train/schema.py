@@ -35,5 +35,5 @@ def complaint(error: dict, where: str, model: type[BaseModel]) -> str:
         return f"{where}: {key}: missing"
     message = error["msg"].removeprefix("Value error, ")
     value = error["input"]
-    shown = f" = {value!r:.80}" if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else ""
-    return f"{where}: {key}{shown}: {message}" if key else f"{where}: {message}"
+    text = f" = {value!r:.80}" if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else ""
+    return f"{where}: {key}{text}: {message}" if key else f"{where}: {message}"

@@ -138,7 +138,7 @@ def main() -> None:
         if config.train.minutes:
             budget = distributed.broadcast(budget_steps(config, make_trial), world)
             if rank == 0:
-                say_budget(config.train, budget)
+                print_budget(config.train, budget)
             config.train = config.train.model_copy(update=budget.fitted | {"minutes": None})
         trainer = make_trainer(config, state)
         if folder is None:
@@ -158,7 +158,7 @@ def main() -> None:
         sys.exit(128 + stopped_by)
 
 
-def say_budget(train, budget) -> None:
+def print_budget(train, budget) -> None:
     """How many steps the minutes buy, beside those behind the published numbers of the config."""
     print(
         f"{train.minutes:g} minutes allow here: {', '.join(f'{name} {count}' for name, count in budget.fitted.items())}"

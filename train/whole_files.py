@@ -39,8 +39,8 @@ def clear_leftovers(folder: Path) -> None:
     if os.name != "posix":  # elsewhere asking whether a process lives may end it
         return
     for path in folder.glob(".*.tmp*"):
-        found = LEFTOVER.fullmatch(path.name)
-        if found and not _alive(int(found[1])):
+        leftover = LEFTOVER.fullmatch(path.name)
+        if leftover and not _alive(int(leftover[1])):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 

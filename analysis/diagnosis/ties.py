@@ -97,7 +97,7 @@ def main() -> None:
     for row, found in list(zip(ranked.itertuples(), cases))[: args.figures]:
         cards = [Card(k, to_uint8(expected[k]), train.pixels[rows[k]], boxes[k]) for k in (row.a, row.b)]
         given = [
-            to_uint8(ties.images_given(run.model, row.a, value, COLUMNS, shape, args.seed, device))
+            to_uint8(ties.conditional_images(run.model, row.a, value, COLUMNS, shape, args.seed, device))
             for value in values[:, row.a].tolist()
         ]
         title = (

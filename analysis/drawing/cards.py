@@ -32,8 +32,8 @@ def draw_cards(cards: dict, texts: list[str], path: Path) -> list[Path]:
         width_ratios=widths,
     )
     titles = [
-        "says, high",
-        "says, low",
+        "expected, high",
+        "expected, low",
         "where",
         *[f"training patch {i + 1}" for i in range(PATCHES)],
         *["test image", "raised"] * EDITS,
@@ -42,8 +42,8 @@ def draw_cards(cards: dict, texts: list[str], path: Path) -> list[Path]:
         axes[line, 0].axis("off")
         axes[line, 0].text(0, 0.5, texts[line], fontsize=6.5, va="center", transform=axes[line, 0].transAxes)
         row = axes[line, 1:]
-        panel(row[0], cards["says_high"][line])
-        panel(row[1], cards["says_low"][line])
+        panel(row[0], cards["expected_high"][line])
+        panel(row[1], cards["expected_low"][line])
         heat(row[2], cards["where"][line])
         for i in range(PATCHES):
             if i < len(cards["patch_images"][line]):
@@ -58,8 +58,8 @@ def draw_cards(cards: dict, texts: list[str], path: Path) -> list[Path]:
                 panel(before, cards["before"][line][i])
                 panel(after, cards["after"][line][i])
                 add_box(after, cards["edit_boxes"][line][i])
-                before.set_xlabel(f"s {cards['own'][line][i]:.2f}", fontsize=5, labelpad=1)
-                after.set_xlabel(f"s {cards['found'][line][i]:.2f}", fontsize=5, labelpad=1)
+                before.set_xlabel(f"s {cards['score_before'][line][i]:.2f}", fontsize=5, labelpad=1)
+                after.set_xlabel(f"s {cards['score_after'][line][i]:.2f}", fontsize=5, labelpad=1)
             else:
                 before.axis("off")
                 after.axis("off")

@@ -1,4 +1,4 @@
-"""The figure of faithfulness: bars of the measures, and where prototypes speak above the true regions."""
+"""The figure of faithfulness: bars of the measures, and the maps of prototypes above the true regions."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ import numpy as np
 from analysis.drawing.figures import heat, panel, panels, plt, save_figure
 
 
-def draw(result, null, shown, path: Path) -> list[Path]:
-    """Left: bars of the main measures, an attribute each, the null as a line; below them where each prototype speaks,
-    above the true region."""
-    columns = [c for c in ("single", "pair", "hit", "region", "appears", "side", "taken") if c in result]
-    maps, pairs = shown
+def draw(result, null, maps_and_pairs, path: Path) -> list[Path]:
+    """Left: bars of the main measures, an attribute each, the null as a line; below them the map of each
+    prototype, above the true region."""
+    columns = [c for c in ("single", "pair", "hit", "region", "appears", "side", "effectiveness") if c in result]
+    maps, pairs = maps_and_pairs
     lines = 2 if pairs else 0
     figure = plt.figure(figsize=(1.3 * len(result) + 1.5, 3.2 + 1.4 * lines), layout="constrained")
     rows = figure.add_gridspec(1 + lines, len(result), height_ratios=[3, *[1.4] * lines])
@@ -32,9 +32,7 @@ def draw(result, null, shown, path: Path) -> list[Path]:
     bars.set_ylim(min(0.0, float(result[columns].min().min())), 1.15)
     bars.legend(fontsize=7, ncols=len(columns), loc="upper center", frameon=False)
     for i, name in enumerate(result.index if lines else []):
-        for line, (values, label) in enumerate(
-            ((maps[i], "where it speaks"), (pairs[name].region.mean(0), "true region"))
-        ):
+        for line, (values, label) in enumerate(((maps[i], "its map"), (pairs[name].region.mean(0), "true region"))):
             axis = figure.add_subplot(rows[1 + line, i])
             heat(axis, values)
             if i == 0:

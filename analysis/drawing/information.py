@@ -33,8 +33,8 @@ def _curve(axis, sigmas: np.ndarray, densities: dict, spans: tuple, last: bool) 
 
 
 def draw(rows: list[dict], sigmas: np.ndarray, stacked: dict, lines: dict, summary: str, path: Path) -> list[Path]:
-    """rows: one dict a prototype (text, says, mean_image, where, images [(pixels, map), ...], densities {name: (K,)},
-    spans);
+    """rows: one dict a prototype (text, expected, mean_image, where, images [(pixels, map), ...], densities
+    {name: (K,)}, spans);
     stacked: name -> density (K,) of what is stacked; lines: name -> density of what is drawn beside it."""
     shown = len(rows[0]["images"])
     figure = plt.figure(figsize=(10.5, 1.15 * len(rows) + 4.2), layout="constrained")
@@ -43,7 +43,7 @@ def draw(rows: list[dict], sigmas: np.ndarray, stacked: dict, lines: dict, summa
     for line, row in enumerate(rows):
         axes[line, 0].axis("off")
         axes[line, 0].text(0, 0.5, row["text"], fontsize=7, va="center", transform=axes[line, 0].transAxes)
-        panel(axes[line, 1], row["says"])
+        panel(axes[line, 1], row["expected"])
         overlay(axes[line, 2], row["mean_image"], row["where"])
         for axis, (pixels, values) in zip(axes[line, 3:], row["images"]):
             overlay(axis, pixels, values)
@@ -52,7 +52,7 @@ def draw(rows: list[dict], sigmas: np.ndarray, stacked: dict, lines: dict, summa
         axes[0],
         (
             "",
-            "WHAT\nit says, high",
+            "WHAT\nexpected, high",
             "WHERE\non the mean image",
             *["on an image\nthat has it"] * shown,
             "WHEN\nbits an e-fold of noise",

@@ -17,15 +17,15 @@ class Card(NamedTuple):
     """What is shown of a prototype."""
 
     number: int
-    says: np.ndarray  # uint8 (2, H, W, C): the image expected of its low and its high score
+    expected: np.ndarray  # uint8 (2, H, W, C): the image expected of its low and its high score
     images: np.ndarray  # uint8 (n, H, W, C): training images that match it best
     boxes: np.ndarray  # (n, 4): where
 
 
-def draw_tie(a: Card, b: Card, cases: list[Corner], pixels: np.ndarray, given: np.ndarray, title: str, path):
-    """pixels: the training images that the cases number; given: uint8 (2, n, H, W, C), generated where a alone is low
+def draw_tie(a: Card, b: Card, cases: list[Corner], pixels: np.ndarray, generated: np.ndarray, title: str, path):
+    """pixels: the training images that the cases number; generated: uint8 (2, n, H, W, C), from where a alone is low
     and high."""
-    figure, axes = panels(2 + len(cases) + len(given), COLUMNS, side=1.1)
+    figure, axes = panels(2 + len(cases) + len(generated), COLUMNS, side=1.1)
     for axis in axes.flat:
         axis.axis("off")
 
@@ -37,13 +37,13 @@ def draw_tie(a: Card, b: Card, cases: list[Corner], pixels: np.ndarray, given: n
 
     for line, card in enumerate((a, b)):
         crops = [surroundings(image, box) for image, box in zip(card.images, card.boxes)][: COLUMNS - 2]
-        titles = ("says, low", "says, high", "best patches") if line == 0 else ()
+        titles = ("expected, low", "expected, high", "best patches") if line == 0 else ()
         boxes = [None, None, *(box for _, box in crops)]
-        fill(line, f"prototype {card.number}", [*card.says, *(crop for crop, _ in crops)], boxes, titles)
+        fill(line, f"prototype {card.number}", [*card.expected, *(crop for crop, _ in crops)], boxes, titles)
     for line, case in enumerate(cases, start=2):
         label = f"{a.number} {WORDS[case.high_a]}, {b.number} {WORDS[case.high_b]}:\n{case.count} images"
         fill(line, label, [pixels[i] for i in case.nearest[:COLUMNS]])
-    for end, images in enumerate(given):
+    for end, images in enumerate(generated):
         fill(2 + len(cases) + end, f"generated,\n{a.number} {WORDS[end]}", images[:COLUMNS])
     figure.suptitle(title, fontsize=8)
     return save_figure(figure, path)

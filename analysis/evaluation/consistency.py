@@ -57,7 +57,8 @@ def raise_each(run, pixels, prototypes: list[int], scores, args, device) -> Rais
     from train.images import to_tensor, to_uint8
 
     encoding = encode_and_invert(run.model, to_tensor(pixels, device), args.steps)
-    options, highest = edit_options(args, run.model, scores), scores.amax(0).to(device)
+    options = edit_options(args, run.model, scores)
+    highest = options.known.range[:, 1]
     edits = torch.cat([options.set(encoding.scores, [k], highest[k]) for k in prototypes])  # (K n, m)
     edited = edit(run.model, encoding, edits, args.steps, args.guidance[0], title="regenerating").clamp(-1, 1)
     encoder, groups = run.model.encoder, list(zip(prototypes, edited.split(len(pixels))))

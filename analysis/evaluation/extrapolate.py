@@ -94,6 +94,7 @@ def main() -> None:
     args = parse_args()
 
     from analysis.drawing.figures import save_figure
+    from analysis.measures.scores import KnownScores
     from analysis.results import results_folder, save_arrays
     from train.data.dataset import load_split
     from train.scores import encode
@@ -104,7 +105,7 @@ def main() -> None:
     row = parse_images(args.images, test)[0]
     scores = encode(run.model, test, device=device)
     prototypes = asked_or_best(args, run, test, scores, 4)
-    low, high, highest = scores.amin(0), scores.amax(0), run.model.encoder.highest
+    (low, high), highest = KnownScores(scores).range.T, run.model.encoder.highest
     values = [values_of(span, low[k].item(), high[k].item(), highest, args.frames) for k in prototypes]
     extrapolated = set_each(run, test.pixels[row : row + 1], prototypes, values, scores, args, device)
 
@@ -114,7 +115,7 @@ def main() -> None:
     file = save_arrays(folder / "extrapolate.npz", id=test.ids[row], prototypes=prototypes, **arrays)
     for k, wanted, reached in zip(prototypes, values, extrapolated.reached):
         before, after = (", ".join(f"{value:.2f}" for value in line) for line in (wanted, reached))
-        print(f"prototype {k}: set to {before}; found again as {after}")
+        print(f"prototype {k}: set to {before}; the edited images have {after}")
     print(f"values in brackets lie outside the test scores' range; figure: {files[0]} and .pdf; arrays: {file}")
 
 

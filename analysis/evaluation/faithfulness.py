@@ -24,14 +24,14 @@ MEANINGS = {  # column -> better where, what it is
     "pair_deviations": ("high", "by how many deviations of the score"),
     "hit": ("high", "share of images in which the patch box meets the attribute's true pixels"),
     "hit_chance": ("", "the same of any box"),
-    "region": ("high", "correlation of where it speaks, |E[x0 | s high] - E[x0 | s low]|, with the true region"),
+    "region": ("high", "correlation of its map, |E[x0 | s high] - E[x0 | s low]|, with the true region"),
     "inside": ("high", "share of that inside the true region"),
     "inside_chance": ("", "share of the image that the region covers"),
     "appears": ("high", "set for it: share of images without the attribute in which a classifier then sees it"),
     "vanishes": ("high", "set against it: share of images with it in which it is no longer seen"),
     "side": ("low", "share of the other attributes that change with it"),
     "side_vanishes": ("low", "the same of vanishing"),
-    "taken": ("one", "rise of the score found in the result / rise commanded"),
+    "effectiveness": ("one", "rise of the score found in the result / rise commanded"),
     "guided": ("low", "share of images that took guidance"),
     "unreached": ("low", "share of images whose commanded score is not found within a tenth of its range"),
     "mnac": ("one", "mean number of attributes that change"),
@@ -56,8 +56,8 @@ MEANINGS = {  # column -> better where, what it is
     "map_chance": ("", "of any order of the pixels"),
     "agreement": ("", "Kendall's tau of the rankings of all prototypes by detecting and by setting"),
 }
-EDITS = ("appears", "vanishes", "side", "taken", "distance", "distance_none", "distance_joint")
-SHOWN = 10  # images of each attribute in --figure
+EDITS = ("appears", "vanishes", "side", "effectiveness", "distance", "distance_none", "distance_joint")
+FIGURE_IMAGES = 10  # images of each attribute in --figure
 KNOWN = 20_000  # training images at most whose scores are known
 VALIDATION = 32  # images on which setters are chosen
 
@@ -172,16 +172,18 @@ def judge_groups(judge, attributes):
     return pd.DataFrame(rows).T.rename_axis("attribute"), len(groups)
 
 
-def without_labels(judge, args) -> dict:
-    """What needs no labels: whether edits of the prototypes that matter most are taken."""
+def unlabelled_measures(judge, args) -> dict:
+    """What needs no labels: the effectiveness of edits of the prototypes that matter most."""
     import numpy as np
 
     from analysis.measures.cards import matter_most
-    from analysis.measures.faithfulness import taken_alone
+    from analysis.measures.faithfulness import effectiveness_by_prototype
 
     used = matter_most(judge.run, judge.test, judge.scores, 10)
-    shares = taken_alone(judge.model, np.array(judge.test.pixels[: args.num_samples]), used, judge.options)
-    return {"taken": float(np.mean(list(shares.values()))), "taken_by_prototype": shares}
+    shares = effectiveness_by_prototype(
+        judge.model, np.array(judge.test.pixels[: args.num_samples]), used, judge.options
+    )
+    return {"effectiveness": float(np.mean(list(shares.values()))), "effectiveness_by_prototype": shares}
 
 
 def measure(run, device, args) -> tuple:
@@ -202,7 +204,7 @@ def measure(run, device, args) -> tuple:
         )
         numbers |= {"dead": int(health["dead"].sum()), "duplicates": int(health["duplicate"].sum())}
     if not judge.names:
-        return None, None, None, numbers | (without_labels(judge, args) if not args.untrained else {}), None
+        return None, None, None, numbers | (unlabelled_measures(judge, args) if not args.untrained else {}), None
     detectors, setters, agreement = choose(judge, attributes, known)
     table, sums = judge_singles(judge, detectors, setters, agreement, bare)
     groups = None
@@ -218,9 +220,9 @@ def measure(run, device, args) -> tuple:
 def print_table(table, groups, null, means: dict) -> None:
     """The numbers, one line an attribute, then what each means with its mean, that of random prototypes, and that of
     groups."""
-    shown = [c for c in ("single", "latent", "pair", "hit", "region", "map", *EDITS) if c in table]
+    columns = [c for c in ("single", "latent", "pair", "hit", "region", "map", *EDITS) if c in table]
     lead = [c for c in ("prototype", "direction", "setter", "setter_direction") if c in table]
-    print(table[lead + shown].round(2).to_string())
+    print(table[lead + columns].round(2).to_string())
     if groups is not None and len(groups):
         print("groups of prototypes, found without labels:")
         print(
@@ -246,7 +248,7 @@ def report(run, device, args) -> dict:
     from analysis.results import results_folder, save_table
     from analysis.schemas import FAITHFULNESS, FAITHFULNESS_MEANS
 
-    table, groups, null, numbers, shown = measure(run, device, args)
+    table, groups, null, numbers, maps = measure(run, device, args)
     folder, name = results_folder("faithfulness", run), "untrained" if args.untrained else "faithfulness"
     print(f"{run.name} version {run.version}{' (untrained)' if args.untrained else ''}")
     if table is not None:
@@ -259,8 +261,8 @@ def report(run, device, args) -> dict:
         if groups is not None and len(groups):
             files.append(save_table(folder / "groups.csv", groups))
             numbers["group_means"] = {c: float(groups[c].mean()) for c in MEANINGS if c in groups}
-        print(f"tables: {', '.join(map(str, files))}; figure: {draw(table, null, shown, folder / name)[0]}")
-    whole = ("tad", "captured", "dead", "duplicates", "groups", "both", "taken")
+        print(f"tables: {', '.join(map(str, files))}; figure: {draw(table, null, maps, folder / name)[0]}")
+    whole = ("tad", "captured", "dead", "duplicates", "groups", "both", "effectiveness")
     print(", ".join(f"{key} {numbers[key]:.3g}" for key in whole if key in numbers))
     about = {"run": f"{run.name}/{run.version}", "step": run.step}
     print(f"numbers: {FAITHFULNESS_MEANS.write(folder, about | numbers, name)}")
@@ -280,7 +282,7 @@ def figure(run, device, args) -> None:
     judge, attributes, known = prepare(run, run.model, device, args)
     rows = []
     for setter in choose(judge, attributes, known)[1]:
-        pixels = images_for_edits(setter.attribute, judge.pairs, judge.test, SHOWN)[0]
+        pixels = images_for_edits(setter.attribute, judge.pairs, judge.test, FIGURE_IMAGES)[0]
         value = judge.options.known.limits[setter.prototype, 1 if setter.direction > 0 else 0].item()
         edits = set_scores(judge.model, pixels, [setter.prototype], [value], judge.options)
         title = f"{setter.attribute}\nprototype {setter.prototype} {'high' if setter.direction > 0 else 'low'}"
@@ -297,19 +299,19 @@ def main() -> None:
 
     import pandas as pd
 
-    found = {}
+    by_version = {}
     for version in args.version_num or [None]:
         run, device = open_run(argparse.Namespace(**vars(args) | {"version_num": version}))
         if args.figure:
             figure(run, device, args)
         else:
-            found[run.version] = report(run, device, args)
-    if len(found) > 1:
+            by_version[run.version] = report(run, device, args)
+    if len(by_version) > 1:
         rows = {
             version: {k: v for k, v in numbers.items() if isinstance(v, (int, float))}
-            for version, numbers in found.items()
+            for version, numbers in by_version.items()
         }
-        print(f"versions {', '.join(map(str, found))}, mean and deviation:")
+        print(f"versions {', '.join(map(str, by_version))}, mean and deviation:")
         print(pd.DataFrame(rows).T.drop(columns=["images"]).astype(float).agg(["mean", "std"]).T.round(3).to_string())
 
 

@@ -178,7 +178,7 @@ def features_of(args, device):
     return activations, "Frechet distance (EfficientNet-lite0)", 1280, checksum
 
 
-def kept_attributes(run, folder, device) -> dict[str, float]:
+def attribute_agreement(run, folder, device) -> dict[str, float]:
     """The share of a folder's conditional samples that keep each attribute of the image whose scores they are made
     from. Raises UserError."""
     import json
@@ -268,7 +268,7 @@ def looks(args, run, folders: dict, device) -> dict:
     print(f"grain {rough['generated']:.1f} grey levels, of real images {rough['real']:.1f} (median absolute Laplacian)")
     numbers = {"grain": rough["generated"], "grain_of_real": rough["real"]}
     if args.attributes:
-        shares = kept_attributes(run, folders["generated"], device)
+        shares = attribute_agreement(run, folders["generated"], device)
         least, mean = min(shares, key=shares.get), sum(shares.values()) / len(shares)
         print(f"attributes of the source kept: {mean:.3f}, least of all {least} with {shares[least]:.3f}")
         numbers["attributes_kept"] = shares

@@ -251,17 +251,17 @@ def as_text(means, deviations) -> str:
     """The table with its deviations, and * beside the best trained model of each column."""
     import pandas as pd
 
-    shown = pd.DataFrame(index=means.index, columns=means.columns, dtype=object)
+    cells = pd.DataFrame(index=means.index, columns=means.columns, dtype=object)
     trained = means.index != "untrained"
     for column in means:
         best = BEST[column](means.loc[trained, column].dropna(), default=None) if column in BEST else None
         for model, value in means[column].items():
             spread = deviations.loc[model, column]
             text = "" if pd.isna(value) else f"{value:.3g}" + ("" if pd.isna(spread) else f" +- {spread:.2g}")
-            shown.loc[model, column] = text + (
+            cells.loc[model, column] = text + (
                 " *" if best is not None and value == best and model != "untrained" else ""
             )
-    return shown.T.to_string()
+    return cells.T.to_string()
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ versions of --version_num are compared. Results go to records/prototype_quality/
 """
 
 import argparse
+from typing import NamedTuple
 
 from analysis.script import run_parser
 from train.errors import UserError, run_script
@@ -26,28 +27,31 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def judge_run(args, version: int | None) -> dict:
-    """Print and save the table of one run; returns its numbers."""
+class Quality(NamedTuple):
+    """What the scores of one run tell: a table of attributes, the numbers of the whole run, attributes captured and
+    left out, and the lines that say how classes are told."""
+
+    table: object
+    numbers: dict
+    captured: list[str]
+    left_out: list[str]
+    class_lines: list[str]
+
+
+def measure(run, device, args) -> Quality:
+    """Raises UserError where no attribute can be judged."""
     import numpy as np
     import pandas as pd
     import torch
 
     from analysis.measures.labels import usable_attributes
     from analysis.measures.quality import FOLDS, class_accuracy, evaluate, untrained_model
-    from analysis.results import results_folder, save_table
-    from analysis.schemas import QUALITY
     from train.data.dataset import list_source, load_split
-    from train.distributed import pick_device
-    from train.runs import load_run
     from train.scores import encode
 
-    device = pick_device(args.device)
-    run = load_run(args.dataset, version, device)
     present = set(list_source(run.config.data).splits)
     splits = [load_split(run.config.data, split) for split in ("test", "val", "train") if split in present]
-    model = run.model
-    if args.untrained:
-        model = untrained_model(run, device)
+    model = untrained_model(run, device) if args.untrained else run.model
     attributes = pd.concat([images.attributes for images in splits], ignore_index=True)[: args.limit]
     usable, left_out = usable_attributes([attributes], 2 * FOLDS)
     if not usable:
@@ -64,22 +68,42 @@ def judge_run(args, version: int | None) -> dict:
         "single": table["single"].mean(),
     }
     numbers |= {"tad": tad, "tad_deviation": deviation, "captured": len(captured)}
+    lines = []
+    if splits[0].labels is not None:
+        labels = np.concatenate([images.labels for images in splits])[: args.limit]
+        numbers["accuracy"], spread = class_accuracy(scores, labels)
+        lines.append(f"accuracy of {len(np.unique(labels))} classes {numbers['accuracy']:.3f} +- {spread:.3f}")
+        if {"train", "test"} <= present:
+            accuracies = split_accuracies(model, splits[0], splits[-1], device, pixels=not args.untrained)
+            text = f"learnt on {len(splits[-1])} training images, judged on {len(splits[0])} test images"
+            values = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in accuracies.items())
+            lines.append(f"{text}: {values}")
+            numbers |= accuracies
+    return Quality(table, numbers, captured, left_out, lines)
 
+
+def judge_run(args, version: int | None) -> dict:
+    """Print and save the table of one run; returns its numbers."""
+    from analysis.measures.quality import FOLDS
+    from analysis.results import results_folder, save_table
+    from analysis.schemas import QUALITY
+    from train.distributed import pick_device
+    from train.runs import load_run
+
+    device = pick_device(args.device)
+    run = load_run(args.dataset, version, device)
+    table, numbers, captured, left_out, lines = measure(run, device, args)
     name = "untrained" if args.untrained else "quality"
     folder = results_folder("prototype_quality", run)
     file = save_table(folder / f"{name}.csv", table)
     print(f"{run.name} version {run.version}")
     print(table.round(3).to_string())
     print(
-        f"{len(scores)} images, {FOLDS} folds; mean latent AUROC {table['latent'].mean():.3f}; TAD "
-        f"{tad:.3f} +- {deviation:.3f}"
+        f"{numbers['images']} images, {FOLDS} folds; mean latent AUROC {numbers['latent']:.3f}; TAD "
+        f"{numbers['tad']:.3f} +- {numbers['tad_deviation']:.3f}"
     )
-    if splits[0].labels is not None:
-        labels = np.concatenate([images.labels for images in splits])[: args.limit]
-        numbers["accuracy"], spread = class_accuracy(scores, labels)
-        print(f"accuracy of {len(np.unique(labels))} classes {numbers['accuracy']:.3f} +- {spread:.3f}")
-        if {"train", "test"} <= present:
-            numbers |= split_accuracies(model, splits[0], splits[-1], device, pixels=not args.untrained)
+    for line in lines:
+        print(line)
     print(f"captured attributes, {len(captured)}: {', '.join(captured) or 'none'}")
     if left_out:
         print(f"left out (unknown values or too few of a class): {', '.join(left_out)}")
@@ -90,8 +114,7 @@ def judge_run(args, version: int | None) -> dict:
 
 
 def split_accuracies(model, test, train, device, pixels: bool) -> dict[str, float]:
-    """Print and return accuracies on test images of regressions on training images: on all scores, and on raw
-    pixels."""
+    """Accuracies on test images of regressions on training images: on all scores, and on raw pixels."""
     import numpy as np
 
     from analysis.measures.quality import held_out_accuracy
@@ -100,13 +123,10 @@ def split_accuracies(model, test, train, device, pixels: bool) -> dict[str, floa
     values = {"scores": [encode(model, images, device=device).numpy() for images in (train, test)]}
     if pixels:
         values["pixels"] = [np.asarray(images.pixels, np.float32).reshape(len(images), -1) for images in (train, test)]
-    accuracies = {
+    return {
         f"{name}_accuracy": held_out_accuracy(fit, train.labels, judged, test.labels)
         for name, (fit, judged) in values.items()
     }
-    text = f"learnt on {len(train)} training images, judged on {len(test)} test images"
-    print(f"{text}: {', '.join(f'{name} {value:.3f}' for name, value in accuracies.items()).replace('_', ' ')}")
-    return accuracies
 
 
 def main() -> None:

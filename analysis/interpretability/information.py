@@ -37,7 +37,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def bits_table(survey, prototypes: list[int], test, scores):
+def bits_table(information, prototypes: list[int], test, scores):
     """One row a prototype, most bits first."""
     import numpy as np
     import pandas as pd
@@ -46,37 +46,39 @@ def bits_table(survey, prototypes: list[int], test, scores):
     from models.information import quantile_level
 
     table = pd.DataFrame(index=pd.Index(prototypes, name="prototype"))
-    answers = {"alone": survey.alone, "beyond": survey.beyond}
-    for name, answer in answers.items():
-        if answer is None:
+    estimates = {"alone": information.alone, "beyond": information.beyond}
+    for name, estimate in estimates.items():
+        if estimate is None:
             continue
-        bits = answer.bits
+        bits = estimate.bits
         table[name], table[f"{name}_low"], table[f"{name}_high"] = (
             bits.total,
             bits.total - CI * bits.error,
             bits.total + CI * bits.error,
         )
-        table[f"{name}_error"], table[f"{name}_check"] = bits.error, answer.check.total
+        table[f"{name}_error"], table[f"{name}_check"] = bits.error, estimate.check.total
         for column, share in ((f"{name}_sigma", 0.5), (f"{name}_sigma_first", 0.25), (f"{name}_sigma_last", 0.75)):
-            table[column] = quantile_level(survey.levels, answer.timing, share)
+            table[column] = quantile_level(information.levels, estimate.timing, share)
     if len(test.attributes.columns):
         names, auroc = best_attributes(scores.numpy(), test.attributes)
         table["attribute"], table["auroc"] = np.array(names)[prototypes], np.array(auroc)[prototypes]
-    return table.sort_values("alone" if survey.alone else "beyond", ascending=False)
+    return table.sort_values("alone" if information.alone else "beyond", ascending=False)
 
 
-def summary_of(survey, table) -> list[str]:
+def summary_of(information, table) -> list[str]:
     """What the sums say beside the total."""
     import numpy as np
 
-    low, high = (f"{np.exp(edge):.3g}" for edge in survey.levels.edges[[0, -1]])
+    low, high = (f"{np.exp(edge):.3g}" for edge in information.levels.edges[[0, -1]])
     lines = [f"noise levels covered: {low} to {high}, and all above, where the gap is taken as constant"]
     beyond = table["beyond"].sum()
-    if survey.total is None:
+    if information.total is None:
         why = "this run cannot hide scores: no total, and no prototype alone"
         return [*lines, f"beyond the others, summed: {beyond:.1f} bits ({why})"]
-    total, error = survey.total.bits.total[0], survey.total.bits.error[0]
-    lines.append(f"all scores together: {total:.1f} +- {error:.1f} bits (check: {survey.total.check.total[0]:.1f})")
+    total, error = information.total.bits.total[0], information.total.bits.error[0]
+    lines.append(
+        f"all scores together: {total:.1f} +- {error:.1f} bits (check: {information.total.check.total[0]:.1f})"
+    )
     alone = table["alone"].sum()
     shared = "they share much of it" if alone > total else "they tell much together only"
     lines.append(f"each alone, summed: {alone:.1f} bits, {alone / total:.2f} of the total: {shared}")
@@ -87,7 +89,7 @@ def summary_of(survey, table) -> list[str]:
     return lines
 
 
-def figure_rows(run, test, scores, survey, table, prototypes: list[int], device) -> list[dict]:
+def figure_rows(run, test, scores, information, table, prototypes: list[int], device) -> list[dict]:
     """What the figure shows of the prototypes of most bits."""
     import numpy as np
 
@@ -97,13 +99,13 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
     from train.images import to_tensor, to_uint8
 
     expected, mean = to_uint8(expected_extremes(run, scores)[:, 1]), np.array(test.pixels[:1000]).mean(0)
-    main, rows = "alone" if survey.alone else "beyond", []
-    levels = survey.levels.sigmas[1::2]
+    main, rows = "alone" if information.alone else "beyond", []
+    levels = information.levels.sigmas[1::2]
     for k in table.index[:ROWS]:
         place, entry = prototypes.index(k), table.loc[k]
         having = scores[:, k].topk(min(EXAMPLES, len(scores))).indices
         x0, s = to_tensor(test.pixels[having.numpy()], device), scores[having].to(device)
-        maps = image_maps(run.model, x0, s, k, scores, survey.alone is not None, levels, MAP_NOISES).sum(0)
+        maps = image_maps(run.model, x0, s, k, scores, information.alone is not None, levels, MAP_NOISES).sum(0)
         about = (
             f"{entry['attribute']} (AUROC {entry['auroc']:.2f})\n"
             if "attribute" in table and entry["auroc"] >= TELLS
@@ -114,27 +116,27 @@ def figure_rows(run, test, scores, survey, table, prototypes: list[int], device)
             for name in ("alone", "beyond")
             if name in table
         )
-        answers = {"alone": survey.alone, "beyond": survey.beyond}
+        estimates = {"alone": information.alone, "beyond": information.beyond}
         rows.append(
             {
                 "text": f"{text}\nat noise {entry[f'{main}_sigma']:.2g}",
-                "says": expected[k],
+                "expected": expected[k],
                 "mean_image": mean,
-                "where": answers[main].where[place],
+                "where": estimates[main].where[place],
                 "images": [(test.pixels[i], line) for i, line in zip(having.tolist(), maps)],
-                "densities": {name: answer.bits.density[place] for name, answer in answers.items() if answer},
+                "densities": {name: estimate.bits.density[place] for name, estimate in estimates.items() if estimate},
                 "spans": tuple(entry[f"{main}_sigma{end}"] for end in ("_last", "", "_first")),
             }
         )
     return rows
 
 
-def draw_information(run, test, scores, survey, table, prototypes: list[int], device, path) -> list:
+def draw_information(run, test, scores, information, table, prototypes: list[int], device, path) -> list:
     """The figure -> its files."""
     from analysis.drawing.information import draw
     from analysis.measures.labels import TELLS
 
-    main, name = (survey.alone, "alone") if survey.alone else (survey.beyond, "beyond the others")
+    main, name = (information.alone, "alone") if information.alone else (information.beyond, "beyond the others")
     density = main.bits.density[[prototypes.index(k) for k in table.index]]
     labels = [str(k) for k in table.index[:STACKED]]
     if "attribute" in table:
@@ -142,25 +144,25 @@ def draw_information(run, test, scores, survey, table, prototypes: list[int], de
         labels = [f"{label} {attribute}" if auroc >= TELLS else label for label, attribute, auroc in named]
     stacked = dict(zip(labels, density)) | {"all others": density[STACKED:].sum(0)}
     sums = {}
-    if survey.total:
-        beyond = survey.beyond.bits.density.sum(0)
-        sums = {"all together": survey.total.bits.density[0], "beyond the others, summed": beyond}
-    rows = figure_rows(run, test, scores, survey, table, prototypes, device)
-    return draw(rows, survey.levels.sigmas, stacked, sums, f"every prototype {name}, stacked", path)
+    if information.total:
+        beyond = information.beyond.bits.density.sum(0)
+        sums = {"all together": information.total.bits.density[0], "beyond the others, summed": beyond}
+    rows = figure_rows(run, test, scores, information, table, prototypes, device)
+    return draw(rows, information.levels.sigmas, stacked, sums, f"every prototype {name}, stacked", path)
 
 
-def save(survey, table, prototypes: list[int], lines: list[str], folder) -> tuple:
+def save(information, table, prototypes: list[int], lines: list[str], folder) -> tuple:
     """-> (file of the arrays, file of the table)."""
     import numpy as np
 
     from analysis.results import save_arrays
     from analysis.schemas import BITS, BITS_SUMS
 
-    arrays = {"prototypes": np.array(prototypes), "sigma_edges": np.exp(survey.levels.edges)}
-    for key, answer in (("alone", survey.alone), ("beyond", survey.beyond), ("total", survey.total)):
-        if answer:
-            arrays |= {f"{key}_{part}": getattr(answer.bits, part) for part in ("total", "error", "density")}
-            arrays |= {f"{key}_check": answer.check.total, f"{key}_where": answer.where}
+    arrays = {"prototypes": np.array(prototypes), "sigma_edges": np.exp(information.levels.edges)}
+    for key, estimate in (("alone", information.alone), ("beyond", information.beyond), ("total", information.total)):
+        if estimate:
+            arrays |= {f"{key}_{part}": getattr(estimate.bits, part) for part in ("total", "error", "density")}
+            arrays |= {f"{key}_check": estimate.check.total, f"{key}_where": estimate.where}
     BITS_SUMS.write(folder, {"sums": lines})
     return save_arrays(folder / "information.npz", **arrays), BITS.write(folder, table)
 
@@ -182,12 +184,12 @@ def main() -> None:
     if not run.model.masked:
         how = "beyond the others alone, each score set to its most probable value given them"
         print(f"this run cannot hide scores: {how}")
-    survey = measure_information(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
-    table = bits_table(survey, prototypes, test, scores)
+    information = measure_information(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
+    table = bits_table(information, prototypes, test, scores)
 
-    folder, lines = results_folder("information", run), summary_of(survey, table)
-    figure = draw_information(run, test, scores, survey, table, prototypes, device, folder / "information")[0]
-    arrays, csv = save(survey, table, prototypes, lines, folder)
+    folder, lines = results_folder("information", run), summary_of(information, table)
+    figure = draw_information(run, test, scores, information, table, prototypes, device, folder / "information")[0]
+    arrays, csv = save(information, table, prototypes, lines, folder)
     columns = [f"{key}{part}" for key in ("alone", "beyond") for part in ("", "_error", "_check", "_sigma")]
     print(table[[c for c in (*columns, "attribute", "auroc") if c in table]].head(20).round(3).to_string())
     print("\n".join(lines))

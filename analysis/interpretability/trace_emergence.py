@@ -91,7 +91,7 @@ def trace(run, test, rows: list[int], scores, prototypes: list[int], alone: bool
     sigmas, base, own, plain = trace_scores(run, encoding, s, options, 0)
     traces = Traces(sigmas.numpy(), LinearSchedule().timestep(sigmas).numpy(), own, {}, {}, {}, {})
     for k in tqdm(prototypes, desc="generating", unit="prototype", leave=False):
-        raised = options.set(s, [k], scores[:, k].max().item())
+        raised = options.set(s, [k], options.known.range[k, 1].item())
         _, raised_scores, traces.estimates[k], last = trace_scores(run, encoding, raised, options, 0)
         traces.rises[k] = (raised_scores[..., k] - base[..., k]).numpy()
         traces.changes[k] = ((last - plain).clamp(-2, 2).mean(1) * GREY).cpu().numpy()
@@ -112,11 +112,11 @@ def emergence_table(run, test, scores, information, traces: Traces):
     from models.information import quantile_level
     from models.schedule import LinearSchedule
 
-    prototypes, answer = list(traces.rises), information.alone or information.beyond
+    prototypes, estimate = list(traces.rises), information.alone or information.beyond
     table = pd.DataFrame(index=pd.Index(prototypes, name="prototype"))
-    table["bits"], table["error"] = answer.bits.total, answer.bits.error
+    table["bits"], table["error"] = estimate.bits.total, estimate.bits.error
     for name, share in (("sigma", 0.5), ("sigma_first", 0.25), ("sigma_last", 0.75)):
-        table[name] = quantile_level(information.levels, answer.timing, share)
+        table[name] = quantile_level(information.levels, estimate.timing, share)
     table["t"] = LinearSchedule().timestep(torch.tensor(table["sigma"].to_numpy())).numpy()
     table["half_rise_t"] = [half_rise(traces.t, rise.mean(1)) for rise in traces.rises.values()]
     table["rise"] = [float(rise[-1].mean()) for rise in traces.rises.values()]
@@ -137,8 +137,8 @@ def draw_curves(table, information, traces: Traces, path: Path) -> list[Path]:
     deviation."""
     from analysis.drawing.figures import plt, save_figure
 
-    answer, sigmas = information.alone or information.beyond, information.levels.sigmas
-    densities = dict(zip(traces.rises, answer.timing))
+    estimate, sigmas = information.alone or information.beyond, information.levels.sigmas
+    densities = dict(zip(traces.rises, estimate.timing))
     figure, (bits, appears) = plt.subplots(2, 1, figsize=(8, 6.5), layout="constrained", sharex=True)
     for colour, k in enumerate(table.index):
         style = {"color": f"C{colour % 10}", "linestyle": "-" if colour < 10 else "--"}

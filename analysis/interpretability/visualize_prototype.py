@@ -3,8 +3,8 @@
 A sheet of prototype cards, one row a prototype: the image expected of it (E[x0 | its score high, all others hidden],
 and low), where the two differ, the training patches that match it best with their surroundings and ids, and test images
 that lack it before and after its score is raised, the patch boxed. Beside each: how much it moves, how it is used, and
-for labelled sets the attribute that it tells. By default the prototypes that matter most, no two that speak alike, none
-that stands for a flat area. Below them the same of groups: prototypes that do the same together, found without labels;
+for labelled sets the attribute that it tells. By default the prototypes that matter most, no two alike, none that
+stands for a flat area. Below them the same of groups: prototypes that do the same together, found without labels;
 `manipulate.py --set group:N=max` sets one. --paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test
 images under their own scores, raise the prototype to the largest score seen, regenerate from the same noise, keep the
 image in which it matched best. Beside either a table of every prototype's health. Results go to
@@ -112,10 +112,11 @@ def paper_figure(run, test, scores, prototypes, args, device, folder) -> list:
     """Fig. 5 and its arrays -> their files."""
     import numpy as np
 
+    from analysis.measures.scores import KnownScores
     from analysis.results import save_arrays
 
     chosen = np.sort(np.random.default_rng(args.seed).permutation(len(test))[: args.num_samples])
-    drawn = visualise(run, test.subset(chosen), prototypes, scores.amax(0).to(device), args, device)
+    drawn = visualise(run, test.subset(chosen), prototypes, KnownScores(scores).range[:, 1].to(device), args, device)
     files = draw(drawn, [f"prototype {k}" for k in prototypes], folder / "paper")
     return [files[0], save_arrays(folder / "paper.npz", **drawn)]
 
@@ -151,8 +152,8 @@ def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, 
     where = ((pictures[:, 1] - pictures[:, 0]).abs().mean(1) * GREY).numpy()  # (K, H, W)
     cards = {
         "prototypes": np.array(leads),
-        "says_low": to_uint8(pictures[:, 0]),
-        "says_high": to_uint8(pictures[:, 1]),
+        "expected_low": to_uint8(pictures[:, 0]),
+        "expected_high": to_uint8(pictures[:, 1]),
         "where": where,
     }
     cards |= {

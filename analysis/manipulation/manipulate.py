@@ -12,6 +12,7 @@ Results go to records/manipulate/<dataset>_v<n>/.
 """
 
 import argparse
+from typing import NamedTuple
 
 from analysis.script import (
     add_edit_options,
@@ -87,9 +88,10 @@ def parse_setting(text: str, scores, groups):
         return known[int(number)].members, lambda old: old * 0 + target.to(old)
     k = int(number)
     check_prototype(k, scores.shape[1], f"--set {text}")
-    named = {"max": scores[:, k].max(), "mean": scores[:, k].mean(), "min": scores[:, k].min()}
+    lowest, highest = KnownScores(scores[:, k : k + 1]).range[0].tolist()
+    named = {"max": highest, "mean": scores[:, k].mean().item(), "min": lowest}
     if value in named:
-        target = named[value].item()
+        target = named[value]
         return [k], lambda old: old * 0 + target
     try:
         amount = float(value)
@@ -102,8 +104,10 @@ def parse_setting(text: str, scores, groups):
 
 def warn_outside(values, prototypes: list[int], scores) -> None:
     """Say where commanded scores (n, K) lie outside of those seen, and which is the nearest."""
-    for k, column in zip(prototypes, values.cpu().T):
-        low, high = scores[:, k].min().item(), scores[:, k].max().item()
+    from analysis.measures.scores import KnownScores
+
+    ranges = KnownScores(scores[:, prototypes]).range.tolist()
+    for k, column, (low, high) in zip(prototypes, values.cpu().T, ranges):
         for value in {column.min().item(), column.max().item()}:
             if not low - 1e-6 <= value <= high + 1e-6:
                 nearest = low if value < low else high
@@ -151,108 +155,209 @@ def read_images(args, run, test):
     return np.stack(pixels), names
 
 
-def draw_edits(run, pixels, names, images, differences, edited: list[int]):
+class Commands(NamedTuple):
+    """What the command line asks for: settings, each (prototypes, their new scores as a function of the old), and
+    shifts, each (of all scores (m,), the prototype that tells its attribute best)."""
+
+    texts: list[str]
+    settings: list
+    shifts: list
+
+    @property
+    def set_prototypes(self) -> list[int]:
+        return list(dict.fromkeys(k for prototypes, _ in self.settings for k in prototypes))
+
+    @property
+    def prototypes(self) -> list[int]:
+        """Those that are set, and those that stand for a shifted attribute."""
+        return list(dict.fromkeys([*self.set_prototypes, *(best for _, best in self.shifts)]))
+
+    def scores(self, own, options, known):
+        """Own scores (n, m) -> edited ones; known (N, m): of the test set, beyond whose range it warns."""
+        import torch
+
+        edited = own
+        if self.settings:
+            target = own.clone()
+            for prototypes, change in self.settings:
+                target[:, prototypes] = change(target[:, prototypes])
+            values = target[:, self.set_prototypes]
+            warn_outside(values, self.set_prototypes, known)
+            edited = options.set(own, self.set_prototypes, values)
+        for gap, _ in self.shifts:
+            edited = edited + torch.from_numpy(gap).to(edited)
+        return edited
+
+
+def parse_commands(args, run, test, scores) -> Commands:
+    """Raises UserError."""
+    from functools import cache
+
+    from analysis.measures.cards import groups_of, matter_most
+
+    texts = args.set
+    if not texts and not args.attribute and args.sweep is None:
+        texts = [f"{matter_most(run, test, scores, 1)[0]}=max"]
+    groups = cache(lambda: groups_of(run, scores))
+    settings = [parse_setting(text, scores, groups) for text in texts]
+    return Commands(texts, settings, [parse_attribute(text, scores, test.attributes) for text in args.attribute])
+
+
+class Sweep(NamedTuple):
+    """One prototype at F values in n images: uint8 (n, F, H, W, C)."""
+
+    prototype: int
+    values: object
+    images: object
+
+
+def sweep(run, args, encoding, edited, options) -> Sweep:
+    """The values reach from the lowest to the highest score seen; edited (n, m): the scores that --set leaves."""
+    import torch
+
+    from analysis.edits import edit
+    from train.images import to_uint8
+
+    k, n = args.sweep, len(edited)
+    values = torch.linspace(*options.known.range[k].tolist(), args.frames, device=edited.device)
+    swept = torch.cat([options.set(edited, [k], value) for value in values])  # (F n, m)
+    images = to_uint8(edit(run.model, encoding, swept, args.steps, args.guidance[0], title="regenerating"))
+    return Sweep(k, values.cpu().numpy(), images.reshape(args.frames, n, *images.shape[1:]).swapaxes(0, 1))
+
+
+def save_sweep(swept: Sweep, pixels, names: list[str], folder) -> None:
+    """A strip, an image a row, and its arrays."""
+    import numpy as np
+
+    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.results import save_arrays
+
+    titles = ["original", *[f"s{swept.prototype} = {value:.2f}" for value in swept.values]]
+    figure, _ = picture_rows([np.stack([own, *row]) for own, row in zip(pixels, swept.images)], names, titles)
+    files = save_figure(figure, folder / "sweep")
+    arrays = save_arrays(folder / "sweep.npz", names=names, original=pixels, **swept._asdict())
+    print(
+        f"prototype {swept.prototype} from {swept.values[0]:.2f} to {swept.values[-1]:.2f}; "
+        f"figure: {files[0]} and .pdf; arrays: {arrays}"
+    )
+
+
+class Edits(NamedTuple):
+    """n images before and after: pixels uint8 (n, H, W, C) as they were, regenerated under their own scores, and under
+    the edited ones; difference (n, H, W) of the last two in grey levels.
+
+    Scores (n, m): the own, those commanded, and of both regenerated images. guidance (n,) that each image took, reached
+    (n,): whether it has its commanded scores. Boxes (n, K, 4) of K prototypes' best patches in both.
+    """
+
+    names: list[str]
+    prototypes: list[int]
+    original: object
+    reconstruction: object
+    edit: object
+    difference: object
+    own: object
+    commanded: object
+    score_before: object
+    score_after: object
+    guidance: object
+    reached: object
+    boxes: list
+
+
+def apply_edit(run, encoding, edited, prototypes: list[int], options, pixels, names: list[str]) -> Edits:
+    """Regenerate the encoded images under their own and under edited scores (n, m)."""
+    import numpy as np
+
+    from analysis.edits import edit_until_reached, regenerate
+    from train.images import to_uint8
+
+    plain = regenerate(run.model, encoding.noise, encoding.scores, options.steps).clamp(-1, 1)
+    result = edit_until_reached(run.model, encoding, edited, prototypes, options, title="regenerating")
+    matches = [run.model.encoder.match(images) for images in (plain, result.images)]
+    reconstruction, edit = to_uint8(plain), to_uint8(result.images)
+    return Edits(
+        names,
+        prototypes,
+        original=pixels,
+        reconstruction=reconstruction,
+        edit=edit,
+        difference=np.abs(edit.astype(float) - reconstruction).mean(-1),
+        own=encoding.scores.cpu().numpy(),
+        commanded=edited.cpu().numpy(),
+        score_before=matches[0].scores.cpu().numpy(),
+        score_after=matches[1].scores.cpu().numpy(),
+        guidance=result.guidance.cpu().numpy(),
+        reached=result.reached.cpu().numpy(),
+        boxes=[match.boxes[:, prototypes].tolist() for match in matches],
+    )
+
+
+def draw_edits(edits: Edits):
     """Four columns an image: original, reconstruction, edit, difference; a box of one colour a prototype."""
     from analysis.drawing.figures import add_box, heat, panel, panels
-    from train.images import to_tensor
 
-    device = run.model.encoder.prototypes.device
-    matches = [run.model.encoder.match(to_tensor(shown, device)) for shown in images]
-    figure, axes = panels(len(pixels), 4, side=1.5)
-    limit = max(float(differences.max()), 1.0)
-    for line, name in enumerate(names):
-        panel(axes[line, 0], pixels[line], "original" if line == 0 else "")
-        for column, (title, shown, match) in enumerate(zip(("reconstruction", "edit"), images, matches), start=1):
-            panel(axes[line, column], shown[line], title if line == 0 else "")
-            for k, colour in zip(edited, COLOURS * len(edited)):
-                add_box(axes[line, column], match.boxes[line, k].tolist(), colour)
-        bar = heat(axes[line, 3], differences[line], limit)
+    colours = COLOURS * len(edits.prototypes)
+    figure, axes = panels(len(edits.names), 4, side=1.5)
+    limit = max(float(edits.difference.max()), 1.0)
+    titles = ("original", "reconstruction", "edit")
+    for line, name in enumerate(edits.names):
+        images = (edits.original[line], edits.reconstruction[line], edits.edit[line])
+        for axis, pixels, title in zip(axes[line], images, titles):
+            panel(axis, pixels, title if line == 0 else "")
+        for axis, boxes in zip(axes[line, 1:], edits.boxes):
+            for box, colour in zip(boxes[line], colours):
+                add_box(axis, box, colour)
+        bar = heat(axes[line, 3], edits.difference[line], limit)
         axes[line, 0].set_ylabel(name, fontsize=7)
     axes[0, 3].set_title("difference", fontsize=8)
     figure.colorbar(bar, ax=axes[:, 3], shrink=0.6, label="grey levels")
-    key = ", ".join(f"{k} {colour}" for k, colour in zip(edited, COLOURS * len(edited)))
-    figure.suptitle(f"prototype{'s' * (len(edited) > 1)} {key}", fontsize=8)
+    key = ", ".join(f"{k} {colour}" for k, colour in zip(edits.prototypes, colours))
+    figure.suptitle(f"prototype{'s' * (len(edits.prototypes) > 1)} {key}", fontsize=8)
     return figure
 
 
-def sweep(run, args, encoding, s, options, scores, pixels, names, folder) -> None:
-    """A strip over the values of one prototype, an image a row."""
-    import numpy as np
-    import torch
-
-    from analysis.drawing.figures import picture_rows, save_figure
-    from analysis.edits import edit
-    from analysis.results import save_arrays
-    from train.images import to_uint8
-
-    k, n = args.sweep, len(pixels)
-    values = torch.linspace(scores[:, k].min(), scores[:, k].max(), args.frames, device=s.device)
-    swept = torch.cat([options.set(s, [k], value) for value in values])  # (frames n, m)
-    strip = to_uint8(edit(run.model, encoding, swept, args.steps, args.guidance[0], title="regenerating"))
-    strip = strip.reshape(args.frames, n, *strip.shape[1:])
-    rows = [np.concatenate([pixels[i : i + 1], strip[:, i]]) for i in range(n)]
-    figure, _ = picture_rows(rows, names, ["original", *[f"s{k} = {value:.2f}" for value in values.tolist()]])
-    files = save_figure(figure, folder / "sweep")
-    numbers = {"prototype": k, "values": values.cpu().numpy(), "images": strip.swapaxes(0, 1)}
-    arrays = save_arrays(folder / "sweep.npz", names=names, original=pixels, **numbers)
-    print(f"prototype {k} from {values[0]:.2f} to {values[-1]:.2f}; figure: {files[0]} and .pdf; arrays: {arrays}")
-
-
-def save_edit(run, args, settings, pixels, names, own, s, edited, plain, result, folder) -> None:
-    """The figure, the arrays and the scores of an edit, and what to say of it."""
-    import numpy as np
-    import torch
-
+def save_edits(edits: Edits, commands: dict, folder) -> str:
+    """The figure, the arrays and the scores -> where they are; commands: of the command line."""
     from analysis.drawing.figures import save_figure
     from analysis.results import save_arrays, save_json
-    from train.images import to_uint8
 
-    n, images = len(pixels), [to_uint8(plain), to_uint8(result.images)]
-    with torch.no_grad():
-        before = run.model.score(plain.clamp(-1, 1)).cpu()
-    differences = np.abs(images[1].astype(float) - images[0]).mean(-1)  # (n, H, W)
-    files = save_figure(draw_edits(run, pixels, names, images, differences, edited), folder / "manipulate")
     table = {}
-    for i, name in enumerate(names):
-        table[name] = {"guidance": float(result.guidance[i]), "reached": bool(result.reached[i])}
-        for k in edited:
-            reached = {"found_in_reconstruction": float(before[i, k]), "found_in_edit": float(result.scores[i, k])}
-            table[name][f"prototype_{k}"] = {"own": float(own[i, k]), "set": float(s[i, k])} | reached
-    arrays = save_arrays(
-        folder / "manipulate.npz",
-        names=names,
-        original=pixels,
-        reconstruction=images[0],
-        edit=images[1],
-        difference=differences,
-    )
-    numbers = save_json(
-        folder / "manipulate.json", {"settings": settings, "attributes": args.attribute, "images": table}
-    )
-    for k in edited:
-        start, to, after = own[:, k].mean(), s[:, k].mean(), result.scores[:, k].mean()
-        means = f"set to {to:.2f} -> found in the edit {after:.2f} (means of {n} images)"
-        print(f"prototype {k}: score {start:.2f} -> {means}")
+    for i, name in enumerate(edits.names):
+        table[name] = {"guidance": float(edits.guidance[i]), "reached": bool(edits.reached[i])}
+        for k in edits.prototypes:
+            table[name][f"prototype_{k}"] = {
+                "own": float(edits.own[i, k]),
+                "set": float(edits.commanded[i, k]),
+                "score_in_reconstruction": float(edits.score_before[i, k]),
+                "score_in_edit": float(edits.score_after[i, k]),
+            }
+    file = save_figure(draw_edits(edits), folder / "manipulate")[0]
+    pictures = {key: getattr(edits, key) for key in ("original", "reconstruction", "edit", "difference")}
+    arrays = save_arrays(folder / "manipulate.npz", names=edits.names, **pictures)
+    numbers = save_json(folder / "manipulate.json", commands | {"images": table})
+    return f"figure: {file} and .pdf; arrays: {arrays}; scores: {numbers}"
+
+
+def print_edits(edits: Edits) -> None:
+    n = len(edits.names)
+    for k in edits.prototypes:
+        own, to, after = (scores[:, k].mean() for scores in (edits.own, edits.commanded, edits.score_after))
+        print(f"prototype {k}: score {own:.2f} -> set to {to:.2f} -> in the edit {after:.2f} (means of {n} images)")
     for what, chosen in (
-        ("took guidance", result.guidance > 0),
-        ("do not reach the commanded scores", ~result.reached),
+        ("took guidance", edits.guidance > 0),
+        ("do not reach the commanded scores", ~edits.reached),
     ):
         if chosen.any():
-            which = ", ".join(name for name, yes in zip(names, chosen.tolist()) if yes)
+            which = ", ".join(name for name, yes in zip(edits.names, chosen.tolist()) if yes)
             print(f"{int(chosen.sum())} of {n} images {what}: {which}")
-    print(f"the edit differs from the reconstruction by {differences.mean():.1f} grey levels")
-    print(f"figure: {files[0]} and .pdf; arrays: {arrays}; scores: {numbers}")
+    print(f"the edit differs from the reconstruction by {edits.difference.mean():.1f} grey levels")
 
 
 def main() -> None:
     args = parse_args()
 
-    from functools import cache
-
-    import torch
-
-    from analysis.edits import edit_until_reached, encode_and_invert, regenerate
-    from analysis.measures.cards import groups_of, matter_most
+    from analysis.edits import encode_and_invert
     from analysis.results import results_folder
     from train.data.dataset import load_split
     from train.images import to_tensor
@@ -264,33 +369,18 @@ def main() -> None:
     scores = encode(run.model, test, device=device)
     if args.sweep is not None:
         check_prototype(args.sweep, scores.shape[1], "--sweep")
-    settings = args.set
-    if not settings and not args.attribute and args.sweep is None:
-        settings = [f"{matter_most(run, test, scores, 1)[0]}=max"]
-    groups = cache(lambda: groups_of(run, scores))
-    parsed = [parse_setting(text, scores, groups) for text in settings]
-    moved = [parse_attribute(text, scores, test.attributes) for text in args.attribute]
-
+    commands = parse_commands(args, run, test, scores)
     options = edit_options(args, run.model, scores)
     encoding = encode_and_invert(run.model, to_tensor(pixels, device), args.steps)
-    own = s = encoding.scores
-    commanded = list(dict.fromkeys(k for prototypes, _ in parsed for k in prototypes))
-    if parsed:
-        target = own.clone()
-        for prototypes, change in parsed:
-            target[:, prototypes] = change(target[:, prototypes])
-        warn_outside(target[:, commanded], commanded, scores)
-        s = options.set(own, commanded, target[:, commanded])
-    for gap, _ in moved:
-        s = s + torch.from_numpy(gap).to(s)
+    edited = commands.scores(encoding.scores, options, scores)
     folder = results_folder("manipulate", run)
     if args.sweep is not None:
-        sweep(run, args, encoding, s, options, scores, pixels, names, folder)
+        save_sweep(sweep(run, args, encoding, edited, options), pixels, names, folder)
         return
-    plain = regenerate(run.model, encoding.noise, own, args.steps)
-    edited = list(dict.fromkeys([*commanded, *(best for _, best in moved)]))
-    result = edit_until_reached(run.model, encoding, s, edited, options, title="regenerating")
-    save_edit(run, args, settings, pixels, names, own, s, edited, plain, result, folder)
+    edits = apply_edit(run, encoding, edited, commands.prototypes, options, pixels=pixels, names=names)
+    files = save_edits(edits, {"settings": commands.texts, "attributes": args.attribute}, folder)
+    print_edits(edits)
+    print(files)
 
 
 if __name__ == "__main__":

@@ -35,12 +35,12 @@ def exchanged(scores: Tensor, pairs: np.ndarray, members: list[int]) -> Tensor:
 
 def lacking(train: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Which images (n,) lie in one of the four cells that a training set lacks: labels (N, 2) and (n, 2) of 0 and 1."""
-    found = np.zeros(len(labels), dtype=bool)
+    inside = np.zeros(len(labels), dtype=bool)
     for cell in ((0, 0), (0, 1), (1, 0), (1, 1)):
         expected = np.prod([(train[:, i] == value).mean() for i, value in enumerate(cell)]) * len(train)
         if (train == cell).all(1).sum() < RARE * expected:
-            found |= (labels == cell).all(1)
-    return found
+            inside |= (labels == cell).all(1)
+    return inside
 
 
 def accuracies(

@@ -1,6 +1,6 @@
 """Which prototype stands for an attribute: by what it detects, and by what setting it does.
 
-A candidate is an attribute with one prototype that is to stand for it, and the direction in which it speaks: +1 where
+A candidate is an attribute with one prototype that is to stand for it, and its direction: +1 where
 its score is high for the attribute, -1 where it is low. Every measure takes candidates, so that random prototypes can
 be judged beside the best ones. Candidates are chosen on training and validation images, and judged on others.
 """

@@ -1,4 +1,4 @@
-"""What a card of a prototype shows: the image expected of it, where it speaks, its best training patches, and edits of
+"""What a card of a prototype shows: the image expected of it, its map, its best training patches, and edits of
 test images."""
 
 import numpy as np
@@ -66,7 +66,7 @@ def contrast(images: ImageSet, rows: np.ndarray, boxes: np.ndarray) -> np.ndarra
 
 
 def choose(expected: Tensor, weight: np.ndarray, flat: np.ndarray, count: int) -> list[int]:
-    """The prototypes that matter most, no two that speak alike, flat areas last.
+    """The prototypes that matter most, no two alike, flat areas last.
 
     expected (m, 2, C, H, W): images of the low and the high score; weight (m,): how far one deviation of each score
     moves the expected image; flat (m,) bool.
@@ -108,7 +108,9 @@ def example_edits(
     """
     device = run.model.encoder.prototypes.device
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(test)))  # sets may stand in order of class
-    columns = {key: [] for key in ("edited_rows", "before", "after", "edit_boxes", "own", "found", "guidance")}
+    columns = {
+        key: [] for key in ("edited_rows", "before", "after", "edit_boxes", "score_before", "score_after", "guidance")
+    }
     for prototypes, values in tqdm(settings, desc="editing", unit="prototype", leave=False):
         k, values = prototypes[0], torch.tensor(values, device=device)
         median = scores[:, k].median()
@@ -121,8 +123,8 @@ def example_edits(
         )
         match = run.model.encoder.match(result.images)
         boxes = match.boxes[:, k].cpu()
-        own, after = encoding.scores[:, k].cpu(), result.scores[:, k].cpu()
-        entries = (lacking, test.pixels[lacking], to_uint8(result.images), boxes, own, after, result.guidance.cpu())
+        scores_of_k = encoding.scores[:, k].cpu(), result.scores[:, k].cpu()
+        entries = (lacking, test.pixels[lacking], to_uint8(result.images), boxes, *scores_of_k, result.guidance.cpu())
         for key, value in zip(columns, entries):
             columns[key].append(np.array(value))
     return {key: np.array(value) for key, value in columns.items()}

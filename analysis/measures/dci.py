@@ -26,5 +26,5 @@ def dci(scores: np.ndarray, attributes: np.ndarray, seed: int = 0) -> dict[str, 
     held = min(HELD, len(order) // 3)
     parts = order[held : held + FIT], order[:held]
     inputs = [values[rows].T for rows in parts for values in (scores, attributes)]
-    found = _compute_dci(*inputs)
-    return {name: float(found[f"dci.{name}"]) for name in ("disentanglement", "completeness")}
+    values = _compute_dci(*inputs)
+    return {name: float(values[f"dci.{name}"]) for name in ("disentanglement", "completeness")}

@@ -47,18 +47,18 @@ def true_change(pairs: Pairs) -> float:
 
 
 def trace_scores(
-    run: Run, encoding: Encoding, s: Tensor, options: EditOptions, show: int
+    run: Run, encoding: Encoding, s: Tensor, options: EditOptions, image: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Regenerate under scores s (n, m) and encode every estimate of x0.
 
-    Returns (sigmas (T,), scores (T, n, m), estimates of image `show` (T, C, H, W), the last images).
+    Returns (sigmas (T,), scores (T, n, m), estimates of one image (T, C, H, W), the last images).
     """
-    sigmas, scores, shown = [], [], []
+    sigmas, scores, estimates = [], [], []
 
     def trace(sigma, x0):
         sigmas.append(sigma)
         scores.append(run.model.score(x0.clamp(-1, 1)).cpu())
-        shown.append(x0[show])
+        estimates.append(x0[image])
 
     last = edit(run.model, encoding, s, options.steps, options.guidance[0], batch=len(s), trace=trace)
-    return torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(shown), last
+    return torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(estimates), last

@@ -42,8 +42,9 @@ def images_for_edits(name: str, pairs: dict[str, Pairs], test: ImageSet, count: 
     return tuple(np.array(test.pixels[np.flatnonzero(column == value)[:count]]) for value in (0, 1))
 
 
-def share_taken(commanded: list[np.ndarray], reached: list[np.ndarray]) -> float:
-    """Rise of scores found / rise commanded, over all edits; falls count alike. Best 1."""
+def effectiveness(commanded: list[np.ndarray], reached: list[np.ndarray]) -> float:
+    """Rise of the scores in the edited images / rise commanded, over all edits; falls count alike. Best 1 (the axiom of
+    Monteiro et al. 2023, for scores)."""
     commanded, reached = np.concatenate(commanded), np.concatenate(reached)
     return float((np.sign(commanded) * reached).sum() / max(np.abs(commanded).sum(), 1e-9))
 
@@ -72,12 +73,16 @@ def set_scores(
     return SetScores(x0, encoding, edit_until_reached(model, encoding, edited, prototypes, options))
 
 
-def taken_alone(model: Patronus, pixels: np.ndarray, prototypes: list[int], options: EditOptions) -> dict[int, float]:
+def effectiveness_by_prototype(
+    model: Patronus, pixels: np.ndarray, prototypes: list[int], options: EditOptions
+) -> dict[int, float]:
     """What needs no labels: each prototype raised to its high score, the share of the rise that is found."""
     shares = {}
     for k in prototypes:
         value = [options.known.limits[k, 1].item()]
-        shares[k] = share_taken(*([part] for part in set_scores(model, pixels, [k], value, options).rises([k], value)))
+        shares[k] = effectiveness(
+            *([part] for part in set_scores(model, pixels, [k], value, options).rises([k], value))
+        )
     return shares
 
 
@@ -151,7 +156,7 @@ class Judge(NamedTuple):
             row |= self._axioms(edited, prototypes)
             if name in self.pairs:
                 row |= self._minimality(edited, other, prototypes, values)
-        return row | {"taken": share_taken(commanded, reached)}
+        return row | {"effectiveness": effectiveness(commanded, reached)}
 
     def _changes(self, edited: SetScores, before: np.ndarray, after: np.ndarray, column: int) -> dict:
         """What the reader sees of an edit that should bring an attribute about; its evidence before and after (n,

@@ -48,24 +48,24 @@ def load_efficientnet(device):
 def efficientnet_features(network, pixels: np.ndarray, device, batch: int = 64) -> np.ndarray:
     """uint8 (N, H, W, C) -> (N, 1280) float64: resized to 160 pixels bicubically with antialiasing, the last feature
     map averaged over positions."""
-    found = []
+    features = []
     for start in tqdm(range(0, len(pixels), batch), desc="features", unit="batch", leave=False):
         x = torch.from_numpy(np.array(pixels[start : start + batch])).to(device).permute(0, 3, 1, 2).float() / 255
         x = x.expand(-1, 3, -1, -1)
         x = F.interpolate(x, size=(SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        found.append(network.extract_features((x - MEAN) / SCALE).mean((2, 3)))
-    return torch.cat(found).cpu().double().numpy()
+        features.append(network.extract_features((x - MEAN) / SCALE).mean((2, 3)))
+    return torch.cat(features).cpu().double().numpy()
 
 
 def grain(files: Iterable[Path]) -> float:
     """Median absolute Laplacian of four neighbours, in grey levels: that of each image, and the median of all images.
     Flat images have 0."""
-    found = []
+    levels = []
     for file in files:
         grey = np.asarray(Image.open(file).convert("L"), dtype=float)
         around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-        found.append(np.median(np.abs(4 * grey[1:-1, 1:-1] - around)))
-    return float(np.median(found))
+        levels.append(np.median(np.abs(4 * grey[1:-1, 1:-1] - around)))
+    return float(np.median(levels))
 
 
 def _radii(x: Tensor, neighbours: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Concepts that several prototypes share: groups found without labels, by what prototypes do together.
 
 A colour is told by several prototypes, each at its own place. Two prototypes are alike where their scores rise together
-or against each other in the known images, where they speak of the same pixels, and where setting the one moves the
+or against each other in the known images, where they change the same pixels, and where setting the one moves the
 other.
 """
 
@@ -29,7 +29,7 @@ class Group(NamedTuple):
 
 def likeness(known: KnownScores, expected: Tensor) -> np.ndarray:
     """How alike two prototypes are, (m, m) in [0, 1]: the geometric mean of what their scores have in common and of
-    where they speak.
+    their maps.
 
     Scores: |Spearman correlation|, which also tells how far the setting of one moves the other. Places: cosine of the
     maps of |E[x0 | s_k high] - E[x0 | s_k low]|; expected (m, 2, C, H, W).
@@ -85,12 +85,12 @@ class Telling(NamedTuple):
 
 def tellings(group: Group, known: KnownScores, attributes) -> list[Telling]:
     """How a group tells each attribute, the best first; attributes: N rows, those of the known images."""
-    value, told_attributes = activation(known, group).cpu().numpy()[:, None], []
+    value, telling_attributes = activation(known, group).cpu().numpy()[:, None], []
     for name in attributes.columns:
         auroc = float(single_auroc(value, attributes[name].to_numpy(float))[0])
         if not np.isnan(auroc):
-            told_attributes.append(Telling(name, max(auroc, 1 - auroc), 1 if auroc >= 0.5 else -1))
-    return sorted(told_attributes, key=lambda telling: -telling.auroc)
+            telling_attributes.append(Telling(name, max(auroc, 1 - auroc), 1 if auroc >= 0.5 else -1))
+    return sorted(telling_attributes, key=lambda telling: -telling.auroc)
 
 
 def group_name(group: Group, known: KnownScores, attributes) -> str:

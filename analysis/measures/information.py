@@ -1,12 +1,12 @@
 """The information of every prototype: alone (against nothing known), beyond the others (all against all but it),
 and all together.
 
-Models that cannot hide scores are asked beyond the others only, with the score set to its most probable value given the
-others instead of hidden.
+Models that cannot hide scores are measured beyond the others only, with the score set to its most probable value given
+the others instead of hidden.
 
-A draw of (image, noise level, noise) has a question for every prototype and kind, each a call of the network. Where the
+A draw of (image, noise level, noise) has a query for every prototype and kind, each a call of the network. Where the
 model has a decoder, the gap of the decoder's two estimates costs a thirtieth of that and goes nearly in proportion. It
-serves twice: as a control variate, whose part in the mean is known from all questions, and as the probability to ask at
+serves twice: as a control variate, whose part in the mean is known from all queries, and as the probability to query at
 all, by which what the control leaves is divided (Horvitz and Thompson 1952). Neither changes the mean.
 """
 
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from analysis.measures.scores import show_only
+from analysis.measures.scores import hide_all, leave_out, show_only, stand_in
 from models.information import Bits, Gap, Levels, gap, integrate
-from models.patronus import HIDDEN, Guess, Patronus
+from models.patronus import Guess, Patronus
 from models.samplers import SeededNoise
 from train.data.dataset import ImageSet
 from train.distributed import images_a_call
@@ -28,10 +28,10 @@ from train.images import to_tensor
 
 BINS = 12  # of ln sigma
 PILOT = 0.2  # of the draws: at levels spread evenly, to find where the others are best spent
-QUESTIONS = 16  # that a draw asks the network on average, beside the two about all scores and none
+QUERIES = 16  # of a draw to the network on average, beside those with all scores and with none
 NOISE_SEEDS = 2**30  # where the seeds of noises begin, away from those of samples (torch heeds 32 bits)
-CALLS = 8  # of the network whose answers are held at a time
-ALIKE = 0.2  # of the probability to ask, the same for every question, so that nothing is divided by next to nothing
+CALLS = 8  # of the network whose estimates are held at a time
+ALIKE = 0.2  # of the probability of a query, the same for every one, so that nothing is divided by next to nothing
 CONTROL = 0.75  # gap of the network / gap of the decoder, until the pilot has measured it at each noise level
 
 
@@ -58,27 +58,8 @@ class PrototypeInformation(NamedTuple):
     total: InformationEstimate | None = None
 
 
-def expected(s: Tensor, known: Tensor) -> Tensor:
-    """The most probable score given the others, by linear regression over known (N, m): s (B, m) -> (B, m)."""
-    known, centred = known.to(s).double(), s.double() - known.to(s).double().mean(0)
-    covariance = torch.cov(known.T)
-    ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), device=s.device)
-    precision = torch.linalg.inv(covariance + ridge)
-    return (s - centred @ precision / precision.diagonal()).to(s)
-
-
-def without(model: Patronus, s: Tensor, prototypes: list[int], known: Tensor) -> Tensor:
-    """Scores (B, m) that leave each of Q prototypes out: hidden, or, where the model cannot hide it, at its most
-    probable value: (Q, B, m)."""
-    left = s.repeat(len(prototypes), 1, 1)
-    instead = torch.full_like(s, HIDDEN) if model.masked else expected(s, known)
-    for line, k in zip(left, prototypes):
-        line[:, k] = instead[:, k]
-    return left
-
-
-def asking_probabilities(size: np.ndarray, mean: float) -> np.ndarray:
-    """Expected sizes (n, Q) of answers -> the probability to ask each, of about that mean in every column."""
+def query_probabilities(size: np.ndarray, mean: float) -> np.ndarray:
+    """Expected sizes (n, Q) of gaps -> the probability to query each, of about that mean in every column."""
     relative = size / np.maximum(size.mean(0), 1e-30)
     return np.minimum(mean * (ALIKE + (1 - ALIKE) * relative), 1)
 
@@ -96,7 +77,7 @@ class _Conditions(NamedTuple):
         if kind == "beyond":
             scores, value = own.clone(), self.instead[images][each, k]
         else:
-            scores, value = torch.full_like(own, HIDDEN), own[each, k]
+            scores, value = hide_all(own), own[each, k]
         scores[each, k] = value
         return scores
 
@@ -120,8 +101,8 @@ class _Draws:
         z = x0 + sigma[:, None, None, None] * noise
         return x0, z, sigma, self.model.read(z, sigma)
 
-    def gaps(self, estimate: Callable, x0: Tensor, sigma: Tensor, rows: Tensor, asked: dict) -> dict:
-        """By kind of question (lines (P,), columns (P,)), the gap of two estimates (P, C, H, W); "total" of all lines.
+    def gaps(self, estimate: Callable, x0: Tensor, sigma: Tensor, rows: Tensor, queries: dict) -> dict:
+        """By kind of query (lines (P,), columns (P,)), the gap of two estimates (P, C, H, W); "total" of all lines.
 
         estimate(lines, scores) -> estimates of x0.
         """
@@ -129,12 +110,12 @@ class _Draws:
         full = estimate(every, self.conditions.scores[rows])
         by_kind = {}
         if self.model.masked:
-            blind = estimate(every, torch.full_like(self.conditions.scores[rows], HIDDEN))
-            by_kind["total"] = gap(blind, full, x0, sigma)
-        for kind, (lines, columns) in asked.items():
+            unconditional = estimate(every, hide_all(self.conditions.scores[rows]))
+            by_kind["total"] = gap(unconditional, full, x0, sigma)
+        for kind, (lines, columns) in queries.items():
             if len(lines):
-                answer = estimate(lines, self.conditions.of(kind, rows[lines], columns))
-                pair = (answer, full[lines]) if kind == "beyond" else (blind[lines], answer)
+                conditional = estimate(lines, self.conditions.of(kind, rows[lines], columns))
+                pair = (conditional, full[lines]) if kind == "beyond" else (unconditional[lines], conditional)
                 by_kind[kind] = gap(*pair, x0[lines], sigma[lines])
         return by_kind
 
@@ -143,12 +124,13 @@ class _Draws:
         batch = images_a_call(self.device, self.model.largest_map(self.images.pixels.shape[1]))
 
         def estimate(lines: Tensor, scores: Tensor) -> Tensor:
-            found = []
-            for some, s in zip(lines.split(batch), scores.to(self.device).split(batch)):
-                given = guess and Guess(*(g[some] for g in guess))
+            estimates = []
+            for rows, s in zip(lines.split(batch), scores.to(self.device).split(batch)):
+                part_guess = guess and Guess(*(g[rows] for g in guess))
                 denoise = self.model.denoise
-                found.append(denoise(z[some], sigma[some], s, given) if network else self.model.estimate(s, given))
-            return torch.cat(found)
+                x0 = denoise(z[rows], sigma[rows], s, part_guess) if network else self.model.estimate(s, part_guess)
+                estimates.append(x0)
+            return torch.cat(estimates)
 
         return estimate
 
@@ -176,54 +158,58 @@ def _control(draws: _Draws, factor: dict[str, np.ndarray], tallies: dict[str, _T
     columns = torch.arange(q)
     for i in range(len(draws.rows)):
         x0, z, sigma, guess = draws.noisy(slice(i, i + 1))
-        asked = {kind: (torch.zeros(q, dtype=torch.long), columns) for kind in draws.kinds}
-        found = draws.gaps(draws.estimator(False, z, sigma, guess), x0, sigma, draws.rows[i : i + 1], asked)
+        queries = {kind: (torch.zeros(q, dtype=torch.long), columns) for kind in draws.kinds}
+        gaps = draws.gaps(draws.estimator(False, z, sigma, guess), x0, sigma, draws.rows[i : i + 1], queries)
         for kind in draws.kinds:
             number, scale = np.full(q, i), np.full(q, factor[kind][draws.bins[i]])
-            tallies[kind].add(number, columns.numpy(), found[kind], scale, np.full(q, draws.weights[i]))
-            sizes[kind][i] = found[kind].squared.sum((1, 2, 3)).cpu().numpy()
+            tallies[kind].add(number, columns.numpy(), gaps[kind], scale, np.full(q, draws.weights[i]))
+            sizes[kind][i] = gaps[kind].squared.sum((1, 2, 3)).cpu().numpy()
     return sizes
 
 
 @torch.no_grad()
-def _answers(draws: _Draws, factor: dict[str, np.ndarray], rng, bar) -> tuple[dict[str, _Tally], dict[str, np.ndarray]]:
-    """Ask about every draw -> tallies by kind of question, "total" among them, and the measured ratio of the network's
-    gaps to the decoder's by kind and bin, for the next part (nan where nothing was asked)."""
+def _estimate_part(
+    draws: _Draws, factor: dict[str, np.ndarray], rng, bar
+) -> tuple[dict[str, _Tally], dict[str, np.ndarray]]:
+    """Query every draw -> tallies by kind of query, "total" among them, and the measured ratio of the network's
+    gaps to the decoder's by kind and bin, for the next part (nan where nothing was queried)."""
     n, q, size = len(draws.rows), len(draws.conditions.prototypes), draws.images.pixels.shape[1:3]
     tallies = {kind: _Tally(n, q, size) for kind in draws.kinds}
     controlled = draws.model.decoder is not None
     if controlled:
         sizes = _control(draws, factor, tallies)
-        mean = min(1.0, QUESTIONS / (len(sizes) * q))
-        chance = {kind: asking_probabilities(draws.weights[:, None] * sizes[kind], mean) for kind in draws.kinds}
+        mean = min(1.0, QUERIES / (len(sizes) * q))
+        chance = {kind: query_probabilities(draws.weights[:, None] * sizes[kind], mean) for kind in draws.kinds}
     else:
         chance = {kind: np.ones((n, q)) for kind in draws.kinds}
-    asked = {kind: torch.from_numpy(rng.random((n, q)) < chance[kind]) for kind in draws.kinds}
+    queries = {kind: torch.from_numpy(rng.random((n, q)) < chance[kind]) for kind in draws.kinds}
     network, decoder = ({kind: np.zeros(BINS + 1) for kind in draws.kinds} for _ in range(2))
     if draws.model.masked:
         tallies["total"] = _Tally(n, 1, size)
-    each = 2 + sum(p.sum() for p in chance.values()) / n  # questions a draw
+    each = 2 + sum(p.sum() for p in chance.values()) / n  # queries a draw
     call = images_a_call(draws.device, draws.model.largest_map(size[0]))
     together = max(1, int(CALLS * call / each))
     for start in range(0, n, together):
         part = slice(start, min(start + together, n))
         x0, z, sigma, guess = draws.noisy(part)
-        questions = {kind: chosen[part].nonzero(as_tuple=True) for kind, chosen in asked.items()}
+        queries_of_part = {kind: chosen[part].nonzero(as_tuple=True) for kind, chosen in queries.items()}
         rows, every = draws.rows[part], np.arange(part.start, part.stop)
-        found = draws.gaps(draws.estimator(True, z, sigma, guess), x0, sigma, rows, questions)
-        cheap = draws.gaps(draws.estimator(False, z, sigma, guess), x0, sigma, rows, questions) if controlled else {}
-        if "total" in found:
-            tallies["total"].add(every, np.zeros_like(every), found["total"], np.ones(len(every)), draws.weights[part])
-        for kind in set(found) - {"total"}:
-            lines, columns = (part.numpy() for part in questions[kind])
+        gaps = draws.gaps(draws.estimator(True, z, sigma, guess), x0, sigma, rows, queries_of_part)
+        cheap = (
+            draws.gaps(draws.estimator(False, z, sigma, guess), x0, sigma, rows, queries_of_part) if controlled else {}
+        )
+        if "total" in gaps:
+            tallies["total"].add(every, np.zeros_like(every), gaps["total"], np.ones(len(every)), draws.weights[part])
+        for kind in set(gaps) - {"total"}:
+            lines, columns = (part.numpy() for part in queries_of_part[kind])
             number = start + lines
             bins, scale = draws.bins[number], 1 / chance[kind][number, columns]
-            tallies[kind].add(number, columns, found[kind], scale, draws.weights[number])
+            tallies[kind].add(number, columns, gaps[kind], scale, draws.weights[number])
             if controlled:
                 less = -factor[kind][bins] * scale
                 tallies[kind].add(number, columns, cheap[kind], less, draws.weights[number])
-                for sums, gaps in ((network, found), (decoder, cheap)):
-                    np.add.at(sums[kind], bins, scale * gaps[kind].squared.sum((1, 2, 3)).cpu().numpy())
+                for sums, part_gaps in ((network, gaps), (decoder, cheap)):
+                    np.add.at(sums[kind], bins, scale * part_gaps[kind].squared.sum((1, 2, 3)).cpu().numpy())
         bar.update(len(rows))
     ratio = {kind: network[kind] / np.where(decoder[kind] > 0, decoder[kind], np.nan) for kind in draws.kinds}
     return tallies, ratio
@@ -237,22 +223,22 @@ def measure_information(
     Noise levels are drawn evenly in ln sigma first, and then where the densities were large. Each part is weighted by
     its own shares, since weights that depend on the values they weigh would bias the mean.
     """
-    rng, asking = np.random.default_rng(seed), np.random.default_rng([seed, 1])
+    rng, query_rng = np.random.default_rng(seed), np.random.default_rng([seed, 1])
     even = Levels.uniform(sigma_min, model.sigma_max, BINS)
     order = rng.permutation(len(images))[:count]
-    instead = torch.full_like(known, HIDDEN) if model.masked else expected(known, known)
+    instead = stand_in(known, known, model.masked)
     conditions, images = _Conditions(torch.tensor(prototypes), known[order], instead[order]), images.subset(order)
     pilot = max(BINS + 1, round(PILOT * count))
     factor = {kind: np.full(BINS + 1, CONTROL) for kind in ("beyond", "alone")}
     with tqdm(total=count, desc="asking", unit="draw", leave=False) as bar:
         draws = _Draws(model, images, conditions, even, range(pilot), rng)
-        first, ratio = _answers(draws, factor, asking, bar)
+        first, ratio = _estimate_part(draws, factor, query_rng, bar)
         scouted = np.concatenate([tally.squared for tally in first.values()], axis=1)
         adapted = even.adapted(scouted, draws.bins)
-        factor = {kind: np.where(np.isnan(found), CONTROL, found) for kind, found in ratio.items()}
+        factor = {kind: np.where(np.isnan(measured), CONTROL, measured) for kind, measured in ratio.items()}
         bins, weights = draws.bins, draws.weights
         draws = _Draws(model, images, conditions, adapted, range(pilot, count), rng)
-        second, _ = _answers(draws, factor, asking, bar)
+        second, _ = _estimate_part(draws, factor, query_rng, bar)
     bins, weights = np.concatenate([bins, draws.bins]), np.concatenate([weights, draws.weights])
 
     def estimate(a: _Tally, b: _Tally) -> InformationEstimate:
@@ -274,8 +260,8 @@ def image_maps(
 
     Beyond the others, or alone; the mean over `noises` noises.
     """
-    blind = torch.full_like(s, HIDDEN) if alone else without(model, s, [prototype], known)[0]
-    before, after, maps = model.denoiser(blind), model.denoiser(show_only(s, [prototype]) if alone else s), []
+    unconditional = hide_all(s) if alone else leave_out(s, [prototype], known, model.masked)[0]
+    before, after, maps = model.denoiser(unconditional), model.denoiser(show_only(s, [prototype]) if alone else s), []
     for number, level in enumerate(sigmas):
         sigma, total = x0.new_full((len(x0),), float(level)), 0
         for repeat in range(noises):

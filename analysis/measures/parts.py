@@ -23,8 +23,7 @@ def patch_boxes(model: Patronus, x0: Tensor, prototypes: list[int]) -> tuple[np.
 
 @torch.no_grad()
 def part_measures(model: Patronus, pairs: dict[str, Pairs], candidate: Candidate, heat: np.ndarray) -> dict[str, float]:
-    """Measures of one prototype on faces of which each attribute can be truly removed; heat (H, W): where it is said to
-    speak.
+    """Measures of one prototype on faces of which each attribute can be truly removed; heat (H, W): its map.
 
     deletion: single deletion, with the heat in each part's region as its importance. consistent, stable: of its patch
         box. perturbed_inside,
@@ -35,12 +34,12 @@ def part_measures(model: Patronus, pairs: dict[str, Pairs], candidate: Candidate
     importance, drop, meets, noisy_meets = [], [], [], []
     for part in pairs.values():
         present = to_tensor(part.present, device)
-        boxes, with_part = patch_boxes(model, present, k)
-        without_part = model.score(to_tensor(part.absent, device))[:, k].cpu().numpy()
+        boxes, part_present = patch_boxes(model, present, k)
+        part_absent = model.score(to_tensor(part.absent, device))[:, k].cpu().numpy()
         noise = SeededNoise(range(len(present)), present.shape[1:], device)()
         noisy = (present + (NOISE * noise).clamp(-CLIP, CLIP)).clamp(-1, 1)
         importance.append((heat * part.region).sum((1, 2)))
-        drop.append(np.abs(with_part - without_part)[:, 0])
+        drop.append(np.abs(part_present - part_absent)[:, 0])
         meets.append(boxes_meet(part.region, boxes))
         noisy_meets.append(boxes_meet(part.region, patch_boxes(model, noisy, k)[0]))
     own = pairs[candidate.attribute]

@@ -1,4 +1,4 @@
-"""Where a prototype speaks, against the pixels that an attribute truly rules."""
+"""Where a prototype changes the expected image, against the pixels that an attribute truly rules."""
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ MAPPED, MAP_LEVELS = 40, 8  # images and noise levels of maps of single images
 
 
 def expected_maps(model: Patronus, prototypes: list[int], known: KnownScores, shape) -> np.ndarray:
-    """Where prototypes speak: mean over channels of |E[x0 | s_k high] - E[x0 | s_k low]|, all else hidden: (K, H, W) in
+    """Maps of prototypes: mean over channels of |E[x0 | s_k high] - E[x0 | s_k low]|, all else hidden: (K, H, W) in
     grey levels."""
     expected = expected_images(model, prototypes, known.limits[prototypes], known, shape)  # (K, 2, C, H, W)
     return ((expected[:, 0] - expected[:, 1]).abs().mean(1) * GREY).cpu().numpy()

@@ -57,6 +57,11 @@ class KnownScores:
         """The low and the high score of every prototype, its 1 % and 99 % quantile: (m, 2)."""
         return quantiles(self.scores)
 
+    @cached_property
+    def range(self) -> Tensor:
+        """The lowest and the highest score seen of every prototype, to which the paper's figures set it: (m, 2)."""
+        return torch.stack([self.scores.amin(0), self.scores.amax(0)], dim=1)
+
 
 def quantiles(known: Tensor) -> Tensor:
     """The low and the high score of every prototype, of known scores (N, m): (m, 2), low first."""
@@ -138,7 +143,7 @@ def transport(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: 
 def _commanded(known: KnownScores, s: Tensor, edited: Tensor, prototypes: list[int], values: Tensor) -> Tensor:
     """Edited scores within the range of the known or the own ones, the commanded at their values; all (B, m), values
     (B, K)."""
-    lowest, highest = known.scores.amin(0), known.scores.amax(0)
+    lowest, highest = known.range.T
     edited = edited.clamp(torch.minimum(lowest, s), torch.maximum(highest, s))
     edited[:, prototypes] = values
     return edited
@@ -195,11 +200,40 @@ def correlated(known: Tensor, prototypes: list[int]) -> Tensor:
     return related
 
 
+def hide_all(s: Tensor) -> Tensor:
+    """Scores of the shape of s (B, m), all hidden."""
+    return torch.full_like(s, HIDDEN)
+
+
 def show_only(s: Tensor, prototypes: Sequence[int]) -> Tensor:
     """Scores (B, m) of which all but those of some prototypes are hidden."""
-    hidden, prototypes = torch.full_like(s, HIDDEN), list(prototypes)
+    hidden, prototypes = hide_all(s), list(prototypes)
     hidden[:, prototypes] = s[:, prototypes]
     return hidden
+
+
+def most_probable(s: Tensor, known: Tensor) -> Tensor:
+    """Each score at its most probable value given the others, by linear regression over known (N, m): s (B, m) -> (B,
+    m)."""
+    known, centred = known.to(s).double(), s.double() - known.to(s).double().mean(0)
+    covariance = torch.cov(known.T)
+    ridge = 1e-6 * covariance.diagonal().mean().clamp(min=1e-12) * torch.eye(len(covariance), device=s.device)
+    precision = torch.linalg.inv(covariance + ridge)
+    return (s - centred @ precision / precision.diagonal()).to(s)
+
+
+def stand_in(s: Tensor, known: Tensor, masked: bool) -> Tensor:
+    """What each score (B, m) is replaced by where it is left out: hidden, or, for models that cannot hide it, its most
+    probable value."""
+    return hide_all(s) if masked else most_probable(s, known)
+
+
+def leave_out(s: Tensor, prototypes: Sequence[int], known: Tensor, masked: bool) -> Tensor:
+    """Scores (B, m) without each of Q prototypes in turn: (Q, B, m)."""
+    left, instead = s.repeat(len(prototypes), 1, 1), stand_in(s, known, masked)
+    for line, k in zip(left, prototypes):
+        line[:, k] = instead[:, k]
+    return left
 
 
 OTHERS: dict[str, Callable[[KnownScores, Tensor, Sequence[int], Tensor], Tensor]] = {

@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from models.patronus import HIDDEN, Patronus
+from analysis.measures.scores import hide_all
+from models.patronus import Patronus
 from models.samplers import SeededNoise, sample
 from train.data.dataset import ImageSet
 from train.images import to_tensor
@@ -72,11 +73,11 @@ def expected_scores(model: Patronus, expected: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def images_given(model: Patronus, prototype: int, value: float, count: int, shape, seed: int, device) -> Tensor:
+def conditional_images(model: Patronus, prototype: int, value: float, count: int, shape, seed: int, device) -> Tensor:
     """Images in which one score is given and all else is hidden, from random x_T: (count, C, H, W) in [-1, 1]."""
     sampler, steps = model.best_sampling
     noise, sigmas = SeededNoise(range(seed, seed + count), shape, device), model.sigmas(steps)
-    s = torch.full((count, len(model.encoder.prototypes)), HIDDEN, device=device)
+    s = hide_all(torch.empty(count, len(model.encoder.prototypes), device=device))
     s[:, prototype] = value
     return sample(sampler, model.denoiser(s), sigmas[0].float() * noise(), sigmas, noise).clamp(-1, 1)
 
@@ -87,11 +88,11 @@ def generated_scores(model: Patronus, values: Tensor, count: int, shape, seed: i
 
     Both ends begin with the same noise, so that their differences are paired. values (2, m).
     """
-    device, found = values.device, []
+    device, scores = values.device, []
     for a in tqdm(range(values.shape[1]), desc="generating", unit="prototype", leave=False):
-        ends = (images_given(model, a, values[end, a].item(), count, shape, seed, device) for end in (0, 1))
-        found.append(torch.stack([model.score(images).float().cpu() for images in ends]))
-    return torch.stack(found)
+        ends = (conditional_images(model, a, values[end, a].item(), count, shape, seed, device) for end in (0, 1))
+        scores.append(torch.stack([model.score(images).float().cpu() for images in ends]))
+    return torch.stack(scores)
 
 
 def _correlation(scores: Tensor) -> Tensor:
@@ -166,8 +167,8 @@ def alike(expected: Tensor, maps: Tensor, size: int) -> Tensor:
     for change, covered in zip(expected[:, 1] - expected[:, 0], F.avg_pool2d(maps[:, None], size, 1)[:, 0]):
         top, left = divmod(int(covered.argmax()), covered.shape[1])
         crops.append(change[:, top : top + size, left : left + size])
-    found = torch.stack(crops).cpu()
-    one, mirrored = (F.normalize(crop.flatten(1), dim=1) for crop in (found, found.flip(3)))
+    crops = torch.stack(crops).cpu()
+    one, mirrored = (F.normalize(crop.flatten(1), dim=1) for crop in (crops, crops.flip(3)))
     return torch.maximum((one @ one.T).abs(), (one @ mirrored.T).abs()).clamp(max=1)
 
 
@@ -206,12 +207,12 @@ class Corner(NamedTuple):
 def corners(scores: Tensor, ends: Extremes, a: int, b: int, most: int) -> list[Corner]:
     """The four cases of two prototypes in known scores (N, m); a score is high above the middle of its low and high
     value."""
-    high, found = scores[:, [a, b]] > ends.values[:, [a, b]].mean(0), []
+    high, cases = scores[:, [a, b]] > ends.values[:, [a, b]].mean(0), []
     for case in CASES.values():
         inside = (high == torch.tensor(case, device=high.device)).all(1)
         there = torch.stack([ends.values[end, k] for end, k in zip(case, (a, b))])
         distance = ((scores[:, [a, b]] - there).abs() / ends.gap[[a, b]]).amax(1)
         distance[~inside] = torch.inf
         count = int(inside.sum())
-        found.append(Corner(*case, count, distance.argsort(stable=True)[: min(most, count)].tolist()))
-    return found
+        cases.append(Corner(*case, count, distance.argsort(stable=True)[: min(most, count)].tolist()))
+    return cases

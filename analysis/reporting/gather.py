@@ -7,7 +7,7 @@ from analysis.drawing.web import figure_uri, heat_pixels, pixels_uri, strip, sur
 from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import best_patches, expected_extremes
 from analysis.measures.labels import TELLS
-from analysis.reporting.shortcuts import tell_shortcuts, tell_ties
+from analysis.reporting.shortcuts import describe_shortcuts, describe_ties
 from analysis.reporting.sources import SOURCES, distance_files, newest_samples, place, present
 from analysis.results import is_current, made_by, read_json
 from analysis.schemas import (
@@ -112,8 +112,8 @@ def place_of(where: np.ndarray) -> str:
 
 
 def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
-    """One entry a prototype: what it says, where, its best training patches; when, bits, usage, attribute, as far as
-    they are known."""
+    """One entry a prototype: the expected images, where they differ, its best training patches; when, bits, usage and
+    attribute, as far as they are known."""
     expected, (rows, boxes) = expected_extremes(run, scores), best_patches(run, train, PATCHES)
     low, high = (to_uint8(expected[:, i]) for i in (0, 1))
     where = (expected[:, 1] - expected[:, 0]).abs().mean(1).numpy()  # (m, H, W)
@@ -128,7 +128,7 @@ def cards(run: Run, train: ImageSet, test: ImageSet, scores) -> list[dict]:
     for k in range(len(expected)):
         card = {"number": k, "place": place_of(where[k]), "alt": f"prototype {k}: high, low, where"}
         patches = [surrounded(train.pixels[i], box, side) for i, box in zip(rows[k], boxes[k])]
-        card["says"], card["patches"] = (
+        card["expected"], card["patches"] = (
             pixels_uri(strip([high[k], low[k], heat[k]]), 92),
             pixels_uri(strip(patches), 92),
         )
@@ -194,11 +194,9 @@ def edits(run: Run) -> list[dict] | None:
     if arrays is None:
         return None
     entries = []
-    for k, before, after, own, got in zip(
-        arrays["prototypes"], arrays["before"], arrays["after"], arrays["own"], arrays["found"]
-    ):
-        pairs = [image for pair in zip(before, after) for image in pair]
-        scores = [f"{a:.2f} → {b:.2f}" for a, b in zip(own, got)]
+    for i, k in enumerate(arrays["prototypes"]):
+        pairs = [image for pair in zip(arrays["before"][i], arrays["after"][i]) for image in pair]
+        scores = [f"{a:.2f} → {b:.2f}" for a, b in zip(arrays["score_before"][i], arrays["score_after"][i])]
         entries.append({"number": int(k), "pairs": pixels_uri(strip(pairs), 92), "scores": scores})
     return entries
 
@@ -211,10 +209,21 @@ def faithfulness(run: Run) -> dict | None:
     numbers, table = (what.read(folder, "faithfulness") for what in (FAITHFULNESS_MEANS, FAITHFULNESS))
     if numbers is None:
         return None
-    keep = ["single", "untrained_single", "pair", "hit", "region", "map", "appears", "vanishes", "side", "taken"]
+    wanted = [
+        "single",
+        "untrained_single",
+        "pair",
+        "hit",
+        "region",
+        "map",
+        "appears",
+        "vanishes",
+        "side",
+        "effectiveness",
+    ]
     rows, columns = [], []
     if table is not None and numbers.get("null"):
-        columns = [c for c in keep if c in table]
+        columns = [c for c in wanted if c in table]
         rows = [
             {"name": name, "prototype": int(line["prototype"])} | {c: line[c] for c in columns}
             for name, line in table.iterrows()
@@ -229,18 +238,18 @@ def faithfulness(run: Run) -> dict | None:
         "means": means,
         "null": null,
         "figure": picture,
-        "taken": numbers.get("taken"),
+        "effectiveness": numbers.get("effectiveness"),
     }
 
 
 def diagnosis(run: Run) -> dict | None:
     """What diagnose.py found, in plain words."""
-    return tell_shortcuts(place(run, "diagnosis")) if present(run, "diagnosis") else None
+    return describe_shortcuts(place(run, "diagnosis")) if present(run, "diagnosis") else None
 
 
 def ties(run: Run) -> dict | None:
     """What ties.py found, in plain words."""
-    return tell_ties(place(run, "ties")) if present(run, "ties") else None
+    return describe_ties(place(run, "ties")) if present(run, "ties") else None
 
 
 def patches_explain(run: Run) -> dict | None:

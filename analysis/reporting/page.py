@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from analysis.reporting.desk import FEW, FULL, Desk
+from analysis.reporting.explorer import FEW, FULL, Explorer
 from analysis.reporting.page_html import TEMPLATES, edited_html, generated_html, prototype_html, scores_html
 from analysis.reporting.session import SLIDERS, Session
 from analysis.script import WAYS
@@ -62,8 +62,8 @@ def place_components(start: Session, names: list[str], first: str) -> Layout:
             slots = [gr.Slider(0, 1, step=0.01, elem_id=f"slot{i}", elem_classes="slot") for i in range(SLIDERS)]
             parts["slots"] = slots
             parts["guidance"] = gr.Slider(0, 5, value=0, step=0.5, label="guidance of the edit", elem_id="guidance")
-            parts["others"] = gr.Radio(start.desk.others, value=WAYS[0], label="the other scores", elem_id="others")
-            groups = start.desk.group_choices()
+            parts["others"] = gr.Radio(start.explorer.others, value=WAYS[0], label="the other scores", elem_id="others")
+            groups = start.explorer.group_choices()
             parts["group"] = gr.Dropdown(groups, value=None, label="a group of prototypes", elem_id="group")
             for pair in (("most", "set to most"), ("least", "set to least")), (("undo", "undo"), ("reset", "reset")):
                 with gr.Row():
@@ -94,70 +94,70 @@ def guarded(event):
 class Events:
     """What happens on each event: values of components -> a dictionary of the components that change."""
 
-    def __init__(self, layout: Layout, desk_of: Callable[[str], Desk]):
-        self.layout, self.desk_of = layout, desk_of
+    def __init__(self, layout: Layout, explorer_of: Callable[[str], Explorer]):
+        self.layout, self.explorer_of = layout, explorer_of
 
     def sliders(self, session: Session) -> dict:
         """The sliders of a session's prototypes, from their low to their high scores; those without one are hidden."""
-        desk, updates = session.desk, dict.fromkeys(self.layout.slots, gr.Slider(visible=False))
+        explorer, updates = session.explorer, dict.fromkeys(self.layout.slots, gr.Slider(visible=False))
         for slot, k in zip(self.layout.slots, session.slots):
             value = session.value(k)
-            lowest, _, highest = sorted((desk.low[k], desk.high[k], value))
+            lowest, _, highest = sorted((explorer.low[k], explorer.high[k], value))
             limits = round(lowest - 0.005, 2), round(highest + 0.005, 2)
-            updates[slot] = gr.Slider(*limits, value=round(value, 2), label=desk.label(k), visible=True)
+            updates[slot] = gr.Slider(*limits, value=round(value, 2), label=explorer.label(k), visible=True)
         return updates
 
     def edited(self, session: Session, guidance: float, others: str, steps: int = FULL) -> dict:
-        """The edit of the image on the desk, and its command."""
+        """The edit of the loaded image, and its command."""
         setting = (session.image, session.settings, guidance, others)
-        html = edited_html(session, session.desk.edit(*setting, steps), steps == FEW)
+        html = edited_html(session, session.explorer.edit(*setting, steps), steps == FEW)
         return {
             self.layout.session: session,
             self.layout.edited: html,
-            self.layout.command: session.desk.command(*setting),
+            self.layout.command: session.explorer.command(*setting),
         }
 
     def whole(self, session: Session, guidance: float, others: str) -> dict:
         """Everything that an image or a run changes."""
-        return self.shown(session) | self.edited(session, guidance, others)
+        return self.display(session) | self.edited(session, guidance, others)
 
-    def shown(self, session: Session) -> dict:
+    def display(self, session: Session) -> dict:
         """The scores, the chosen prototype and the sliders."""
         html = {self.layout.scores: scores_html(session), self.layout.prototype: prototype_html(session)}
         return {self.layout.session: session} | html | self.sliders(session)
 
     def choices_of_run(self, name):
-        desk = self.desk_of(name)
-        return gr.Radio(desk.others, value=WAYS[0]), gr.Dropdown(desk.group_choices(), value=None)
+        explorer = self.explorer_of(name)
+        return gr.Radio(explorer.others, value=WAYS[0]), gr.Dropdown(explorer.group_choices(), value=None)
 
     @guarded
     def open_run(self, name, guidance, others):
-        return self.whole(Session(self.desk_of(name)), guidance, others)
+        return self.whole(Session(self.explorer_of(name)), guidance, others)
 
     @guarded
-    def take_test_image(self, session, row, guidance, others):
-        row, images = int(row or 0), len(session.desk.test)
+    def load_test_image(self, session, row, guidance, others):
+        row, images = int(row or 0), len(session.explorer.test)
         if not 0 <= row < images:
             raise UserError(f"there are test images 0 to {images - 1}")
         if session.row == row:  # the field loses the focus after Enter: what was moved since must stay
             return {}
-        session.put(session.desk.test_image(row), row)
+        session.put(session.explorer.test_image(row), row)
         return self.whole(session, guidance, others)
 
     @guarded
-    def take_upload(self, session, file, guidance, others):
+    def load_upload(self, session, file, guidance, others):
         if file is None:
             return {}
         path = Path(file)
         data = path.read_bytes()
         path.unlink()  # never kept
-        session.put(session.desk.brought(data))
+        session.put(session.explorer.uploaded(data))
         return self.whole(session, guidance, others)
 
     @guarded
     def show(self, session, bar: gr.EventData):
         session.choose(int(bar.index))
-        return self.shown(session)
+        return self.display(session)
 
     @guarded
     def move(self, session, slot, value, guidance, others):
@@ -168,7 +168,7 @@ class Events:
     def set_group(self, session, share, number, guidance, others):
         if number is None:
             raise UserError("choose a group first")
-        session.set(session.desk.group_settings(int(number), share))
+        session.set(session.explorer.group_settings(int(number), share))
         return self.whole(session, guidance, others)
 
     @guarded
@@ -188,8 +188,8 @@ class Events:
     @guarded
     def generate(self, session, kind, seed):
         seed = int(seed or 0)
-        s = session.desk.scores_for(kind, session.image, session.settings, seed)
-        return {self.layout.generated: generated_html(*session.desk.generate(s, seed))}
+        s = session.explorer.scores_for(kind, session.image, session.settings, seed)
+        return {self.layout.generated: generated_html(*session.explorer.generate(s, seed))}
 
 
 def connect(page: gr.Blocks, layout: Layout, events: Events) -> None:
@@ -200,9 +200,9 @@ def connect(page: gr.Blocks, layout: Layout, events: Events) -> None:
     quiet = {"outputs": everything} | hidden
     changed = it.run.change(events.choices_of_run, it.run, [it.others, it.group], **hidden)
     changed.then(events.open_run, [it.run, *ways], everything)
-    it.row.submit(events.take_test_image, [session, it.row, *ways], **quiet)
-    it.row.blur(events.take_test_image, [session, it.row, *ways], **quiet)
-    uploaded = it.file.upload(events.take_upload, [session, it.file, *ways], **quiet)
+    it.row.submit(events.load_test_image, [session, it.row, *ways], **quiet)
+    it.row.blur(events.load_test_image, [session, it.row, *ways], **quiet)
+    uploaded = it.file.upload(events.load_upload, [session, it.file, *ways], **quiet)
     uploaded.then(lambda: None, outputs=it.file, **hidden)
     it.scores.select(events.show, session, **quiet)
     for i, slot in enumerate(it.slots):
@@ -220,9 +220,9 @@ def connect(page: gr.Blocks, layout: Layout, events: Events) -> None:
     page.load(events.open_run, [it.run, *ways], everything, **hidden)
 
 
-def build(desk_of: Callable[[str], Desk], names: list[str], first: str) -> gr.Blocks:
-    """The page. desk_of(name) -> Desk; names: of all runs; first: of the run that is shown at the start."""
+def build(explorer_of: Callable[[str], Explorer], names: list[str], first: str) -> gr.Blocks:
+    """The page. explorer_of(name) -> Explorer; names: of all runs; first: of the run that is shown at the start."""
     with gr.Blocks(title="Patronus: play with prototypes", analytics_enabled=False) as page:
-        layout = place_components(Session(desk_of(first)), names, first)
-        connect(page, layout, Events(layout, desk_of))
+        layout = place_components(Session(explorer_of(first)), names, first)
+        connect(page, layout, Events(layout, explorer_of))
     return page

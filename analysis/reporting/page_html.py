@@ -6,7 +6,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader
 
 from analysis.drawing.web import heat_pixels, pixels_uri, strip, surrounded
-from analysis.reporting.desk import Edited
+from analysis.reporting.explorer import Edited
 from analysis.reporting.session import Session
 from train.images import to_uint8
 
@@ -16,28 +16,30 @@ MACROS = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True).get_te
 
 def scores_html(session: Session) -> str:
     """The image and a bar for each score, highest first, with the patch that it came from."""
-    desk, image = session.desk, session.image
-    s, side = image.scores, desk.run.config.model.encoder.receptive_field.size
-    lowest, highest = min(0.0, s.min().item()), max(desk.high)
+    explorer, image = session.explorer, session.image
+    s, side = image.scores, explorer.run.config.model.encoder.receptive_field.size
+    lowest, highest = min(0.0, s.min().item()), max(explorer.high)
     bars = []
     for k in s.argsort(descending=True).tolist():
-        box, value = desk.box(image.match, k), s[k].item()
+        box, value = explorer.box(image.match, k), s[k].item()
         share = max(0.0, min(100.0, 100 * (value - lowest) / max(highest - lowest, 1e-9)))
         patch = pixels_uri(surrounded(image.pixels, box, min(side, len(image.pixels))))
-        bar = {"k": k, "label": desk.label(k), "value": value, "share": round(share, 1), "box": box, "patch": patch}
+        bar = {"k": k, "label": explorer.label(k), "value": value, "share": round(share, 1), "box": box, "patch": patch}
         bars.append(bar)
     return str(MACROS.scores(pixels_uri(image.pixels), len(image.pixels), bars, session.chosen))
 
 
 def prototype_html(session: Session) -> str:
     """The chosen prototype: the images expected of a high and a low score, where they differ, training patches."""
-    desk, k = session.desk, session.chosen
-    low, high = to_uint8(desk.expected[k])
-    where = (desk.expected[k, 1] - desk.expected[k, 0]).abs().mean(0).numpy()
-    side = min(desk.run.config.model.encoder.receptive_field.size + 4, len(low))
-    patches = [surrounded(desk.train.pixels[i], box, side) for i, box in zip(desk.rows[k], desk.boxes[k])]
+    explorer, k = session.explorer, session.chosen
+    low, high = to_uint8(explorer.expected[k])
+    where = (explorer.expected[k, 1] - explorer.expected[k, 0]).abs().mean(0).numpy()
+    side = min(explorer.run.config.model.encoder.receptive_field.size + 4, len(low))
+    patches = [surrounded(explorer.train.pixels[i], box, side) for i, box in zip(explorer.rows[k], explorer.boxes[k])]
     expected = pixels_uri(strip([high, low, heat_pixels(where)]))
-    return str(MACROS.prototype(desk.label(k), expected, pixels_uri(strip(patches)), desk.low[k], desk.high[k]))
+    return str(
+        MACROS.prototype(explorer.label(k), expected, pixels_uri(strip(patches)), explorer.low[k], explorer.high[k])
+    )
 
 
 def edited_html(session: Session, edited: Edited, draft: bool) -> str:

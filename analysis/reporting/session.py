@@ -1,20 +1,20 @@
 """What one visitor of the page has before them: an image, settings of its scores, the prototypes on the sliders."""
 
-from analysis.reporting.desk import Desk, DeskImage
+from analysis.reporting.explorer import Explorer, LoadedImage
 
 SLIDERS = 6
 
 
 class Session:
-    """The image on the desk, the scores that are set in it, and what was set before."""
+    """The loaded image, the scores that are set in it, and what was set before."""
 
-    def __init__(self, desk: Desk):
-        self.desk, self.slots = desk, desk.order[:SLIDERS]
+    def __init__(self, explorer: Explorer):
+        self.explorer, self.slots = explorer, explorer.order[:SLIDERS]
         self.chosen = self.slots[0]
-        self.put(desk.test_image(0), 0)
+        self.put(explorer.test_image(0), 0)
 
-    def put(self, image: DeskImage, row: int | None = None) -> None:
-        """Take up an image; row: its place among the test images, None for one that was brought."""
+    def put(self, image: LoadedImage, row: int | None = None) -> None:
+        """Load an image; row: its place among the test images, None for an uploaded one."""
         self.image, self.row = image, row
         self.settings: dict[int, float] = {}
         self.before: list[dict[int, float]] = []

@@ -9,7 +9,7 @@ from analysis.drawing.web import figure_uri, pixels_uri, strip
 from analysis.measures.shortcuts import LEAST_EFFECT, LEVEL
 from analysis.schemas import EDITS, EFFECTS, READERS, TIES
 
-SHOWN = 3  # ties told of
+MOST_TIES = 3  # ties told of
 
 
 def share(value: float) -> str:
@@ -21,7 +21,7 @@ def plain(name: str) -> str:
     return str(name).replace("_", " ")
 
 
-def tell_asked(table: pd.DataFrame) -> str:
+def describe_question(table: pd.DataFrame) -> str:
     names = sorted({*table["raised"], *table["moved"]})
     return (
         f"{len(table)} questions were asked, one of each ordered pair of {len(names)} attributes: does raising the "
@@ -29,7 +29,7 @@ def tell_asked(table: pd.DataFrame) -> str:
     )
 
 
-def tell_power(table: pd.DataFrame) -> str:
+def describe_power(table: pd.DataFrame) -> str:
     """What could have been found: by the column `detectable` where the diagnosis has it, the effect that would be found
     in eight of ten such diagnoses."""
     bar = (
@@ -45,30 +45,30 @@ def tell_power(table: pd.DataFrame) -> str:
     )
 
 
-def tell_found(table: pd.DataFrame) -> list[str]:
+def describe_suspects(table: pd.DataFrame) -> list[str]:
     """A sentence a suspect, the strongest first."""
     least = table[["edit", "generated"]].abs().min(axis=1)
-    found = table.assign(least=least)[table["shortcut"]].sort_values("least", ascending=False)
+    suspects = table.assign(least=least)[table["shortcut"]].sort_values("least", ascending=False)
     return [
         f"Raising {plain(row.raised)} {'adds' if row.edit > 0 else 'takes away'} {plain(row.moved)}: by "
         f"{share(row.edit)} of the way between having it and not when images are edited, by {share(row.generated)} "
         f"when they are generated (corrected p {row.p:.1e})."
-        for row in found.itertuples()
+        for row in suspects.itertuples()
     ]
 
 
-def tell_unfound(table: pd.DataFrame, found: int) -> str:
+def describe_others(table: pd.DataFrame, suspects: int) -> str:
     """What the other pairs come to: by the column `verdict` where the diagnosis has it, which tells 'not found' from
     'cannot tell'."""
-    other = len(table) - found
+    other = len(table) - suspects
     if "verdict" not in table:
-        return f"None was found in {'the others' if found else 'any pair'} ({other})."
+        return f"None was found in {'the others' if suspects else 'any pair'} ({other})."
     unclear = int((table["verdict"] == "cannot tell").sum())
     text = f"In {other - unclear} of {len(table)} pairs there is none as large as could have been found."
     return text + (f" Of {unclear} nothing can be said: these images are too few." if unclear else "")
 
 
-def tell_edits(folder: Path) -> list[dict]:
+def edit_pictures(folder: Path) -> list[dict]:
     """Three images of each suspect: as they are, and with its prototypes lowered and raised."""
     arrays = EDITS.read(folder)
     if arrays is None:
@@ -79,23 +79,23 @@ def tell_edits(folder: Path) -> list[dict]:
     ]
 
 
-def tell_shortcuts(folder: Path) -> dict | None:
+def describe_shortcuts(folder: Path) -> dict | None:
     """All that diagnose.py left in its folder; None where its table is damaged."""
     table = next((table for reader in READERS if (table := EFFECTS.read(folder, reader)) is not None), None)
     if table is None:
         return None
-    found = tell_found(table)
+    suspects = describe_suspects(table)
     return {
-        "asked": tell_asked(table),
-        "power": tell_power(table),
-        "suspects": found,
-        "others": tell_unfound(table, len(found)),
-        "edits": tell_edits(folder) if found else [],
+        "asked": describe_question(table),
+        "power": describe_power(table),
+        "suspects": suspects,
+        "others": describe_others(table, len(suspects)),
+        "edits": edit_pictures(folder) if suspects else [],
         "matrix": figure_uri(folder / "effects.png"),
     }
 
 
-def tell_ties(folder: Path) -> dict | None:
+def describe_ties(folder: Path) -> dict | None:
     """The strongest ties that ties.py left in its folder, and the picture of the first; None where they are damaged."""
     numbers = TIES.read(folder)
     if numbers is None:
@@ -104,7 +104,7 @@ def tell_ties(folder: Path) -> dict | None:
         f"Prototype {tie['a']} {'brings' if tie['generated'] > 0 else 'takes away'} prototype {tie['b']}: by "
         f"{share(tie['generated'])} of its range in generated images, {share(tie['data'])} in the training images, of "
         f"which {rare_corner(tie)}."
-        for tie in numbers["ties"][:SHOWN]
+        for tie in numbers["ties"][:MOST_TIES]
     ]
     picture = folder / "tie_0.png"
     return {

@@ -14,11 +14,11 @@ import time
 import numpy as np
 import torch
 
-from analysis.measures.information import BINS, NOISE_SEEDS, PILOT, measure_information, without
-from analysis.measures.scores import show_only
+from analysis.measures.information import BINS, NOISE_SEEDS, PILOT, measure_information
+from analysis.measures.scores import hide_all, leave_out, show_only
 from analysis.script import SIGMA_MIN, open_run, run_parser
 from models.information import Levels, gap, integrate
-from models.patronus import HIDDEN, Guess
+from models.patronus import Guess
 from models.samplers import SeededNoise
 from train.data.dataset import load_split
 from train.distributed import images_a_call
@@ -40,8 +40,8 @@ def plain(model, images, known, prototypes: list[int], count: int, sigma_min: fl
             x0, s = to_tensor(images.pixels[row], device), known[row].to(device)
             sigma = torch.full((1,), level, dtype=torch.float32, device=device)
             z = x0 + sigma * SeededNoise([NOISE_SEEDS + i], x0.shape[1:], device)()
-            questions = [s, *without(model, s, prototypes, known)]
-            questions += [torch.full_like(s, HIDDEN), *(show_only(s, [k]) for k in prototypes)] if model.masked else []
+            questions = [s, *leave_out(s, prototypes, known, model.masked)]
+            questions += [hide_all(s), *(show_only(s, [k]) for k in prototypes)] if model.masked else []
             guess, answers = model.read(z, sigma), []
             for some in torch.cat(questions).split(images_a_call(device, model.largest_map(x0.shape[-1]))):
                 n = len(some)

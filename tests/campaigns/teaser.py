@@ -29,7 +29,7 @@ def main() -> None:
     rows = [numbers.index(int(k)) for k in args.prototypes.split(",")] if args.prototypes else range(4)
     figure, axes = plt.subplots(len(rows), len(COLUMNS), figsize=(8, 1.06 * len(rows) + 0.25), layout="constrained")
     for line, row in zip(axes, rows):
-        panel(line[0], cards["says_high"][row])
+        panel(line[0], cards["expected_high"][row])
         heat(line[1], cards["where"][row])
         for axis, pixels, box in zip(line[2:4], cards["patch_images"][row], cards["patch_boxes"][row]):
             crop, inner = surroundings(pixels, box)

@@ -60,8 +60,8 @@ class World(NamedTuple):
 
     def attributes(self, options: dict) -> dict[str, int]:
         """The binary attributes, 1 or 0, that an image's options mean."""
-        found = {name: int(options["hairColor"] in colours) for name, colours in self.hair_colours.items()}
-        return found | {name: int(options[option] in present) for name, (option, present, _, _) in self.binary.items()}
+        hair = {name: int(options["hairColor"] in colours) for name, colours in self.hair_colours.items()}
+        return hair | {name: int(options[option] in present) for name, (option, present, _, _) in self.binary.items()}
 
     def with_attribute(self, options: dict, attribute: str, value: bool) -> dict:
         """The same image with one attribute set and nothing else changed: a counterfactual. Raises KeyError for an
@@ -84,13 +84,13 @@ class World(NamedTuple):
         import resvg_py
         from dicebear import Avatar
 
-        shown = {"seed": "patronus", "size": 768}  # all is given, so the style's own seed has nothing left to decide
+        settings = {"seed": "patronus", "size": 768}  # all options are set, so the style's own seed decides nothing
         for key, value in options.items():
             if key.endswith("Variant"):
-                shown[key.replace("Variant", "Probability")] = 0 if value is None else 100
+                settings[key.replace("Variant", "Probability")] = 0 if value is None else 100
             if value is not None:
-                shown[key] = value
-        svg = Avatar(_style(self.style), shown).to_string()
+                settings[key] = value
+        svg = Avatar(_style(self.style), settings).to_string()
         png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, skip_system_fonts=True)
         return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
 

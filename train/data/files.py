@@ -85,8 +85,8 @@ def _numbered_splits(column: pd.Series, path: Path) -> np.ndarray:
 
 def _find(root: Path, name: str, what: str) -> Path:
     """The file or folder of that name in root or one folder below it."""
-    found = [root / name, *sorted(root.glob(f"*/{name}"))]
-    for path in found:
+    candidates = [root / name, *sorted(root.glob(f"*/{name}"))]
+    for path in candidates:
         if path.exists():
             return path
     raise UserError(f"{what}: {name} is not in {root} (nor one folder below it); data from {WHERE_FROM[what]}")
@@ -139,18 +139,18 @@ def ffhq(config) -> Listing:
     if metadata.is_file() or config.metadata:
         return _with_table(root, _walk(root), metadata, config)
     names = _walk(root)
-    _some(names, root)
+    _require_images(names, root)
     return _listing(
         root, names, np.where(np.arange(len(names)) < 60000, "train", "test"), pd.DataFrame(index=range(len(names)))
     )
 
 
-def _some(names: list, root: Path) -> None:
+def _require_images(names: list, root: Path) -> None:
     if not names:
         raise UserError(f"{root}: holds no images ({listed(sorted(EXTENSIONS))})")
 
 
-def _with_table(root: Path, found: list[str], metadata: Path, config) -> Listing:
+def _with_table(root: Path, files: list[str], metadata: Path, config) -> Listing:
     """A tree of images with a CSV: a column of file names, optionally `split`; binary columns are attributes, text
     columns become one attribute a value (up to 10 values), others are left out."""
     if not metadata.is_file():
@@ -162,7 +162,7 @@ def _with_table(root: Path, found: list[str], metadata: Path, config) -> Listing
             f"{metadata}: no column of file names (img_filename, filename, file, path or image); "
             f"there are {listed(table.columns)}"
         )
-    by_name = {Path(name).name: name for name in found} | {name: name for name in found}
+    by_name = {Path(name).name: name for name in files} | {name: name for name in files}
     names = []
     for row, name in enumerate(table[column].astype(str)):
         if name not in by_name:
@@ -187,7 +187,7 @@ def folder(config) -> Listing:
     """
     root = _root(config)
     names = _walk(root)
-    _some(names, root)
+    _require_images(names, root)
     if config.metadata:
         return _with_table(root, names, Path(config.metadata), config)
     tops = [name.split("/")[0] for name in names]
@@ -278,7 +278,7 @@ def edm(config) -> Listing:
         packed = [name for name in names if infos[name].compress_type != zipfile.ZIP_STORED]
         if packed:
             raise UserError(f"{root}: {packed[0]} is compressed; the format wants an uncompressed zip (zip -0)")
-    _some(names, root)
+    _require_images(names, root)
     labels = _edm_labels(document, names, root)
     splits, attributes = random_splits(len(names), config.seed), pd.DataFrame(index=range(len(names)))
     if root.is_dir():

@@ -106,10 +106,10 @@ def _read_part(folder: Path, part: str, counts: dict[int, list[int]]) -> tuple[n
             f"{paths[1]}: holds the label {labels.max()}; the classes are 0 to {LABELS - 1}, "
             "so it belongs to another set"
         )
-    found = np.bincount(labels, minlength=LABELS).tolist()
-    if found != counts.get(len(labels), found):
+    present = np.bincount(labels, minlength=LABELS).tolist()
+    if present != counts.get(len(labels), present):
         raise UserError(
-            f"{paths[1]}: has {listed(found)} images a class; the published file has {listed(counts[len(labels)])}"
+            f"{paths[1]}: has {listed(present)} images a class; the published file has {listed(counts[len(labels)])}"
         )
     return images, labels
 

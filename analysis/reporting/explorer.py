@@ -1,5 +1,4 @@
-"""A run on a desk: an image taken up, its scores set, images made from scores; what the page asks for, without the
-page."""
+"""What the page asks of a run, without the page: load an image, set its scores, generate images from scores."""
 
 import io
 import shlex
@@ -28,12 +27,12 @@ from train.scores import encode
 
 FULL, FEW = 18, 6  # Heun steps, and while a slider moves
 PATCHES = 3
-MOST_BYTES, MOST_PIXELS = 20_000_000, 40_000_000  # of an image that somebody brings
+MOST_BYTES, MOST_PIXELS = 20_000_000, 40_000_000  # of an uploaded image
 STAGES = 9  # pictures of a trajectory
 
 
-class DeskImage(NamedTuple):
-    """One image on the desk: pixels uint8 (H, W, C); how the command line names it; its match; its encodings by number
+class LoadedImage(NamedTuple):
+    """One loaded image: pixels uint8 (H, W, C); how the command line names it; its match; its encodings by number
     of steps."""
 
     pixels: np.ndarray
@@ -58,7 +57,7 @@ class Edited(NamedTuple):
 
 
 def decode(data: bytes, size: int, channels: int) -> np.ndarray:
-    """Bytes of an image that somebody brought -> uint8 (size, size, channels). Raises UserError."""
+    """Bytes of an uploaded image -> uint8 (size, size, channels). Raises UserError."""
     if len(data) > MOST_BYTES:
         raise UserError(f"the file has {len(data) / 1e6:.0f} MB; at most {MOST_BYTES / 1e6:.0f} are taken")
     too_large = UserError(
@@ -74,7 +73,7 @@ def decode(data: bytes, size: int, channels: int) -> np.ndarray:
         return to_pixels(image, size, channels)
 
 
-class Desk:
+class Explorer:
     """A run with its test images and all that is known of its prototypes; made once, in some seconds."""
 
     def __init__(self, run: Run, device: torch.device):
@@ -122,30 +121,30 @@ class Desk:
         group = self.groups[number]
         return dict(zip(group.members, group_values(self.known, group, share)))
 
-    def take(self, pixels: np.ndarray, option: str) -> DeskImage:
+    def load(self, pixels: np.ndarray, option: str) -> LoadedImage:
         """Encode an image and invert it, with full and with few steps."""
         x0 = to_tensor(pixels[None], self.device)
-        return DeskImage(
+        return LoadedImage(
             pixels, option, self.model.encoder.match(x0), {n: encode_and_invert(self.model, x0, n) for n in (FULL, FEW)}
         )
 
-    def test_image(self, row: int) -> DeskImage:
-        return self.take(np.array(self.test.pixels[row]), f"--images {shlex.quote(self.test.ids[row])}")
+    def test_image(self, row: int) -> LoadedImage:
+        return self.load(np.array(self.test.pixels[row]), f"--images {shlex.quote(self.test.ids[row])}")
 
-    def brought(self, data: bytes) -> DeskImage:
-        """An image that somebody brought. Raises UserError."""
+    def uploaded(self, data: bytes) -> LoadedImage:
+        """An uploaded image. Raises UserError."""
         data_config = self.run.config.data
-        return self.take(decode(data, data_config.image_size, data_config.channels), "--image YOUR_FILE")
+        return self.load(decode(data, data_config.image_size, data_config.channels), "--image YOUR_FILE")
 
     def box(self, match: Match, k: int) -> tuple[int, int, int, int]:
         return tuple(match.boxes[0, k].tolist())
 
     @torch.no_grad()
     def edit(
-        self, on_desk: DeskImage, settings: dict[int, float], guidance: float, others: str, steps: int = FULL
+        self, loaded: LoadedImage, settings: dict[int, float], guidance: float, others: str, steps: int = FULL
     ) -> Edited:
         """Prototypes set to scores, beside the reconstruction. Raises UserError."""
-        encoding, options = on_desk.encodings[steps], EditOptions(self.known, steps, (guidance,), others)
+        encoding, options = loaded.encodings[steps], EditOptions(self.known, steps, (guidance,), others)
         plain = regenerate(self.model, encoding.noise, encoding.scores, steps)
         edited = plain
         if settings:
@@ -156,13 +155,13 @@ class Desk:
             before, after, np.abs(after.astype(float) - before).mean(-1), self.model.encoder.match(edited.clamp(-1, 1))
         )
 
-    def scores_for(self, kind: str, on_desk: DeskImage, settings: dict[int, float], seed: int) -> torch.Tensor:
-        """Scores (1, m) to generate from: 'image' (of the image on the desk, with what is set), 'nothing' (the latent
+    def scores_for(self, kind: str, loaded: LoadedImage, settings: dict[int, float], seed: int) -> torch.Tensor:
+        """Scores (1, m) to generate from: 'image' (of the loaded image, with what is set), 'nothing' (the latent
         model) or 'alone' (what is set, all else hidden). Raises UserError."""
         if kind == "nothing":
             sampling = Sampling(1, *self.model.best_sampling, seed=seed)
             return unconditional_scores(load_latent(self.run, None, self.device)[0], sampling, self.device)([0])
-        s = on_desk.scores[None].clone()
+        s = loaded.scores[None].clone()
         if kind == "alone":
             if not self.model.masked:
                 raise UserError("this model cannot hide scores: it was trained without model.masked")
@@ -181,16 +180,16 @@ class Desk:
         sigmas = self.model.sigmas(steps)
         z, denoiser = sigmas[0].float() * noise(), self.model.denoiser(s)
         image = sample(sampler, denoiser, z, sigmas, noise, trace=lambda sigma, x0: stages.append((sigma, x0)))
-        shown = [stages[i] for i in np.linspace(0, len(stages) - 1, min(STAGES, len(stages))).round().astype(int)]
-        levels, estimates = zip(*shown)
+        chosen = [stages[i] for i in np.linspace(0, len(stages) - 1, min(STAGES, len(stages))).round().astype(int)]
+        levels, estimates = zip(*chosen)
         return to_uint8(torch.cat(estimates)), list(levels), to_uint8(image)[0]
 
-    def command(self, on_desk: DeskImage, settings: dict[int, float], guidance: float, others: str) -> str:
+    def command(self, loaded: LoadedImage, settings: dict[int, float], guidance: float, others: str) -> str:
         """The command line of the same edit."""
         parts = [
             "python analysis/manipulation/manipulate.py",
             f"--dataset {self.run.name} --version_num {self.run.version}",
-            on_desk.option,
+            loaded.option,
         ]
         parts += [f"--set {k}={value:.4g}" for k, value in settings.items()]
         return " ".join([*parts, f"--guidance {guidance:g} --others {others}"])
