@@ -11,6 +11,7 @@ comparable only to its like. The whole protocol goes to records/fid_scores/<data
 """
 
 import argparse
+from typing import NamedTuple
 
 from analysis.script import open_run, require, run_parser
 from train.errors import UserError, run_script
@@ -178,16 +179,21 @@ def features_of(args, device):
     return activations, "Frechet distance (EfficientNet-lite0)", 1280, checksum
 
 
-def attribute_agreement(run, folder, device) -> dict[str, float]:
-    """The share of a folder's conditional samples that keep each attribute of the image whose scores they are made
-    from. Raises UserError."""
+class Sources(NamedTuple):
+    """Of a folder of conditional samples: its files, the images whose scores they are made from, labelled training
+    images, and the names of usable attributes."""
+
+    files: list
+    images: object
+    train: object
+    names: list[str]
+
+
+def sources_of(run, folder) -> Sources:
+    """Raises UserError where samples or labels cannot be judged."""
     import json
 
-    import numpy as np
-    from PIL import Image
-
     from analysis.measures.labels import LEAST, labelled_splits
-    from analysis.measures.readers import attributes_kept, classifier_reader
     from train.data.dataset import load_split
     from train.errors import reading
 
@@ -204,7 +210,18 @@ def attribute_agreement(run, folder, device) -> dict[str, float]:
         raise UserError(
             f"--attributes: {run.name} has no attribute that at least {LEAST} test images have and as many have not"
         )
-    source, mode = load_split(run.config.data, split), "L" if run.config.data.channels == 1 else "RGB"
+    return Sources(files, load_split(run.config.data, split), train, names)
+
+
+def attribute_agreement(sources: Sources, device) -> dict[str, float]:
+    """The share of conditional samples that keep each attribute of their source."""
+    import numpy as np
+    from PIL import Image
+
+    from analysis.measures.readers import attributes_kept, classifier_reader
+
+    files, source, train, names = sources
+    mode = "L" if source.pixels.shape[-1] == 1 else "RGB"
     samples = np.stack([np.asarray(Image.open(file).convert(mode)).reshape(source.pixels.shape[1:]) for file in files])
     reader = classifier_reader(train, train.attributes[names].to_numpy(float), device)
     shares = attributes_kept(reader, source.pixels[[int(file.stem) % len(source) for file in files]], samples, device)
@@ -260,15 +277,15 @@ def distances(activations: dict, title: str) -> dict:
     return numbers
 
 
-def looks(args, run, folders: dict, device) -> dict:
-    """The grain of both sides and, where --attributes asks for it, the attributes that samples keep."""
+def looks(folders: dict, sources: Sources | None, device) -> dict:
+    """The grain of both sides and, where their sources are known, the attributes that samples keep."""
     from analysis.measures.features import grain
 
     rough = {name: grain(sorted(folder.glob("*.png"))) for name, folder in folders.items()}
     print(f"grain {rough['generated']:.1f} grey levels, of real images {rough['real']:.1f} (median absolute Laplacian)")
     numbers = {"grain": rough["generated"], "grain_of_real": rough["real"]}
-    if args.attributes:
-        shares = attribute_agreement(run, folders["generated"], device)
+    if sources is not None:
+        shares = attribute_agreement(sources, device)
         least, mean = min(shares, key=shares.get), sum(shares.values()) / len(shares)
         print(f"attributes of the source kept: {mean:.3f}, least of all {least} with {shares[least]:.3f}")
         numbers["attributes_kept"] = shares
@@ -306,11 +323,12 @@ def main() -> None:
             f"a distance needs at least 4 images a side to be computed and {dims} to mean something, not {count}"
         )
     folders = {"generated": exactly(files, count), "real": export_real(real, count, run, args.split)}
+    sources = sources_of(run, folders["generated"]) if args.attributes else None
     activations = {}
     for name, folder in folders.items():
         print(f"{name}: {count} images in {folder}")
         activations[name] = features(folder)
-    numbers = distances(activations, title) | looks(args, run, folders, device)
+    numbers = distances(activations, title) | looks(folders, sources, device)
 
     kind = "" if args.features == "inception" else "_efficientnet"
     name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}"
