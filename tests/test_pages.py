@@ -298,16 +298,7 @@ def test_places_in_words_and_pictures_as_text():
     assert heat_pixels(np.array([[0.0, 2.0]]))[0, 1].sum() > heat_pixels(np.array([[0.0, 2.0]]))[0, 0].sum()
 
 
-def test_nothing_listens_where_gradio_is_missing(reported):
-    code = (
-        "import sys, runpy; sys.modules['gradio'] = None; sys.argv = ['page.py', '--version_num', "
-        "'0']; runpy.run_path(%r, run_name='__main__')"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code % str(REPO / "analysis/page.py")],
-        env=reported.environment,
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-    )
+def test_nothing_listens_where_gradio_is_missing(trained, monkeypatch):
+    monkeypatch.setattr(trained, "prelude", "import sys; sys.modules['gradio'] = None")
+    done = trained.run("analysis/page.py", check=False)
     assert done.returncode == 2 and "pip install -e .[page]" in done.stderr, done.stderr
