@@ -57,6 +57,11 @@ class DenseEncoder(nn.Module):
         """The direction of each coordinate in the pooled features: (m, D)."""
         return self.linear.weight
 
+    @property
+    def width(self) -> int:
+        """The number of coordinates."""
+        return len(self.prototypes)
+
     def largest_map(self, side: int) -> int:
         """Values of the largest feature map of one image of that many pixels a side."""
         return max(block.down.out_channels * (side // 2 ** (i + 1)) ** 2 for i, block in enumerate(self.levels))

@@ -94,7 +94,7 @@ class Patronus(nn.Module):
         )
         self.sigma_data, self.sigma_skip, self._sigma_max = sigma_data, sigma_skip, sigma_max
         floor = 1e-4 if encoder.competing else 1e-6
-        self.standardiser = Standardiser(len(encoder.prototypes), floor=floor) if standardise else None
+        self.standardiser = Standardiser(encoder.width, floor=floor) if standardise else None
 
     def score(self, x0: Tensor) -> Tensor:
         """Prototype scores of clean images in [-1, 1]: (B, C, H, W) -> s (B, m)."""

@@ -1,4 +1,5 @@
-"""Image -> similarity maps to learned patch prototypes -> scores s (Weng et al. 2026, Sec. 3)."""
+"""Image -> similarities to learned patch prototypes, and to templates of whole images -> scores s (Weng et al. 2026,
+Sec. 3)."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.receptive_field import ReceptiveField
+from models.templates import Templates
 
 EPSILON = 1e-4  # of the log similarity
 MAX_SCORE = math.log(1 / EPSILON)  # the log score of a perfect match, 9.21
@@ -28,6 +30,8 @@ def similarity(distance: Tensor) -> Tensor:
 
 class PrototypeEncoder(nn.Module):
     """Convolutions with ReLU, then the similarity of every cell to m prototypes; a score is that of the best cell.
+
+    templates: scores of the whole image, which follow those of the patches: `width` counts both.
 
     in_channels: C of the images (B, C, H, W), which lie in [-1, 1].
     channels: output channels of each convolution; the last one is the prototypes' dimension D.
@@ -56,8 +60,10 @@ class PrototypeEncoder(nn.Module):
         scaled_init: bool = False,
         similarity: str = "log",
         temperature: float = 0.1,
+        templates: Templates | None = None,
     ):
         super().__init__()
+        self.templates = templates
         self.coordinates, self.normalise = coordinates, normalise
         self.similarity, self.temperature = similarity, temperature
         self.highest = {"log": MAX_SCORE, "linear": None, "competing": 1.0}[similarity]
@@ -74,6 +80,11 @@ class PrototypeEncoder(nn.Module):
             width = out
         self.features = nn.Sequential(*(layers[:-1] if self.competing else layers))
         self.prototypes = nn.Parameter(torch.rand(num_prototypes, width))  # (m, D)
+
+    @property
+    def width(self) -> int:
+        """The number of scores."""
+        return len(self.prototypes) + (0 if self.templates is None else len(self.templates.vectors))
 
     @property
     def competing(self) -> bool:
@@ -127,25 +138,38 @@ class PrototypeEncoder(nn.Module):
         return similarity(-comparable) if self.similarity == "log" else comparable
 
     def similarities(self, x: Tensor) -> Tensor:
-        """The similarity of every cell to every prototype, as scores have it: (B, C, H, W) -> (B, m, H', W')."""
-        return self._scores(self._comparable(x)).permute(0, 3, 1, 2)  # (B, m, H', W')
+        """The similarity of every cell to every prototype, as scores have it: (B, C, H, W) -> (B, width, H', W'). To a
+        template all cells are alike."""
+        maps = self._scores(self._comparable(x)).permute(0, 3, 1, 2)  # (B, m, H', W')
+        if self.templates is None:
+            return maps
+        whole = self.templates(x)[:, :, None, None].expand(-1, -1, *maps.shape[2:])
+        return torch.cat([maps, whole], dim=1)
+
+    def _with_templates(self, scores: Tensor, x: Tensor) -> Tensor:
+        return scores if self.templates is None else torch.cat([scores, self.templates(x).to(scores)], dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Scores s of images: (B, C, H, W) -> (B, m)."""
-        return self._scores(self._comparable(x).flatten(1, 2).amax(1))
+        """Scores s of images: (B, C, H, W) -> (B, width)."""
+        return self._with_templates(self._scores(self._comparable(x).flatten(1, 2).amax(1)), x)
 
     @torch.no_grad()
     def match(self, x: Tensor) -> Match:
-        """Scores of images (B, C, H, W) with the box of each prototype's best patch."""
+        """Scores of images (B, C, H, W) with the box of each prototype's best patch; a template's is the image."""
         comparable = self._comparable(x)
         best, cell = comparable.flatten(1, 2).max(1)  # (B, m)
         width = comparable.shape[2]
         boxes = self.receptive_field.boxes(cell // width, cell % width, *x.shape[2:])
-        return Match(self._scores(best), boxes)
+        scores = self._with_templates(self._scores(best), x)
+        whole = boxes.new_tensor([0, 0, *x.shape[2:]]).expand(len(x), scores.shape[1] - best.shape[1], 4)
+        return Match(scores, torch.cat([boxes, whole], dim=1))
 
     @torch.no_grad()
     def best_vectors(self, x: Tensor, k: int) -> Tensor:
-        """The vector of the patch that matches prototype k best, of every image (B, C, H, W): (B, D)."""
+        """The vector of the patch that matches prototype k best, of every image (B, C, H, W): (B, D); for a template
+        that of the image."""
+        if k >= len(self.prototypes):
+            return self.templates.embed(x)
         cell = self._comparable(x)[..., k].flatten(1).argmax(1)
         return self._vectors(x)[0].flatten(1, 2)[torch.arange(len(x), device=x.device), cell]
 

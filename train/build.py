@@ -11,6 +11,7 @@ from models.prototype_encoder import PrototypeEncoder
 from models.reconstruction import ScoreDecoder
 from models.schedule import LinearSchedule
 from models.score_reader import ScoreReader
+from models.templates import Templates
 from models.unet import UNet
 from train.config import INIT_IMAGES, Config
 from train.data.dataset import ImageSet
@@ -18,12 +19,14 @@ from train.errors import UserError
 from train.images import to_tensor
 
 MEASURED_IMAGES = 1024
+TEMPLATE_IMAGES = 4096  # whose clusters become templates
 LEAST_SIGMA_DATA = 0.01  # where the decoder leaves nothing at all
 UNMEASURED = 0.5  # sigma_data of a model whose U-Net has not begun to learn
 
 
 def build_encoder(config: Config) -> PrototypeEncoder | DenseEncoder:
     data, encoder = config.data, config.model.encoder
+    templates = encoder.templates
     if encoder.kind == "dense":
         return DenseEncoder(data.channels, data.image_size, encoder.prototypes, encoder.channels)
     return PrototypeEncoder(
@@ -38,13 +41,14 @@ def build_encoder(config: Config) -> PrototypeEncoder | DenseEncoder:
         scaled_init=encoder.init == "data",
         similarity=encoder.similarity,
         temperature=encoder.temperature,
+        templates=Templates(data.channels, data.image_size, templates, encoder.temperature) if templates else None,
     )
 
 
 def build_model(config: Config) -> Patronus:
     """A freshly initialised Patronus (weights from torch's global generator)."""
     model, encoder = config.model, config.model.encoder
-    condition = encoder.prototypes * (2 if model.masked else 1)
+    condition = encoder.scores * (2 if model.masked else 1)
     return Patronus(
         build_encoder(config),
         UNet(
@@ -68,7 +72,7 @@ def build_model(config: Config) -> Patronus:
         model.standardise_scores,
         ScoreDecoder(condition, config.data.channels, config.data.image_size) if model.residual else None,
         model.masked,
-        ScoreReader(config.data.channels, encoder.prototypes) if model.reader else None,
+        ScoreReader(config.data.channels, encoder.scores) if model.reader else None,
     )
 
 
@@ -84,14 +88,21 @@ def measured_sigma_data(model: Patronus, train: ImageSet, device: torch.device) 
     return max(float(f"{torch.cat(squares).mean().sqrt().item():.2g}"), LEAST_SIGMA_DATA)
 
 
-def initialise(model: Patronus, config: Config, train: ImageSet, device: torch.device) -> None:
-    """Draw the prototypes from patches of training images where the config asks for it. Raises UserError."""
+def initialise(
+    model: Patronus, config: Config, train: ImageSet, device: torch.device, learn_templates: bool = True
+) -> None:
+    """Draw the prototypes from patches of training images where the config asks for it, and learn the templates of
+    whole images, which rest from then on; else these are random images. Raises UserError."""
     if config.model.encoder.kind != "prototypes" or config.model.encoder.init != "data":
         return
-    chosen = np.sort(np.random.default_rng(config.train.seed).permutation(len(train))[:INIT_IMAGES])
-    generator = torch.Generator().manual_seed(config.train.seed)
-    pixels = torch.from_numpy(np.array(train.pixels[chosen])).to(device)
+    seed, templates = config.train.seed, model.encoder.templates
+    order = np.random.default_rng(seed).permutation(len(train))
+    generator = torch.Generator().manual_seed(seed)
+    x0 = to_tensor(train.pixels[np.sort(order[:INIT_IMAGES])], device)
     try:
-        model.encoder.initialise_prototypes(to_tensor(pixels), generator)
+        model.encoder.initialise_prototypes(x0, generator)
+        if templates is not None:
+            x0 = to_tensor(train.pixels[np.sort(order[:TEMPLATE_IMAGES])], device)
+            templates.learn(x0, seed) if learn_templates else templates.draw(x0, generator)
     except ValueError as error:
-        raise UserError(f"model.encoder.prototypes: {error} of {len(chosen)} images") from None
+        raise UserError(f"model.encoder: {error}") from None

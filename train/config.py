@@ -28,6 +28,8 @@ class EncoderConfig(Section):
     # dense: that of DiffAE and InfoDiffusion, to compare with; `prototypes` is then the length of its code
     kind: Literal["prototypes", "dense"] = "prototypes"
     prototypes: Positive = 128
+    # further prototypes that look at the whole image; auto: some where images are grey and aligned
+    templates: Natural | Auto = "auto"
     channels: list[Positive] | Auto = "auto"
     kernels: list[Positive] | Auto = "auto"
     strides: list[Positive] | Auto = "auto"
@@ -49,11 +51,18 @@ class EncoderConfig(Section):
             raise ValueError("channels of a dense encoder must divide by the 8 groups of GroupNorm")
         if self.similarity == "competing" and not self.normalise:
             raise ValueError("similarity 'competing' needs normalise: true, since it compares directions")
+        if self.templates not in (0, "auto") and not (self.kind == "prototypes" and self.similarity == "competing"):
+            raise ValueError("templates belong to kind prototypes of similarity competing")
         return self
 
     @property
     def layers(self) -> dict[str, list[int] | str]:
         return {name: getattr(self, name) for name in ("channels", "kernels", "strides", "paddings")}
+
+    @property
+    def scores(self) -> int:
+        """How many there are: of patches and of whole images."""
+        return self.prototypes + self.templates
 
     @property
     def receptive_field(self) -> ReceptiveField:
@@ -295,6 +304,7 @@ FORMER_DEFAULTS = {
             "similarity": "log",
             "temperature": 0.1,
             "coordinates": 0.0,
+            "templates": 0,
         },
     },
     "train": {

@@ -93,7 +93,7 @@ class Drawer:
 
     def __call__(self, phase: Phase, step: int, piece: np.ndarray) -> Draws:
         """For the images at places `piece` of the step's global batch."""
-        train, scores = self.config.train, self.config.model.encoder.prototypes
+        train, scores = self.config.train, self.config.model.encoder.scores
         seeds = np.random.SeedSequence([train.seed, step]).generate_state(phase.batch_size)[piece]
         uniform, noise = seeded(seeds, UNIFORMS + scores, self.shape if phase.noisy else (scores,))
         shown = draw_shown(phase, train.mask.empty, uniform[:, :4], uniform[:, UNIFORMS:])

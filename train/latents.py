@@ -120,7 +120,7 @@ def load_latent(run: Run, version: int | None = None, device: torch.device | str
             f"--latent_version {version}: {run.name} version {run.version} has no such latent model; "
             f"there are {listed(known, 30)}"
         )
-    path, scores = known[version], len(run.model.encoder.prototypes)
+    path, scores = known[version], run.model.encoder.width
     if path.name != "best.pt":
         return read_released_latent(path, scores).to(device).eval().requires_grad_(False), version
     state = load_state(path, {"config", "model", "run_step"})

@@ -108,9 +108,9 @@ tags: [diffusion, interpretability, prototypes, {data.source}]{f"{chr(10)}licens
 ---
 # Patronus trained on {config.name}
 
-An interpretable diffusion model: a denoiser conditioned on the similarities of an image to {encoder.prototypes}
-learned patch prototypes (Weng, Feragen and Bigdeli, *Patronus: Interpretable Diffusion Models with Prototypes*, ICLR
-2026).
+An interpretable diffusion model: a denoiser conditioned on the similarities of an image to {encoder.scores} learned
+prototypes, {encoder.prototypes} of patches and {encoder.templates} of whole images (Weng, Feragen and Bigdeli,
+*Patronus: Interpretable Diffusion Models with Prototypes*, ICLR 2026).
 
 | | |
 |---|---|

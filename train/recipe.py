@@ -10,6 +10,7 @@ import numpy as np
 ENCODER_EPOCHS = 30  # of the encoder alone, within the next two
 FEWEST_ENCODER_STEPS, MOST_ENCODER_STEPS = 3000, 10_000
 LONGEST_SHARE = 4  # encoder and decoder alone take a quarter of the steps each at most
+TEMPLATES = 64  # of whole images, where there are some
 PLACED = 0.05  # images count as aligned where place explains more of the variance: of textures 0, of faces .3 to .5
 COORDINATES = 2.0  # scale of the coordinate channels of aligned images
 LOOKED_AT = 512  # images that are looked at
@@ -76,6 +77,12 @@ def coordinates(pixels: np.ndarray) -> float:
     return COORDINATES if place_share(pixels) > PLACED else 0.0
 
 
+def templates(pixels: np.ndarray) -> int:
+    """model.encoder.templates: grey images that are aligned are told by the shape of the whole."""
+    grey, enough = pixels.shape[-1] == 1, len(pixels) >= 4 * TEMPLATES
+    return TEMPLATES if grey and enough and place_share(pixels) > PLACED else 0
+
+
 def first_steps(images: int, batch_size: int, steps: int | None) -> int:
     """Steps of the encoder alone, and of the decoder alone.
 
@@ -91,6 +98,9 @@ def settle(config, pixels: np.ndarray):
     encoder = model.encoder
     if encoder.coordinates == "auto":
         encoder = encoder.model_copy(update={"coordinates": coordinates(pixels)})
+    if encoder.templates == "auto":
+        fit = encoder.kind == "prototypes" and encoder.similarity == "competing"
+        encoder = encoder.model_copy(update={"templates": templates(pixels) if fit else 0})
     steps = train.steps or (train.epochs and math.ceil(train.epochs * len(pixels) / train.batch_size))
     first = first_steps(len(pixels), train.encoder_batch_size or train.batch_size, steps) if model.residual else 0
     names = [name for name in ("encoder_steps", "decoder_steps") if getattr(train, name) == "auto"]

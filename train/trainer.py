@@ -188,7 +188,7 @@ class Trainer:
         for name in MODULES:
             if getattr(self.model, name) is not None:
                 getattr(self.model, name).requires_grad_(name in phase.learns)
-        fits = len(self.data) * self.config.model.encoder.prototypes * 4 <= LARGEST_CACHE
+        fits = len(self.data) * self.config.model.encoder.scores * 4 <= LARGEST_CACHE
         pays = phase.steps * phase.batch_size >= len(self.data)
         self.scores = self._score_all(phase.batch_size) if "encoder" not in phase.learns and fits and pays else None
         if "unet" in phase.learns and self.config.model.sigma_data == "auto":

@@ -48,8 +48,9 @@ def strip(images: list[np.ndarray]) -> np.ndarray:
 
 
 def surrounded(pixels: np.ndarray, box, side: int) -> np.ndarray:
-    """A square of `side` pixels around a patch, inside the image."""
+    """A square of `side` pixels around a patch, inside the image; a larger patch whole."""
     top, left, bottom, right = (int(v) for v in box)
+    side = max(side, bottom - top, right - left)
     h, w = pixels.shape[:2]
     y, x = (int(np.clip((a + b - side) // 2, 0, most - side)) for a, b, most in ((top, bottom, h), (left, right, w)))
     return pixels[y : y + side, x : x + side]

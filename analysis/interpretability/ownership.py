@@ -33,7 +33,8 @@ def owners(run, pixels, device):
     from train.images import to_tensor
 
     with torch.no_grad():
-        best, winner = run.model.encoder.similarities(to_tensor(pixels, device)).max(1)
+        maps = run.model.encoder.similarities(to_tensor(pixels, device))
+        best, winner = maps[:, : len(run.model.encoder.prototypes)].max(1)  # templates own no patch
     return winner.cpu().numpy(), best.cpu().numpy()
 
 

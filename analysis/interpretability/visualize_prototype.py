@@ -58,7 +58,9 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
     from analysis.measures.scores import KnownScores, keep
     from train.images import to_tensor, to_uint8
 
-    encoder, field = run.model.encoder, run.model.encoder.receptive_field
+    encoder = run.model.encoder
+    whole = max(prototypes) >= len(encoder.prototypes)  # a template is among them
+    largest = run.config.data.image_size if whole else encoder.receptive_field.size
     x0 = to_tensor(images.pixels, device)
     encoding = encode_and_invert(run.model, x0, args.steps, args.batch)
     n = len(x0)
@@ -76,7 +78,7 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
         box = match.boxes[best, k].tolist()
         pixels = to_uint8(edited[row, best : best + 1])[0]
         inside = cut(pixels, box)
-        patch = np.zeros((field.size, field.size, pixels.shape[-1]), np.uint8)  # black where the field leaves the image
+        patch = np.zeros((largest, largest, pixels.shape[-1]), np.uint8)  # black beyond the patch, or the image
         patch[: inside.shape[0], : inside.shape[1]] = inside
         with torch.no_grad():
             similarity_map = encoder.similarities(edited[row, best : best + 1])[0, k]
@@ -184,7 +186,7 @@ def main() -> None:
     from train.scores import encode
 
     run, device = open_run(args)
-    asked = parse_prototypes(args.prototypes, len(run.model.encoder.prototypes)) if args.prototypes else None
+    asked = parse_prototypes(args.prototypes, run.model.encoder.width) if args.prototypes else None
     train, test = load_split(run.config.data, "train"), load_split(run.config.data, "test")
     scores = encode(run.model, test, device=device)
     table = health_table(run, scores.numpy(), test.attributes, test_effects(run, test, scores))

@@ -40,9 +40,9 @@ def pair_measures(model: Patronus, pairs: Pairs, candidate: Candidate, deviation
     absent, present = (model.encoder.match(to_tensor(pixels, device)) for pixels in (pairs.absent, pairs.present))
     change = candidate.direction * (present.scores[:, k] - absent.scores[:, k]).cpu().numpy()
     match, side = present if candidate.direction > 0 else absent, pairs.region.shape[1]
-    field = model.encoder.receptive_field
-    cells = field.cells(side)
-    boxes = [field.box(row, column, side, side) for row in range(cells) for column in range(cells)]
+    field, whole = model.encoder.receptive_field, k >= len(model.encoder.prototypes)  # a template sees all
+    cells = range(field.cells(side))
+    boxes = [(0, 0, side, side)] if whole else [field.box(i, j, side, side) for i in cells for j in cells]
     hits, chance = [], []
     for i, region in enumerate(pairs.region):
         top, left, bottom, right = match.boxes[i, k].tolist()

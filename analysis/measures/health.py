@@ -46,14 +46,22 @@ def test_effects(run: Run, test: ImageSet, scores: Tensor) -> np.ndarray:
     return effect(run.model, probe, scores[:PROBE_IMAGES].to(device), scores.std(0).to(device)).cpu().numpy()
 
 
+def cosines(vectors: Tensor) -> Tensor:
+    """|cosine| of every two vectors (m, D), on the CPU: (m, m)."""
+    unit = F.normalize(vectors.detach().cpu(), dim=1)
+    return (unit @ unit.T).abs()
+
+
 def health_table(run: Run, scores: np.ndarray, attributes: pd.DataFrame, effects: np.ndarray) -> pd.DataFrame:
     """One row a prototype. usage: its share of the summed effects; dead: below 1 % of an equal share, or a score that
     never varies;
     nearest: the other prototype of highest |cosine|; duplicate: that cosine is above 0.999. scores (N, m), effects
         (m,)."""
-    prototypes = run.model.encoder.prototypes.detach().cpu()
-    unit = F.normalize(prototypes, dim=1)
-    cosine = (unit @ unit.T).abs().fill_diagonal_(-1)  # (m, m)
+    encoder = run.model.encoder
+    cosine = cosines(encoder.prototypes)
+    if encoder.templates is not None:
+        cosine = torch.block_diag(cosine, cosines(encoder.templates.vectors))
+    cosine.fill_diagonal_(-1)  # (m, m)
     nearest_cosine, nearest = cosine.max(1)
     share = effects / max(effects.sum(), 1e-12)
     names, auroc = best_attributes(scores, attributes)

@@ -23,10 +23,10 @@ CAPTURED_AUROC, CAPTURED_SHARED = 0.75, 0.2  # at least, at most
 
 
 def untrained_model(run: Run, device: torch.device) -> Patronus:
-    """The model of a run as it was before its first step."""
+    """The model of a run before anything is learnt: its prototypes are random patches, its templates random images."""
     torch.manual_seed(run.config.train.seed)
     model = build_model(run.config).to(device)
-    initialise(model, run.config, load_split(run.config.data, "train"), device)
+    initialise(model, run.config, load_split(run.config.data, "train"), device, learn_templates=False)
     return model.eval().requires_grad_(False)
 
 

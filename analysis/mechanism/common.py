@@ -180,8 +180,8 @@ def network_of(args, device) -> Network:
 
 def hidden_network(model, count: int):
     """The Denoiser of `count` noisy images that knows none of their scores."""
-    prototypes = model.encoder.prototypes
-    return model.denoiser(torch.full((count, len(prototypes)), HIDDEN, device=prototypes.device))
+    encoder = model.encoder
+    return model.denoiser(torch.full((count, encoder.width), HIDDEN, device=encoder.prototypes.device))
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def about(run: Run, images: int) -> dict:
         "restricted to": config.data.where,
         "prototypes": (
             f"{model.encoder.prototypes}, patches of {model.encoder.receptive_field.size} "
-            f"pixels, similarity {model.encoder.similarity}"
+            f"pixels, similarity {model.encoder.similarity}; {model.encoder.templates} of whole images"
         ),
         "network": (
             f"{sum(p.numel() for p in run.model.parameters()) / 1e6:.1f} million parameters, "
