@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
 
 from models.dense_encoder import DenseEncoder
 from models.patronus import Patronus
@@ -88,6 +90,24 @@ def measured_sigma_data(model: Patronus, train: ImageSet, device: torch.device) 
     return max(float(f"{torch.cat(squares).mean().sqrt().item():.2g}"), LEAST_SIGMA_DATA)
 
 
+@torch.no_grad()
+def fit_templates(templates: Templates, x0: Tensor, seed: int, learn: bool = True) -> None:
+    """Set the templates to the means of k-means clusters of images (B, C, H, W), or else to random ones of these.
+
+    Raises ValueError where there are fewer images than templates.
+    """
+    count = len(templates.vectors)
+    if len(x0) < count:
+        raise ValueError(f"{count} templates cannot be learnt from {len(x0)} images")
+    templates.centre(x0)
+    directions = templates.embed(x0)
+    if learn:
+        clusters = KMeans(count, n_init=1, random_state=seed).fit(directions.cpu().numpy())
+        templates.vectors.copy_(torch.from_numpy(clusters.cluster_centers_))
+    else:
+        templates.vectors.copy_(directions[np.random.default_rng(seed).permutation(len(x0))[:count]])
+
+
 def initialise(
     model: Patronus, config: Config, train: ImageSet, device: torch.device, learn_templates: bool = True
 ) -> None:
@@ -103,6 +123,6 @@ def initialise(
         model.encoder.initialise_prototypes(x0, generator)
         if templates is not None:
             x0 = to_tensor(train.pixels[np.sort(order[:TEMPLATE_IMAGES])], device)
-            templates.learn(x0, seed) if learn_templates else templates.draw(x0, generator)
+            fit_templates(templates, x0, seed, learn_templates)
     except ValueError as error:
         raise UserError(f"model.encoder: {error}") from None
