@@ -108,14 +108,14 @@ tags: [diffusion, interpretability, prototypes, {data.source}]{f"{chr(10)}licens
 ---
 # Patronus trained on {config.name}
 
-An interpretable diffusion model: a denoiser conditioned on the similarities of an image to {encoder.scores} learned
-prototypes, {encoder.prototypes} of patches and {encoder.templates} of whole images (Weng, Feragen and Bigdeli,
-*Patronus: Interpretable Diffusion Models with Prototypes*, ICLR 2026).
+An interpretable diffusion model: a denoiser conditioned on the similarities of an image to {encoder.prototypes}
+learned patch prototypes (Weng, Feragen and Bigdeli, *Patronus: Interpretable Diffusion Models with Prototypes*, ICLR
+2026).
 
 | | |
 |---|---|
 | images | {SOURCES[data.source].about}; {data.channels}x{data.image_size}x{data.image_size} |
-| parameters | {parameters:.1f} million, {provenance.storage} (encoder in F32) |
+{f"| prototypes of whole images | {encoder.templates} more |{chr(10)}" if encoder.templates else ""}| parameters | {parameters:.1f} million, {provenance.storage} (encoder in F32) |
 | training | {provenance.step} steps, seed {provenance.seed}, ended {provenance.date} |
 | command | `{provenance.command}` |
 | licence | {f"{licence}: " if licence else ""}{why} |
