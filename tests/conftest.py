@@ -49,6 +49,7 @@ TINY = {
             "strides": [2, 1],
             "paddings": [1, 0],
             "coordinates": 0.5,
+            "templates": 0,
             "similarity": "competing",
             "temperature": 0.1,
         },

@@ -29,6 +29,8 @@ IMAGES = ImageSet(
     None,
 )
 OURS = {
+    "model.encoder.prototypes": 4,
+    "model.encoder.templates": 2,  # six scores, as all others
     "model.pixel_channels": 8,
     "model.pixel_layers": 1,
     "model.unshuffle": 2,
