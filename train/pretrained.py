@@ -101,6 +101,7 @@ def model_card(config: Config, state: dict[str, Tensor], provenance: Provenance)
     data, encoder = config.data, config.model.encoder
     licence, why = LICENCES.get(data.source, (None, "not stated; it depends on the images, so add it before you share"))
     parameters = sum(values.numel() for values in state.values()) / 1e6
+    whole = f"| prototypes of whole images | {encoder.templates} more |\n" if encoder.templates else ""
     numbers = "\n".join(f"| {name} | {value:.4g} |" for name, value in provenance.numbers.items())
     return f"""---
 library_name: patronus
@@ -115,7 +116,7 @@ learned patch prototypes (Weng, Feragen and Bigdeli, *Patronus: Interpretable Di
 | | |
 |---|---|
 | images | {SOURCES[data.source].about}; {data.channels}x{data.image_size}x{data.image_size} |
-{f"| prototypes of whole images | {encoder.templates} more |{chr(10)}" if encoder.templates else ""}| parameters | {parameters:.1f} million, {provenance.storage} (encoder in F32) |
+{whole}| parameters | {parameters:.1f} million, {provenance.storage} (encoder in F32) |
 | training | {provenance.step} steps, seed {provenance.seed}, ended {provenance.date} |
 | command | `{provenance.command}` |
 | licence | {f"{licence}: " if licence else ""}{why} |

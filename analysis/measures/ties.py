@@ -77,7 +77,7 @@ def conditional_images(model: Patronus, prototype: int, value: float, count: int
     """Images in which one score is given and all else is hidden, from random x_T: (count, C, H, W) in [-1, 1]."""
     sampler, steps = model.best_sampling
     noise, sigmas = SeededNoise(range(seed, seed + count), shape, device), model.sigmas(steps)
-    s = hide_all(torch.empty(count, len(model.encoder.prototypes), device=device))
+    s = hide_all(torch.empty(count, model.encoder.width, device=device))
     s[:, prototype] = value
     return sample(sampler, model.denoiser(s), sigmas[0].float() * noise(), sigmas, noise).clamp(-1, 1)
 
