@@ -1,6 +1,7 @@
 """Shortcuts: the statistics on known answers, and a toy model with and without a planted one."""
 
 import argparse
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from scipy.stats import t as student
 from sklearn.metrics import mutual_info_score
 
 from analysis.diagnosis.diagnose import Asked, Evidence, Labelled, ask, pair_row
+from analysis.drawing.shortcut_figures import draw_edits
 from analysis.measures.quality import mutual_bits
 from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
 from analysis.measures.shortcuts import (
@@ -19,6 +21,7 @@ from analysis.measures.shortcuts import (
     class_gap,
     detectable,
     edit_effect,
+    edit_examples,
     generated_effect,
     generated_evidence,
     holm,
@@ -254,3 +257,24 @@ def test_classes_that_exclude_each_other_are_refused_before_anything_is_encoded(
     bench.train()
     done = bench.run("analysis/diagnosis/diagnose.py", "--num_samples", 8, "--generated", 50, check=False)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "plant_mark.py" in done.stderr
+
+
+def test_examples_are_the_images_that_a_shortcut_moves_most(tmp_path):
+    """Raising A takes B away and adds C; the images are ordered by what happens to B, the first of its effects."""
+
+    def moved(shift):
+        return torch.full((6, 3, 8, 8), 0.5) * shift.sum() + torch.arange(6).view(6, 1, 1, 1) / 100
+
+    match = SimpleNamespace(boxes=torch.tensor([[0, 0, 2, 2], [1, 2, 5, 6]]).expand(4, 2, 4))
+    model = SimpleNamespace(encoder=SimpleNamespace(match=lambda images: match))
+    edits = SimpleNamespace(model=model, moved=moved, encoding=SimpleNamespace(scores=torch.zeros(6, 2)))
+    rows = [SimpleNamespace(raised="A", moved="B", edit=-0.5), SimpleNamespace(raised="A", moved="C", edit=0.4)]
+    strength = {("A", "B"): np.array([0, -3, 1, -2, -1, 2.0]), ("A", "C"): np.arange(6.0)}
+    pixels = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.ones((1, 8, 8, 3), np.uint8)
+    gaps = {"A": np.array([1, 0], np.float32)}
+    (example,) = edit_examples(edits, pixels, rows, gaps, {"A": 1}, strength)
+    assert example.original[:, 0, 0, 0].tolist() == [1, 3, 4, 0] and example.moved == "-B, +C"
+    assert example.boxes[0] == [1, 2, 5, 6] and example.pictures.shape == (4, 3, 8, 8, 3)
+    levels = [images.mean() for images in (example.lowered, example.own, example.raised)]
+    assert np.diff(levels) == pytest.approx([127.5 / 2] * 2, abs=1)
+    assert draw_edits([example], tmp_path / "edits")[0].stat().st_size > 1000

@@ -17,6 +17,7 @@ from typing import NamedTuple
 from analysis.script import CI, open_run, require, run_parser
 from train.errors import UserError, listed, run_script
 
+REPORTED = 3  # images of each shortcut that the report shows
 UNREADABLE = 0.8  # AUROC below which an attribute cannot be read off images
 
 
@@ -267,9 +268,13 @@ def readable(labelled: Labelled, findings: Findings) -> list[str]:
     return [n for n, auroc in zip(labelled.names, findings.readers[findings.main].legible) if auroc >= UNREADABLE]
 
 
-def draw(run, labelled: Labelled, asked: Asked, findings: Findings, folder) -> list:
+def draw(labelled: Labelled, asked: Asked, findings: Findings, folder) -> list:
     """-> the matrix's files, and those of the edits, none where there is no shortcut."""
+    import numpy as np
+
     from analysis.drawing.shortcut_figures import draw_edits, draw_matrix
+    from analysis.measures.shortcuts import edit_examples
+    from analysis.schemas import EDITS
 
     names, effects = labelled.names, findings.readers[findings.main].effects
     matrix = draw_matrix(findings.tables[findings.main], names, folder / "effects")
@@ -278,10 +283,10 @@ def draw(run, labelled: Labelled, asked: Asked, findings: Findings, folder) -> l
     tops = {name: rank[0] for name, rank in zip(names, findings.ranks)}
     strength = {(a, b): effects[i][:, j] for i, a in enumerate(names) for j, b in enumerate(names)}
     pixels, gaps = labelled.test.pixels[asked.edited], dict(zip(names, findings.gaps))
-    return [
-        matrix,
-        draw_edits(run, findings.edits, pixels, findings.found, gaps, tops, strength, folder / "edits"),
-    ]
+    examples = edit_examples(findings.edits, pixels, findings.found, gaps, tops, strength)
+    pictures = np.stack([example.pictures[:REPORTED] for example in examples])
+    EDITS.write(folder, raised=[example.attribute for example in examples], pictures=pictures)
+    return [matrix, draw_edits(examples, folder / "edits")]
 
 
 def save(labelled: Labelled, asked: Asked, findings: Findings, folder):
@@ -354,7 +359,7 @@ def main() -> None:
     asked = ask(labelled, args, rng)
     findings = diagnose(run, labelled, asked, args, device, rng)
     folder = results_folder("diagnose", run)
-    matrix, edits = draw(run, labelled, asked, findings, folder)
+    matrix, edits = draw(labelled, asked, findings, folder)
     arrays = save(labelled, asked, findings, folder)
     tell(labelled, asked, findings)
     if edits:

@@ -3,12 +3,7 @@
 import numpy as np
 
 from analysis.drawing.figures import Rectangle, cut, panel, panels, plt, save_figure
-from analysis.measures.shortcuts import as_tensor
-from analysis.schemas import EDITS
-from train.images import to_uint8
-
-THREE = 3  # edits told of in a report
-ROWS = 4  # images in the figure of each shortcut
+from analysis.measures.shortcuts import Example
 
 
 def draw_matrix(table, names, path):
@@ -35,31 +30,18 @@ def draw_matrix(table, names, path):
     return save_figure(figure, path)
 
 
-def draw_edits(run, edits, pixels, pairs, gaps, tops, strength, path):
-    """The paper's figure: original, its own scores, A lowered and raised by its class gap, with the best prototype of A
-    boxed and its patch.
-
-    Shown are the images that moved most: strength[A, B] (n,) tells by how much. Beside the figure lies an .npz: THREE
-    of them for each attribute `raised`, pictures (R, THREE, 3, H, W, C), each as it is, lowered and raised.
-    """
-    raised = list(dict.fromkeys(row.raised for row in pairs))
-    figure, axes = panels(ROWS * len(raised), 5, side=1.1)
-    pictures = []
-    for block, name in enumerate(raised):
-        gap, k = as_tensor(gaps[name], edits.encoding.scores), tops[name]
-        first = next(row for row in pairs if row.raised == name)
-        chosen = np.argsort(-strength[first.raised, first.moved] * np.sign(first.edit))[:ROWS]
-        shown = [edits.moved(shift * gap)[chosen] for shift in (0, -1, 1)]
-        match = run.model.encoder.match(shown[2])
-        moved = ", ".join(("+" if row.edit > 0 else "-") + row.moved for row in pairs if row.raised == name)
-        titles = ("original", "own scores", f"{name} lowered", f"{name} raised\n{moved}", f"prototype {k}")
-        images = [pixels[chosen], *map(to_uint8, shown)]
-        pictures.append(np.stack([images[0], *images[2:]], axis=1)[:THREE])
-        for line in range(ROWS):
-            box = match.boxes[line, k].tolist()
-            for column, shown_pixels in enumerate(images):
-                title = titles[column] if line == 0 else ""
-                panel(axes[block * ROWS + line, column], shown_pixels[line], title, box if column == 3 else None)
-            panel(axes[block * ROWS + line, 4], cut(images[3][line], box), titles[4] if line == 0 else "")
-    EDITS.write(path.parent, raised=raised, pictures=np.stack(pictures))
+def draw_edits(examples: list[Example], path):
+    """The paper's figure, a block of lines an attribute: original, its own scores, the attribute lowered and raised,
+    with its best prototype boxed, and the patch."""
+    rows = len(examples[0].original)
+    figure, axes = panels(rows * len(examples), 5, side=1.1)
+    for block, example in enumerate(examples):
+        images = (example.original, example.own, example.lowered, example.raised)
+        name = example.attribute
+        titles = ("original", "own scores", f"{name} lowered", f"{name} raised\n{example.moved}")
+        for line, box in enumerate(example.boxes):
+            first, row = line == 0, axes[block * rows + line]
+            for column, pixels in enumerate(images):
+                panel(row[column], pixels[line], titles[column] if first else "", box if column == 3 else None)
+            panel(row[4], cut(example.raised[line], box), f"prototype {example.prototype}" if first else "")
     return save_figure(figure, path)

@@ -14,11 +14,13 @@ from analysis.measures.auroc import single_auroc
 from analysis.measures.readers import Reader
 from models.patronus import Patronus
 from models.samplers import SeededNoise
+from train.images import to_uint8
 
 LEAST_EFFECT = 0.2  # of the difference between having an attribute and not: smaller effects are not named
 LEVEL = 0.05  # of the corrected p-values
 POWER = 0.8  # with which an effect counts as one that could have been found
 FEWEST = 5  # images in each of the four cells of a pair
+EXAMPLES = 4  # images of each attribute of a shortcut
 
 
 def class_gap(scores: np.ndarray, labels: np.ndarray, top: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -58,6 +60,43 @@ class Edits:
         """What half of `gap` (m,) more, against half of it less, does to each attribute's evidence: (n, A) a reader."""
         up, down = self.moved(gap / 2), self.moved(-gap / 2)
         return {name: reader(up) - reader(down) for name, reader in self.readers.items()}
+
+
+class Example(NamedTuple):
+    """Images that an attribute of a shortcut moves most, uint8 (n, H, W, C): as they are, regenerated under their own
+    scores, with it lowered and raised; what it moves; its best prototype, and that one's boxes (n, 4) in the raised."""
+
+    attribute: str
+    moved: str
+    prototype: int
+    original: np.ndarray
+    own: np.ndarray
+    lowered: np.ndarray
+    raised: np.ndarray
+    boxes: list
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """As they are, lowered and raised: (n, 3, H, W, C)."""
+        return np.stack([self.original, self.lowered, self.raised], axis=1)
+
+
+def edit_examples(edits: Edits, pixels: np.ndarray, shortcuts: list, gaps, prototypes, strength) -> list[Example]:
+    """One a raised attribute of the shortcuts, rows of a table; pixels: of the images in `edits`.
+
+    gaps[A] (m,), prototypes[A]: the class gap and the best prototype of an attribute; strength[A, B] (n,): by how much
+    raising A moves B in each image.
+    """
+    examples = []
+    for name in dict.fromkeys(row.raised for row in shortcuts):
+        rows, gap = [row for row in shortcuts if row.raised == name], as_tensor(gaps[name], edits.encoding.scores)
+        order = np.argsort(-strength[name, rows[0].moved] * np.sign(rows[0].edit))[:EXAMPLES]
+        own, lowered, raised = (edits.moved(shift * gap)[order] for shift in (0, -1, 1))
+        moved = ", ".join(("+" if row.edit > 0 else "-") + row.moved for row in rows)
+        boxes = edits.model.encoder.match(raised).boxes[:, prototypes[name]].tolist()
+        images = (pixels[order], *map(to_uint8, (own, lowered, raised)))
+        examples.append(Example(name, moved, prototypes[name], *images, boxes))
+    return examples
 
 
 def random_gap(gap: np.ndarray, deviation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
