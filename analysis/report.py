@@ -132,8 +132,9 @@ def main() -> None:
     run, reports = gathered[0][0], [report for _, report in gathered]
     templates = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True)
     title = "What the model of " + " and of ".join(report["name"] for report in reports) + " uses"
-    made = f"patronus {version('patronus')}, torch {version('torch')}"
-    text = templates.get_template("report.html").render(title=title, runs=reports, sorts=SORTS, tells=TELLS, made=made)
+    versions = f"patronus {version('patronus')}, torch {version('torch')}"
+    values = {"title": title, "runs": reports, "sorts": SORTS, "tells": TELLS, "versions": versions}
+    text = templates.get_template("report.html").render(**values)
     name = "report.html" if not args.compare else f"report_beside_{gathered[1][0].name}_v{gathered[1][0].version}.html"
     file = replace_file(results_folder("report", run) / name, lambda path: path.write_text(text, encoding="utf-8"))
 

@@ -56,7 +56,7 @@ def edit_parser(doc: str, prototypes: str, images: str, first: str | None = None
     return parser
 
 
-def asked_or_best(args: argparse.Namespace, run, images, scores, count: int) -> list[int]:
+def prototypes_or_best(args: argparse.Namespace, run, images, scores, count: int) -> list[int]:
     """The prototypes of --prototypes, else the `count` that matter most, no two alike; scores (N, m) of images."""
     if args.prototypes:
         return parse_prototypes(args.prototypes, scores.shape[1])

@@ -237,10 +237,10 @@ def _by_iteration(data: PixelMajor, mean: Tensor, size: int, rank: int) -> tuple
 
 def places(values: Iterable) -> dict:
     """Where each value stands among the values: value -> list of indices, in order."""
-    found = {}
+    indices = {}
     for index, value in enumerate(values):
-        found.setdefault(value, []).append(index)
-    return found
+        indices.setdefault(value, []).append(index)
+    return indices
 
 
 def check_shape(z: Tensor, shape: tuple[int, ...]) -> None:

@@ -54,11 +54,12 @@ def convert(path: Path, name: str | None) -> None:
     if not name and not known:
         raise UserError(f"{folder}: no published data set name in the path; give --name, one of {listed(SOURCES)}")
     config, weights = read_released(folder, name or known[-1])
-    made = new_run_folder(config)
     published = without_devices(read_plain_pickle(folder / "config.pickle"))
-    save_checkpoint(made, {"config": config.plain(), "step": 0, "model": weights, "ema": None, "published": published})
-    version = made.name.removeprefix("version_")
-    print(f"converted to {made}; next:")
+    converted = new_run_folder(config)
+    state = {"config": config.plain(), "step": 0, "model": weights, "ema": None, "published": published}
+    save_checkpoint(converted, state)
+    version = converted.name.removeprefix("version_")
+    print(f"converted to {converted}; next:")
     print(f"  python analysis/interpretability/visualize_prototype.py --dataset {config.name} --version_num {version}")
 
 

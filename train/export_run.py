@@ -77,7 +77,9 @@ def export(args: argparse.Namespace) -> None:
         numbers={name: value for path in args.numbers for name, value in read_numbers(path).items()},
     )
     new_folder(
-        folder.parent, lambda made: write_pretrained(made, run.config, state, provenance), lambda: unclaimed(folder)
+        folder.parent,
+        lambda partial: write_pretrained(partial, run.config, state, provenance),
+        lambda: unclaimed(folder),
     )
     size = (folder / "model.safetensors").stat().st_size / 1e6
     print(
@@ -86,7 +88,7 @@ def export(args: argparse.Namespace) -> None:
     )
 
 
-def take_over(folder: Path) -> None:
+def import_run(folder: Path) -> None:
     from train.pretrained import read_pretrained
     from train.runs import new_run_folder, save_checkpoint
 
@@ -107,7 +109,7 @@ def take_over(folder: Path) -> None:
 def main() -> None:
     args = parse_args()
     if args.source:
-        take_over(args.source)
+        import_run(args.source)
     else:
         export(args)
 

@@ -48,11 +48,11 @@ def versions(parent: Path) -> list[int]:
     return sorted(int(number) for number in numbers if number.isdigit())
 
 
-def claim_version(parent: Path, write: Callable[[Path], object], taken: Iterable[int] = ()) -> Path:
-    """Make the next folder version_<n>, with what write(folder) puts there, beyond the numbers `taken` elsewhere; safe
+def claim_version(parent: Path, write: Callable[[Path], object], others: Iterable[int] = ()) -> Path:
+    """Make the next folder version_<n>, with what write(folder) puts there, beyond the numbers of `others`; safe
     against two trainings at once."""
-    taken = list(taken)
-    return new_folder(parent, write, lambda: parent / f"version_{max([*versions(parent), *taken], default=-1) + 1}")
+    others = list(others)
+    return new_folder(parent, write, lambda: parent / f"version_{max([*versions(parent), *others], default=-1) + 1}")
 
 
 def save_config(folder: Path, values: dict) -> None:

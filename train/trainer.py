@@ -119,11 +119,11 @@ class Trainer:
         """AdamW of two groups, encoder with decoder and U-Net with reader; Muon of the U-Net's inner weights."""
         train = self.config.train
         inner = inner_weights(self.model.unet) if train.muon_lr else []
-        taken = set(inner)
+        by_muon = set(inner)
         pairs = ("encoder", "decoder"), ("unet", "reader")
         groups = [[m for name in pair if (m := getattr(self.model, name)) is not None] for pair in pairs]
         self.optimizer = torch.optim.AdamW(
-            [{"params": [p for module in group for p in module.parameters() if p not in taken]} for group in groups],
+            [{"params": [p for module in group for p in module.parameters() if p not in by_muon]} for group in groups],
             lr=train.lr,
             weight_decay=train.weight_decay,
             fused=self.device.type in ("cpu", "cuda"),

@@ -36,10 +36,10 @@ def draw(rows: list[dict], sigmas: np.ndarray, stacked: dict, lines: dict, summa
     """rows: one dict a prototype (text, expected, mean_image, where, images [(pixels, map), ...], densities
     {name: (K,)}, spans);
     stacked: name -> density (K,) of what is stacked; lines: name -> density of what is drawn beside it."""
-    shown = len(rows[0]["images"])
+    examples = len(rows[0]["images"])
     figure = plt.figure(figsize=(10.5, 1.15 * len(rows) + 4.2), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[1.15 * len(rows) + 0.4, 3.6])
-    axes = above.subplots(len(rows), 4 + shown, squeeze=False, width_ratios=[2.0, 1, 1, *[1] * shown, 2.4])
+    axes = above.subplots(len(rows), 4 + examples, squeeze=False, width_ratios=[2.0, 1, 1, *[1] * examples, 2.4])
     for line, row in enumerate(rows):
         axes[line, 0].axis("off")
         axes[line, 0].text(0, 0.5, row["text"], fontsize=7, va="center", transform=axes[line, 0].transAxes)
@@ -54,7 +54,7 @@ def draw(rows: list[dict], sigmas: np.ndarray, stacked: dict, lines: dict, summa
             "",
             "WHAT\nexpected, high",
             "WHERE\non the mean image",
-            *["on an image\nthat has it"] * shown,
+            *["on an image\nthat has it"] * examples,
             "WHEN\nbits an e-fold of noise",
         ),
     ):

@@ -8,7 +8,7 @@ vectors), against patches of different prototypes. Results go to records/consist
 import argparse
 from typing import NamedTuple
 
-from analysis.script import asked_or_best, edit_options, edit_parser, open_run, parse_images, require
+from analysis.script import edit_options, edit_parser, open_run, parse_images, prototypes_or_best, require
 from train.errors import run_script
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     test = load_split(run.config.data, "test")
     rows = parse_images(args.images, test) if args.images else list(range(min(5, len(test))))
     scores = encode(run.model, test, device=device)
-    prototypes, pixels = asked_or_best(args, run, test, scores, 6), np.array(test.pixels[rows])
+    prototypes, pixels = prototypes_or_best(args, run, test, scores, 6), np.array(test.pixels[rows])
     raised = raise_each(run, pixels, prototypes, scores, args, device)
     within, between = alikeness(raised.vectors)
 

@@ -9,7 +9,7 @@ records/extrapolate/<dataset>_v<n>/.
 import argparse
 from typing import NamedTuple
 
-from analysis.script import asked_or_best, edit_options, edit_parser, open_run, parse_images, require
+from analysis.script import edit_options, edit_parser, open_run, parse_images, prototypes_or_best, require
 from train.errors import UserError, run_script
 
 
@@ -104,7 +104,7 @@ def main() -> None:
     test = load_split(run.config.data, "test")
     row = parse_images(args.images, test)[0]
     scores = encode(run.model, test, device=device)
-    prototypes = asked_or_best(args, run, test, scores, 4)
+    prototypes = prototypes_or_best(args, run, test, scores, 4)
     (low, high), highest = KnownScores(scores).range.T, run.model.encoder.highest
     values = [values_of(span, low[k].item(), high[k].item(), highest, args.frames) for k in prototypes]
     extrapolated = set_each(run, test.pixels[row : row + 1], prototypes, values, scores, args, device)

@@ -10,7 +10,7 @@ import argparse
 from analysis.script import open_run, parse_images, require, run_parser
 from train.errors import run_script
 
-SHOWN = 8
+COLUMNS = 8
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         "--num_samples",
         type=int,
         default=64,
-        help=f"test images for the numbers; the first {SHOWN} are drawn (default: 64)",
+        help=f"test images for the numbers; the first {COLUMNS} are drawn (default: 64)",
     )
     parser.add_argument("--variations", type=int, default=3, help="rows of random x_T in the figure (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the fixed and the random noise (default: 0)")
@@ -69,25 +69,25 @@ def main() -> None:
     encoding = encode_and_invert(run.model, x0, args.steps, title="inverting")
     top = run.model.sigmas(args.steps)[0].float()
 
-    def made_from(noise, title, count=n):
+    def regenerated(noise, title, count=n):
         return to_uint8(regenerate(run.model, noise, encoding.scores[:count], args.steps, title=title))
 
     def seeded(first, count=n):
         return top * SeededNoise(range(args.seed + first, args.seed + first + count), x0.shape[1:], device)()
 
     images = {
-        "own": made_from(encoding.noise, "own noise"),
-        "fixed": made_from(seeded(0, 1).expand_as(x0), "fixed noise"),
-        "random": made_from(seeded(1), "random noise"),
+        "own": regenerated(encoding.noise, "own noise"),
+        "fixed": regenerated(seeded(0, 1).expand_as(x0), "fixed noise"),
+        "random": regenerated(seeded(1), "random noise"),
     }
-    shown = min(SHOWN, n)
-    more = [made_from(seeded(1 + n * variation, shown), None, shown) for variation in range(1, args.variations)]
+    columns = min(COLUMNS, n)
+    more = [regenerated(seeded(1 + n * variation, columns), None, columns) for variation in range(1, args.variations)]
     calls = 2 * (args.steps - 1) + 2 * args.steps - 1
     numbers = {"images": n, "steps": args.steps, "network_calls": calls} | {
         kind: likeness(pixels, regenerated) for kind, regenerated in images.items()
     }
 
-    drawn = [pixels[:shown], *(images[kind][:shown] for kind in images), *more]
+    drawn = [pixels[:columns], *(images[kind][:columns] for kind in images), *more]
     labels = ["original", "own noise", "fixed noise", *[f"noise {i}" for i in range(args.variations)]]
     figure, _ = picture_rows(drawn, labels)
     folder = results_folder("reconstruct", run)

@@ -15,7 +15,7 @@ import argparse
 from pathlib import Path
 from typing import NamedTuple
 
-from analysis.script import SIGMA_MIN, asked_or_best, edit_options, edit_parser, open_run, parse_images, require
+from analysis.script import SIGMA_MIN, edit_options, edit_parser, open_run, parse_images, prototypes_or_best, require
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
@@ -69,7 +69,7 @@ def chosen_prototypes(args, run, test, scores) -> list[int]:
 
     if SOURCES[run.config.data.source].counterfactuals and not args.prototypes:
         return list(dict.fromkeys(c.prototype for c in best_candidates(scores.numpy(), test.attributes)))
-    return asked_or_best(args, run, test, scores, COUNT)
+    return prototypes_or_best(args, run, test, scores, COUNT)
 
 
 def trace(run, test, rows: list[int], scores, prototypes: list[int], alone: bool, args, device) -> Traces:

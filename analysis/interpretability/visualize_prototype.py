@@ -186,14 +186,14 @@ def main() -> None:
     from train.scores import encode
 
     run, device = open_run(args)
-    asked = parse_prototypes(args.prototypes, run.model.encoder.width) if args.prototypes else None
+    chosen = parse_prototypes(args.prototypes, run.model.encoder.width) if args.prototypes else None
     train, test = load_split(run.config.data, "train"), load_split(run.config.data, "test")
     scores = encode(run.model, test, device=device)
     table = health_table(run, scores.numpy(), test.attributes, test_effects(run, test, scores))
     expected, patches = expected_extremes(run, scores), best_patches(run, train)
     table["moves"] = moves(expected, scores)
     table["contrast"] = contrast(train, *patches)
-    prototypes = asked or choose(expected, table["moves"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
+    prototypes = chosen or choose(expected, table["moves"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
 
     folder = results_folder("vis_prototype", run)
     if args.paper:

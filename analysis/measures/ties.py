@@ -106,23 +106,24 @@ def probe(scores: Tensor) -> Tensor:
     return (-inverse / inverse.diagonal()).float().fill_diagonal_(0)
 
 
-def pairs_table(scores: Tensor, ends: Extremes, expected: Tensor, made: Tensor) -> pd.DataFrame:
+def pairs_table(scores: Tensor, ends: Extremes, expected: Tensor, generated: Tensor) -> pd.DataFrame:
     """One row an ordered pair. Effects of a on b, each a share of b's gap: masked, generated with its standard error,
     data; excess: |generated| - |data|; apart: mean Wasserstein distance of generated s_b from the data's, split by a.
     sure: generated and masked agree in sign, and no chance would do as much over all pairs. Baselines, of the data
     alone: correlation, probe, wasserstein (of s_b where a is low from where a is high).
 
-    scores (N, m), expected (m, 2, m), made (m, 2, n, m).
+    scores (N, m), expected (m, 2, m), generated (m, 2, n, m).
     """
     m, gap = scores.shape[1], ends.gap
-    split, made_split = split_by(scores, ends), torch.stack([torch.stack([*map(_quantiles, pair)]) for pair in made])
-    paired = (made[:, 1] - made[:, 0]) / gap  # (m, n, m)
+    split = split_by(scores, ends)
+    generated_split = torch.stack([torch.stack([*map(_quantiles, pair)]) for pair in generated])
+    paired = (generated[:, 1] - generated[:, 0]) / gap  # (m, n, m)
     columns = {
         "masked": (expected[:, 1] - expected[:, 0]) / gap,
         "generated": paired.mean(1),
         "generated_error": paired.std(1) / paired.shape[1] ** 0.5,
         "data": (split[:, 1] - split[:, 0]).mean(1) / gap,
-        "apart": (made_split - split).abs().mean((1, 2)) / gap,
+        "apart": (generated_split - split).abs().mean((1, 2)) / gap,
         "correlation": _correlation(scores),
         "probe": probe(scores),
         "wasserstein": (split[:, 1] - split[:, 0]).abs().mean(1) / gap,

@@ -161,7 +161,7 @@ def times_of(entries: list[dict]) -> None:
                 card["when"] = "early" if card["sigma"] >= first else "midway" if card["sigma"] >= last else "late"
 
 
-def worth(card: dict) -> float:
+def bits_of(card: dict) -> float:
     return card.get("alone", card.get("beyond", card.get("moves", 0.0)))
 
 
@@ -172,8 +172,8 @@ def in_short(entries: list[dict], most: int = 3) -> list[str]:
     for card in entries:
         if card.get("auroc", 0) >= max(TELLS, best.get(card.get("attribute"), {}).get("auroc", 0)):
             best[card["attribute"]] = card
-    named = sorted(best.values(), key=worth, reverse=True)
-    others = sorted((card for card in entries if card.get("auroc", 0) < TELLS), key=worth, reverse=True)[:most]
+    named = sorted(best.values(), key=bits_of, reverse=True)
+    others = sorted((card for card in entries if card.get("auroc", 0) < TELLS), key=bits_of, reverse=True)[:most]
     lines = []
     for card in [*named, *others]:
         tells = card in named
@@ -183,7 +183,7 @@ def in_short(entries: list[dict], most: int = 3) -> list[str]:
             else "stands for a pattern without a name"
         )
         when = f", {card['when']} in denoising (noise level {card['sigma']:.2f})" if "when" in card else ""
-        bits = f", {worth(card):.2f} bits" if "alone" in card or "beyond" in card else ""
+        bits = f", {bits_of(card):.2f} bits" if "alone" in card or "beyond" in card else ""
         lines.append(f"Prototype {card['number']} {what}; where: {card['place']}{when}{bits}.")
     return lines
 
