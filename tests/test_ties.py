@@ -33,7 +33,7 @@ class Toy:
     fourth as `tie` times the first, where that is given."""
 
     masked, decoder, best_sampling = True, None, ("heun", 6)
-    encoder = SimpleNamespace(prototypes=torch.zeros(6, 1))
+    encoder = SimpleNamespace(prototypes=torch.zeros(6, 1), width=6)
     sigma_max = 20.0
 
     def __init__(self, tie: float):
