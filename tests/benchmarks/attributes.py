@@ -24,7 +24,7 @@ DRAWN = 60  # counterfactuals an attribute
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", action="append", required=True, help="YAML file; repeatable")
-    parser.add_argument("--epochs", type=int, default=24, help="of the classifier (default: 24)")
+    parser.add_argument("--epochs", type=int, default=6, help="of the classifier (default: 6)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)")
     return parser.parse_args()
 
