@@ -156,7 +156,12 @@ def test_auroc_agrees_with_scikit_learn():
     with_gap = np.append(labels, np.nan)
     np.testing.assert_allclose(single_auroc(np.vstack([scores, scores[:1]]), with_gap), expected)
     names, best = best_attributes(scores, pd.DataFrame({"x": labels, "constant": np.ones(60)}))
-    assert names == ["x"] * 3 and best[2] == 1
+    expected_names = ["x" if auroc >= 0.5 else "not x" for auroc in expected]
+    assert names == expected_names and names[2] == "not x" and best[2] == 1
+    which = rng.integers(0, 3, 60)
+    classes = pd.DataFrame({name: (which == i).astype(int) for i, name in enumerate("abc")})
+    single = np.stack([which == 0, which != 0], axis=1).astype(float)
+    assert best_attributes(single, classes)[0][0] == "a" and best_attributes(single, classes)[0][1] in "bc"
     assert np.isnan(single_auroc(scores, np.ones(60))).all()
 
 

@@ -127,8 +127,9 @@ def emergence_table(run, test, scores, information, traces: Traces):
         table["attribute"], table["auroc"] = np.array(attribute)[prototypes], np.array(auroc)[prototypes]
     pairs = pairs_of(run, list(test.attributes), PAIRS)
     if pairs:
-        table["region_share"] = [pairs[name].region.mean() for name in table["attribute"]]
-        table["true_change"] = [true_change(pairs[name]) for name in table["attribute"]]
+        drawn = [pairs[name.removeprefix("not ")] for name in table["attribute"]]
+        table["region_share"] = [pair.region.mean() for pair in drawn]
+        table["true_change"] = [true_change(pair) for pair in drawn]
     return table.sort_values("sigma", ascending=False)
 
 

@@ -32,12 +32,16 @@ def both_ways(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def best_attributes(scores: np.ndarray, attributes) -> tuple[list[str], np.ndarray]:
-    """The attribute each column predicts best, in either direction: names (m,) ('' where there is none) and AUROC in
-    [0.5, 1]."""
+    """The attribute each column predicts best: names (m,) ('' where there is none) and AUROC.
+
+    'not X' is what a low score tells of X. Of classes that exclude each other (one an image) only what a high score
+    tells counts, since a prototype of bags is not best described as not being trousers.
+    """
     names, best = [""] * scores.shape[1], np.full(scores.shape[1], np.nan)
+    classes = len(attributes.columns) > 2 and (attributes.sum(axis=1) == 1).all()
     for attribute in attributes.columns:
-        auroc = both_ways(scores, attributes[attribute].to_numpy(float))
-        for k in np.flatnonzero(np.isnan(best) | (auroc > best)):
-            if not np.isnan(auroc[k]):
-                names[k], best[k] = attribute, auroc[k]
+        auroc = single_auroc(scores, attributes[attribute].to_numpy(float))
+        for name, value in ((attribute, auroc),) + (() if classes else ((f"not {attribute}", 1 - auroc),)):
+            for k in np.flatnonzero(~np.isnan(value) & (np.isnan(best) | (value > best))):
+                names[k], best[k] = name, value[k]
     return names, best

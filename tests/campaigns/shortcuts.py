@@ -181,6 +181,7 @@ def ranked(entry: Entry, trial: Trial, reference: Path) -> dict:
     entry.script("analysis/diagnosis/ties.py", "--draws", DRAWS, "--figures", 0, "--seed", trial.seed)
     ties, test = entry.results("ties", TIES)["ties"], load_split(load_config(reference).data, "test")
     names, auroc = best_attributes(encode(load_run(*entry.run).model, test).numpy(), test.attributes)
+    names = [name.removeprefix("not ") for name in names]
     told = [name if value >= TELLS else "" for name, value in zip(names, auroc)]
     best = {name: max((v for n, v in zip(names, auroc) if n == name), default=None) for name in test.attributes}
     ranks = {tie.name: rank_of(ties, told, tie) for tie in WORLDS[trial.world].ties}
