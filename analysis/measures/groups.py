@@ -12,7 +12,7 @@ import torch
 from sklearn.cluster import AgglomerativeClustering
 from torch import Tensor
 
-from analysis.measures.auroc import single_auroc
+from analysis.measures.auroc import best_attributes, single_auroc
 from analysis.measures.scores import SHARE, KnownScores
 
 ALIKE = 0.3  # mean likeness of two groups above which they become one
@@ -94,9 +94,9 @@ def tellings(group: Group, known: KnownScores, attributes) -> list[Telling]:
 
 
 def group_name(group: Group, known: KnownScores, attributes) -> str:
-    """'Red Hair (0.97)', the attribute that a group tells best, or '' below an AUROC of NAMED."""
-    best = next(iter(tellings(group, known, attributes)), None)
-    return f"{best.attribute.replace('_', ' ')} ({best.auroc:.2f})" if best and best.auroc >= NAMED else ""
+    """'Red Hair (0.97)', the attribute that a group tells best (`best_attributes`), or '' below an AUROC of NAMED."""
+    (name,), (auroc,) = best_attributes(activation(known, group).cpu().numpy()[:, None], attributes)
+    return f"{name.replace('_', ' ')} ({auroc:.2f})" if name and auroc >= NAMED else ""
 
 
 def best_groups(groups: list[Group], known: KnownScores, attributes) -> dict[str, tuple[int, Telling]]:
