@@ -324,7 +324,9 @@ def draw(summary: Summary, path: Path) -> list[Path]:
 
     groups = list(summary.curves.groupby(["world", "tie"], sort=False))
     size = (3.6 * len(groups) + 0.4, 5.6)
-    figure, axes = plt.subplots(2, len(groups), figsize=size, squeeze=False, sharey="row", layout="constrained")
+    figure, axes = plt.subplots(
+        2, len(groups), figsize=size, squeeze=False, sharex=True, sharey="row", layout="constrained"
+    )
     for (upper, lower), ((world, tie), table) in zip(axes.T, groups):
         own = summary.pairs[(summary.pairs["world"] == world) & (summary.pairs["tie"] == tie)]
         free = summary.pairs[(summary.pairs["world"] == world) & (summary.pairs["kind"] == "free")]
@@ -344,7 +346,7 @@ def draw(summary: Summary, path: Path) -> list[Path]:
         lower.plot(table["strength"] + 0.006, table["auroc"], "s--", ms=4, label="AUROC of the effect")
         alarms = table["alarms"] / table["pairs"]
         lower.plot(table["strength"], alarms, "x-", ms=4, color="grey", label="false alarms a pair")
-        lower.set_ylim(-0.05, 1.05)
+        lower.set(xlim=(0.46, 1.04), ylim=(-0.05, 1.05))
         lower.set_xlabel("strength", fontsize=8)
     axes[0, 0].set_ylabel("effect, share of the class gap", fontsize=8)
     axes[1, 0].set_ylabel("share", fontsize=8)
