@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 
@@ -104,3 +105,16 @@ def test_the_readme_is_a_front():
     thumbnails = [*(REPO / "docs" / "thumbs").glob("*.png")]
     assert thumbnails and all(file.stat().st_size <= 20_000 for file in thumbnails)
     assert all(f"docs/thumbs/{file.name}" in text for file in thumbnails)
+
+
+def test_the_table_of_results_keeps_what_a_run_without_records_had(tmp_path, monkeypatch):
+    results = runpy.run_path(str(REPO / "tests" / "campaigns" / "results.py"))
+    monkeypatch.setitem(results["numbers_of"].__globals__, "RECORDS_DIR", tmp_path)
+    text = (REPO / "README.md").read_text(encoding="utf-8").split(results["MARKS"][0])[1].split(results["MARKS"][1])[0]
+    assert results["table"](["faces/0", "fmnist/0"], text) == text.strip()
+    folder = tmp_path / "prototype_quality" / "fmnist_v0"
+    folder.mkdir(parents=True)
+    (folder / "quality.json").write_text(json.dumps({"single": 0.123}))
+    changed = results["table"](["faces/0", "fmnist/0"], text).splitlines()
+    row = next(line for line in changed if "best single" in line).split("|")
+    assert row[4].strip() == "0.12" and row[5].strip() == "" and row[2:4] == text.strip().splitlines()[2].split("|")[2:4]

@@ -2,7 +2,8 @@
 
   python tests/campaigns/results.py [--runs faces/0 fmnist/0] [--into README.md]
 
-Rows whose numbers are not there are left out. The table replaces what stands between the two marks in the file.
+Rows whose numbers are not there are left out. The table replaces what stands between the two marks in the file; a run
+that left nothing in records/ keeps the numbers that stand there.
 """
 
 import argparse
@@ -52,14 +53,24 @@ def value(numbers: dict, key: str | None) -> str:
     return "" if node is None else f"{node:.0f}" if node >= 10 else f"{node:.2f}"
 
 
-def table(runs: list[str]) -> str:
-    numbers = {run: numbers_of(run) for run in runs}
-    lines = [
-        "| | " + " | ".join(f"{run.split('/')[0]}, ours | baseline" for run in runs) + " | `analysis/evaluation/` |"
-    ]
+def standing(text: str) -> dict[tuple[str, str], list[str]]:
+    """The two cells of every row and data set of a table that `table` made."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.strip().splitlines()]
+    places = [(i, cell.removesuffix(", ours")) for i, cell in enumerate(rows[0]) if cell.endswith(", ours")]
+    return {(row[0], name): row[i : i + 2] for row in rows[2:] for i, name in places}
+
+
+def table(runs: list[str], text: str) -> str:
+    """The table of these runs, or of a run without records its columns in `text`, the table that stands."""
+    numbers, old = {run: numbers_of(run) for run in runs}, standing(text)
+    names = [run.split("/")[0] for run in runs]
+    lines = ["| | " + " | ".join(f"{name}, ours | baseline" for name in names) + " | `analysis/evaluation/` |"]
     lines += ["|---" * (2 * len(runs) + 2) + "|"]
     for name, ours, baseline, script in ROWS:
-        cells = [value(numbers[run], key) for run in runs for key in (ours, baseline)]
+        cells = []
+        for run, data in zip(runs, names):
+            new = [value(numbers[run], key) for key in (ours, baseline)]
+            cells += new if numbers[run] else old.get((name, data), new)
         if any(cells):
             lines.append(f"| {name} | {' | '.join(cells)} | `{script}` |")
     return "\n".join(lines)
@@ -71,9 +82,10 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=REPO_DIR / "README.md", help="default: README.md")
     args = parser.parse_args()
     before, rest = args.into.read_text(encoding="utf-8").split(MARKS[0])
-    text = f"{before}{MARKS[0]}\n{table(args.runs)}\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
-    args.into.write_text(text, encoding="utf-8")
-    print(table(args.runs))
+    old, after = rest.split(MARKS[1])
+    new = table(args.runs, old)
+    args.into.write_text(f"{before}{MARKS[0]}\n{new}\n{MARKS[1]}{after}", encoding="utf-8")
+    print(new)
 
 
 if __name__ == "__main__":
