@@ -10,7 +10,8 @@ from analysis.drawing.figures import heat, panel, panels, plt, save_figure
 def draw(result, null, maps_and_pairs, path: Path) -> list[Path]:
     """Left: bars of the main measures, an attribute each, the null as a line; below them the map of each
     prototype, above the true region."""
-    columns = [c for c in ("single", "pair", "hit", "region", "appears", "side", "effectiveness") if c in result]
+    shown = ("single", "pair", "hit", "region", "appears", "side", "effectiveness")
+    columns = [c for c in shown if c in result and result[c].notna().any()]
     maps, pairs = maps_and_pairs
     lines = 2 if pairs else 0
     figure = plt.figure(figsize=(1.3 * len(result) + 1.5, 3.2 + 1.4 * lines), layout="constrained")
@@ -29,7 +30,8 @@ def draw(result, null, maps_and_pairs, path: Path) -> list[Path]:
     bars.set_xticks(
         range(len(result)), [f"{n}\nprototype {k}" for n, k in zip(result.index, result["prototype"])], fontsize=7
     )
-    bars.set_ylim(min(0.0, float(result[columns].min().min())), 1.15)
+    least, most = float(result[columns].min().min()), float(result[columns].max().max())
+    bars.set_ylim(min(0.0, least), 1.15 * max(1.0, most))  # with room for the legend
     bars.legend(fontsize=7, ncols=len(columns), loc="upper center", frameon=False)
     for i, name in enumerate(result.index if lines else []):
         for line, (values, label) in enumerate(((maps[i], "its map"), (pairs[name].region.mean(0), "true region"))):
