@@ -50,7 +50,7 @@ def value(numbers: dict, key: str | None) -> str:
     node = numbers
     for part in (key or "none").split("."):
         node = node.get(part) if isinstance(node, dict) else None
-    return "" if node is None else f"{node:.0f}" if node >= 10 else f"{node:.2f}"
+    return "" if node is None or node != node else f"{node:.0f}" if node >= 10 else f"{node:.2f}"
 
 
 def standing(text: str) -> dict[tuple[str, str], list[str]]:
