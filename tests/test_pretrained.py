@@ -66,6 +66,10 @@ def test_the_card_states_a_licence_only_where_it_is_known(source, licence):
     assert ("add it before you share" in card) == (licence is None)
 
 
+def test_every_file_of_an_export_can_be_read_by_those_who_can_read_one(shared):
+    assert len({file.stat().st_mode for file in shared[0].iterdir()}) == 1
+
+
 @pytest.mark.parametrize("name", ["faces", "fmnist"])
 def test_shipped_cards_are_those_that_would_be_written(name):
     folder = REPO / "pretrained" / name
