@@ -116,22 +116,20 @@ class PrototypeEncoder(nn.Module):
         z, p = self.embed(x).float().permute(0, 2, 3, 1), self.prototypes.float()
         return (F.normalize(z, dim=-1, eps=1e-3), F.normalize(p, dim=-1, eps=1e-3)) if self.normalise else (z, p)
 
-    def _distances(self, x: Tensor) -> Tensor:
-        """`distances` with the prototypes last: (B, H', W', m)."""
-        z, p = self._vectors(x)
-        with torch.autocast(x.device.type, enabled=False):  # differences of large numbers: float32 throughout
+    def _distances(self, z: Tensor, p: Tensor) -> Tensor:
+        """`distances` of `_vectors`, with the prototypes last: (B, H', W', m)."""
+        with torch.autocast(z.device.type, enabled=False):  # differences of large numbers: float32 throughout
             return torch.relu((z * z).sum(-1, keepdim=True) - 2 * (z @ p.T) + (p * p).sum(-1))
 
     def distances(self, x: Tensor) -> Tensor:
         """Squared distances of every cell to every prototype, (B, C, H, W) -> (B, m, H', W'), >= 0, float32."""
-        return self._distances(x).permute(0, 3, 1, 2)  # (B, m, H', W')
+        return self._distances(*self._vectors(x)).permute(0, 3, 1, 2)  # (B, m, H', W')
 
-    def _comparable(self, x: Tensor) -> Tensor:
-        """What the cells are compared by, larger being better: (B, C, H, W) -> (B, H', W', m)."""
+    def _comparable(self, z: Tensor, p: Tensor) -> Tensor:
+        """What the cells are compared by, larger being better: `_vectors` -> (B, H', W', m)."""
         if not self.competing:
-            return -self._distances(x)
-        z, p = self._vectors(x)
-        with torch.autocast(x.device.type, enabled=False):  # |z|^2 is that of all prototypes and cancels
+            return -self._distances(z, p)
+        with torch.autocast(z.device.type, enabled=False):  # |z|^2 is that of all prototypes and cancels
             return F.linear(z, p * (2 / self.temperature), (p * p).sum(-1) * (-1 / self.temperature)).softmax(-1)
 
     def _scores(self, comparable: Tensor) -> Tensor:
@@ -140,7 +138,7 @@ class PrototypeEncoder(nn.Module):
     def similarities(self, x: Tensor) -> Tensor:
         """The similarity of every cell to every prototype, as scores have it: (B, C, H, W) -> (B, width, H', W'). To a
         template all cells are alike."""
-        maps = self._scores(self._comparable(x)).permute(0, 3, 1, 2)  # (B, m, H', W')
+        maps = self._scores(self._comparable(*self._vectors(x))).permute(0, 3, 1, 2)  # (B, m, H', W')
         if self.templates is None:
             return maps
         whole = self.templates(x)[:, :, None, None].expand(-1, -1, *maps.shape[2:])
@@ -151,12 +149,12 @@ class PrototypeEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores s of images: (B, C, H, W) -> (B, width)."""
-        return self._with_templates(self._scores(self._comparable(x).flatten(1, 2).amax(1)), x)
+        return self._with_templates(self._scores(self._comparable(*self._vectors(x)).flatten(1, 2).amax(1)), x)
 
     @torch.no_grad()
     def match(self, x: Tensor) -> Match:
         """Scores of images (B, C, H, W) with the box of each prototype's best patch; a template's is the image."""
-        comparable = self._comparable(x)
+        comparable = self._comparable(*self._vectors(x))
         best, cell = comparable.flatten(1, 2).max(1)  # (B, m)
         width = comparable.shape[2]
         boxes = self.receptive_field.boxes(cell // width, cell % width, *x.shape[2:])
@@ -170,8 +168,9 @@ class PrototypeEncoder(nn.Module):
         that of the image."""
         if k >= len(self.prototypes):
             return self.templates.embed(x)
-        cell = self._comparable(x)[..., k].flatten(1).argmax(1)
-        return self._vectors(x)[0].flatten(1, 2)[torch.arange(len(x), device=x.device), cell]
+        z, p = self._vectors(x)
+        cell = self._comparable(z, p)[..., k].flatten(1).argmax(1)
+        return z.flatten(1, 2)[torch.arange(len(x), device=x.device), cell]
 
     @torch.no_grad()
     def whiten(self, x: Tensor) -> None:

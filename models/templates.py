@@ -23,9 +23,13 @@ class Templates(nn.Module):
         self.register_buffer("mean", torch.zeros(channels, side, side))
         self.register_buffer("vectors", F.normalize(torch.randn(count, channels * side * side), dim=1))  # (w, D)
 
+    def direction(self, pooled: Tensor) -> Tensor:
+        """Of each pooled image (B, C, h, w) from the mean one: (B, D) of unit length."""
+        return F.normalize((pooled - self.mean).flatten(1), dim=1, eps=1e-3)
+
     def embed(self, x: Tensor) -> Tensor:
         """The direction of each image from the mean image: (B, C, H, W) -> (B, D) of unit length."""
-        return F.normalize((self.pool(x.float()) - self.mean).flatten(1), dim=1, eps=1e-3)
+        return self.direction(self.pool(x.float()))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> scores (B, w), float32, of sum 1."""
@@ -33,8 +37,3 @@ class Templates(nn.Module):
             z = self.embed(x)
             lengths = self.vectors.square().sum(1)
             return F.linear(z, self.vectors * (2 / self.temperature), -lengths / self.temperature).softmax(1)
-
-    @torch.no_grad()
-    def centre(self, x: Tensor) -> None:
-        """Take the mean of images (B, C, H, W) for the one that directions begin at."""
-        self.mean.copy_(self.pool(x).mean(0))

@@ -13,6 +13,7 @@ from train import recipe
 from train.build import build_encoder, build_model, fit_templates, initialise
 from train.config import validate
 from train.data.dataset import ImageSet
+from train.errors import UserError
 from train.images import to_uint8
 
 
@@ -30,7 +31,7 @@ def three_shapes(count: int, size: int = 16) -> tuple[torch.Tensor, torch.Tensor
 
 def test_scores_are_the_responsibilities_of_the_mixture():
     templates, (x, _) = Templates(1, 32, 3, 0.2), three_shapes(20, 32)
-    fit_templates(templates, x, 0, learn=False)
+    fit_templates(templates, templates.pool(x), 0, learn=False)
     scores = templates(x)
     mean = x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)).mean(0)  # 32 pixels a side are halved
     for image, row in zip(x, scores):
@@ -43,7 +44,7 @@ def test_scores_are_the_responsibilities_of_the_mixture():
 def test_what_is_learnt_are_the_clusters():
     x, which = three_shapes(300)
     templates = Templates(1, 16, 3, 0.1)
-    fit_templates(templates, x, seed=0)
+    fit_templates(templates, templates.pool(x), seed=0)
     winner = templates(x).argmax(1)
     assert len({(a, b) for a, b in zip(which.tolist(), winner.tolist())}) == 3  # one template a corner
     assert templates(x).amax(1).min() > 0.9
@@ -100,7 +101,7 @@ def test_grey_aligned_images_get_templates_and_others_none():
 def test_what_cannot_be():
     with pytest.raises(ValueError, match="4 templates cannot be learnt from 3 images"):
         fit_templates(Templates(1, 16, 4, 0.1), torch.rand(3, 1, 16, 16), 0)
-    with pytest.raises(Exception, match="templates belong to"):
+    with pytest.raises(UserError, match="templates belong to"):
         validate(settings(templates=3, similarity="log"), "here")
     config = validate(settings(templates=3), "here")
     coordinates = config.model.encoder.model_copy(update={"coordinates": 0.0})

@@ -91,21 +91,21 @@ def measured_sigma_data(model: Patronus, train: ImageSet, device: torch.device) 
 
 
 @torch.no_grad()
-def fit_templates(templates: Templates, x0: Tensor, seed: int, learn: bool = True) -> None:
-    """Set the templates to the means of k-means clusters of images (B, C, H, W), or else to random ones of these.
+def fit_templates(templates: Templates, pooled: Tensor, seed: int, learn: bool = True) -> None:
+    """Set the templates to the means of k-means clusters of pooled images (B, C, h, w), or else to random ones.
 
     Raises ValueError where there are fewer images than templates.
     """
     count = len(templates.vectors)
-    if len(x0) < count:
-        raise ValueError(f"{count} templates cannot be learnt from {len(x0)} images")
-    templates.centre(x0)
-    directions = templates.embed(x0)
+    if len(pooled) < count:
+        raise ValueError(f"{count} templates cannot be learnt from {len(pooled)} images")
+    templates.mean.copy_(pooled.mean(0))
+    directions = templates.direction(pooled)
     if learn:
         clusters = KMeans(count, n_init=1, random_state=seed).fit(directions.cpu().numpy())
         templates.vectors.copy_(torch.from_numpy(clusters.cluster_centers_))
     else:
-        templates.vectors.copy_(directions[np.random.default_rng(seed).permutation(len(x0))[:count]])
+        templates.vectors.copy_(directions[np.random.default_rng(seed).permutation(len(pooled))[:count]])
 
 
 def initialise(
@@ -122,7 +122,9 @@ def initialise(
     try:
         model.encoder.initialise_prototypes(x0, generator)
         if templates is not None:
-            x0 = to_tensor(train.pixels[np.sort(order[:TEMPLATE_IMAGES])], device)
-            fit_templates(templates, x0, seed, learn_templates)
+            rows = np.sort(order[:TEMPLATE_IMAGES])
+            parts = np.array_split(rows, math.ceil(len(rows) / INIT_IMAGES))  # whole, large images would not fit
+            pooled = torch.cat([templates.pool(to_tensor(train.pixels[part], device)) for part in parts])
+            fit_templates(templates, pooled, seed, learn_templates)
     except ValueError as error:
         raise UserError(f"model.encoder: {error}") from None

@@ -27,7 +27,7 @@ from train.errors import UserError, run_script
 MODELS = ("paper", "ours", "diffae", "infodiffusion", "untrained")
 BEST = {"all": max, "single": max, "captured": max, "tad": max, "disentanglement": max, "completeness": max}
 BEST |= {"fd": min, "fd_uncond": min, "psnr": max, "psnr_random": max, "appears": max, "vanishes": max, "side": min}
-DENSE = {"kind": "dense", "channels": "auto", "kernels": "auto", "strides": "auto", "paddings": "auto"}
+DENSE = {"kind": "dense"} | dict.fromkeys(("templates", "channels", "kernels", "strides", "paddings"), "auto")
 MMD = 0.1  # the weight of InfoDiffusion
 
 

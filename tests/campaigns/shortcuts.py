@@ -269,10 +269,7 @@ def sum_up(states: dict[Trial, dict], others: list) -> Summary | None:
     }
     if not tables:
         return None
-    about = [
-        dose.pairs_of(table, WORLDS[t.world].ties, t.strength).assign(**t._asdict()) for t, table in tables.items()
-    ]
-    pairs = pd.concat(about, ignore_index=True)
+    pairs = pairs_table(tables)
     curves = dose.curves(pairs)
     ranks = [
         trial._asdict() | {"tie": tie.name} | rank_row(state["stages"]["ties"], tie)
