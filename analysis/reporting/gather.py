@@ -289,7 +289,7 @@ def gather(run: Run, train: ImageSet, test: ImageSet, scores, missing: dict[str,
     }
     how = {name: made_by(place(run, name)) for name in SOURCES if sections[name]}
     return {
-        "name": f"{run.name} v{run.version}",
+        "name": f"{run.name}, version {run.version}",
         "about": about(run, len(train)),
         "short": in_short(entries),
         "cards": entries,
