@@ -12,6 +12,8 @@ give: analysis/diagnosis/ties.py.
 """
 
 import argparse
+from pathlib import Path
+from typing import NamedTuple
 
 from analysis.script import parse_prototypes
 from train.errors import UserError, listed, run_script
@@ -58,75 +60,123 @@ def known_labels(images, names):
     return images.subset(known), labels[known]
 
 
-def main() -> None:
-    args = parse_args()
+class Measure(NamedTuple):
+    """What --measure is judged by: attributes; images with labels (N, 2): biased, unbiased, test; which of the test
+    images lie in the cells that the biased ones lack (N,)."""
 
+    names: list[str]
+    biased: tuple
+    unbiased: object  # DataConfig
+    test: tuple
+    rare: object
+
+
+def read_measure(run, train, args) -> Measure:
+    """Raises UserError."""
+    from analysis.diagnosis.diagnose import labelled_data
+    from analysis.measures.balance import lacking
+    from train.data.dataset import load_split
+
+    names, unbiased = two_attributes(args.measure, train), labelled_data(run, args.reference)
+    biased, test = known_labels(train, names), known_labels(load_split(unbiased, "test"), names)
+    rare = lacking(biased[1], test[1])
+    if rare.sum() < FEWEST or (~rare).sum() < FEWEST:
+        raise UserError(
+            f"--measure {args.measure}: {rare.sum()} of {len(rare)} unbiased test images lie in cells that the "
+            f"training images lack; {FEWEST} in them and in the others are needed"
+        )
+    return Measure(names, biased, unbiased, test, rare)
+
+
+class Balanced(NamedTuple):
+    """Images made and where they are; pairs (n, 2) of source and donor; whether A and B are high, bool (n, 2), as set
+    and as found; whether both agree (n,)."""
+
+    made: object  # ImageSet
+    folder: Path
+    pairs: object
+    given: object
+    found: object
+    kept: object
+
+
+def made_images(folder: Path, count: int, like):
+    """The first `count` images of the folder as an ImageSet without labels, of the shape of `like`."""
     import numpy as np
     import pandas as pd
     from PIL import Image
 
-    from analysis.diagnosis.diagnose import labelled_data
-    from analysis.measures.balance import accuracies, draw_pairs, exchanged, goes_with, lacking
+    from train.data.dataset import ImageSet
+
+    files = [folder / f"{i:06d}.png" for i in range(count)]
+    pixels = np.stack([np.asarray(Image.open(file)).reshape(like.pixels.shape[1:]) for file in files])
+    return ImageSet(pixels, [file.name for file in files], pd.DataFrame(index=range(count)), None)
+
+
+def balance(run, train, scores, ab: list[int], members: list[int], args, device) -> Balanced:
+    """Make the images and read them. scores (N, m); ab: the two prototypes; members: what goes with the first."""
+    from analysis.measures.balance import draw_pairs, exchanged
     from analysis.measures.ties import extremes
-    from analysis.results import save_table
-    from train.data.dataset import ImageSet, load_split
-    from train.distributed import pick_device
     from train.generation import generate, sampling_of
-    from train.runs import load_run
     from train.scores import encode
 
-    device = pick_device(args.device)
-    run = load_run(args.dataset, args.version_num, device)
-    sampling, train = sampling_of(args, run.model), load_split(run.config.data, "train")
-    scores = encode(run.model, train, device=device)
-    a, b = two_prototypes(args.balance, scores)
-    if args.measure:
-        names, unbiased = two_attributes(args.measure, train), labelled_data(run, args.reference)
-        biased, (test, wanted) = known_labels(train, names), known_labels(load_split(unbiased, "test"), names)
-        rare = lacking(biased[1], wanted)
-        if rare.sum() < FEWEST or (~rare).sum() < FEWEST:
-            raise UserError(
-                f"--measure {args.measure}: {rare.sum()} of {len(rare)} unbiased test images lie in cells that the "
-                f"training images lack; {FEWEST} in them and in the others are needed"
-            )
-    members = goes_with(scores, a, b)
+    sampling = sampling_of(args, run.model)
     pairs = draw_pairs(sampling.seed, range(sampling.total_gen_num), len(train))
+    about = {"balance": ab, "exchanged": members}
 
     def scores_of(numbers):
         return exchanged(scores, pairs[numbers], members).to(device)
 
-    folder = generate(
-        run, "balanced", sampling, {"balance": [a, b], "exchanged": members}, scores_of, device, args.run, args.batch
-    )
+    folder = generate(run, "balanced", sampling, about, scores_of, device, args.run, args.batch)
+    made, middle = made_images(folder, len(pairs), train), extremes(scores).values[:, ab].mean(0)
+    given = (exchanged(scores, pairs, members)[:, ab] > middle).numpy()
+    found = (encode(run.model, made, device=device)[:, ab] > middle).numpy()
+    return Balanced(made, folder, pairs, given, found, (given == found).all(1))
 
-    files = [folder / f"{i:06d}.png" for i in range(sampling.total_gen_num)]
-    pixels = np.stack([np.asarray(Image.open(file)).reshape(train.pixels.shape[1:]) for file in files])
-    made = ImageSet(pixels, [file.name for file in files], pd.DataFrame(index=range(len(files))), None)
-    middle = extremes(scores).values[:, [a, b]].mean(0)
-    given = (exchanged(scores, pairs, members)[:, [a, b]] > middle).numpy()
-    found = (encode(run.model, made, device=device)[:, [a, b]] > middle).numpy()
-    kept = (given == found).all(1)
-    table = pd.DataFrame({"image": made.ids})
-    table["source"], table["donor"] = ([train.ids[i] for i in rows] for rows in pairs.T)
-    for what, values in (("set", given), ("found", found)):
+
+def save(balanced: Balanced, ids: list[str]) -> Path:
+    """The table of every image; ids: those of the training images."""
+    import pandas as pd
+
+    from analysis.results import save_table
+
+    table = pd.DataFrame({"image": balanced.made.ids})
+    table["source"], table["donor"] = ([ids[i] for i in rows] for rows in balanced.pairs.T)
+    for what, values in (("set", balanced.given), ("found", balanced.found)):
         table[f"a_{what}"], table[f"b_{what}"] = values.T.astype(int)
-    table["kept"] = kept.astype(int)
-    file = save_table(folder.with_name(f"{folder.name}.csv"), table.set_index("image"))
+    table["kept"] = balanced.kept.astype(int)
+    folder = balanced.folder
+    return save_table(folder.with_name(f"{folder.name}.csv"), table.set_index("image"))
 
+
+def tell(balanced: Balanced, scores, ab: list[int], members: list[int], file: Path) -> None:
+    from analysis.measures.ties import extremes
+
+    (a, b), kept = ab, balanced.kept
     print(f"{len(members)} scores go with prototype {a} and come from the donor: {listed(members, 20)}")
-    high = (scores[:, [a, b]] > middle).numpy()
-    for what, values in (("training images", high), ("set", given), ("found in those kept", found[kept])):
+    high = (scores[:, ab] > extremes(scores).values[:, ab].mean(0)).numpy()
+    counted = {"training images": high, "set": balanced.given, "found in those kept": balanced.found[kept]}
+    for what, values in counted.items():
         print(f"{a} high with {b} low, high; {a} low with {b} low, high: {cells(values)} ({what})")
     print(f"{kept.sum()} of {len(kept)} kept; sources, donors and what was set: {file}")
-    if not args.measure:
-        return
+
+
+def judge(balanced: Balanced, measure: Measure, train, seed: int, device) -> None:
+    """The worth of what is kept: a table, printed and saved. Raises UserError where too few images are kept."""
+    import numpy as np
+
+    from analysis.measures.balance import accuracies
+    from analysis.results import save_table
+    from train.data.dataset import load_split
+
+    kept, folder, names, rare = balanced.kept, balanced.folder, measure.names, measure.rare
     if kept.sum() < FEWEST:
         raise UserError(f"only {kept.sum()} images have what was set: too few for a classifier; {FEWEST} are needed")
-    labels = np.stack([train.attributes[name].to_numpy(float)[pairs[:, i]] for name, i in zip(names, (1, 0))], axis=1)
-    made.attributes[names] = labels
-    sets = {"biased": biased, "balanced": known_labels(made.subset(np.flatnonzero(kept)), names)}
-    sets["unbiased"] = known_labels(load_split(unbiased, "train"), names)
-    result = accuracies(sets, test, wanted, rare, device, sampling.seed)
+    columns = [train.attributes[name].to_numpy(float)[balanced.pairs[:, i]] for name, i in zip(names, (1, 0))]
+    balanced.made.attributes[names] = np.stack(columns, axis=1)
+    sets = {"biased": measure.biased, "balanced": known_labels(balanced.made.subset(np.flatnonzero(kept)), names)}
+    sets["unbiased"] = known_labels(load_split(measure.unbiased, "train"), names)
+    result = accuracies(sets, *measure.test, rare, device, seed)
     result.columns = ["trained_on", "images", *(f"{which} {name}" for which in ("lacking", "others") for name in names)]
     saved = save_table(folder.with_name(f"{folder.name}_accuracies.csv"), result.set_index("trained_on"))
     print(
@@ -134,6 +184,28 @@ def main() -> None:
     )
     print(result.round(3).to_string(index=False))
     print(f"table: {saved}")
+
+
+def main() -> None:
+    args = parse_args()
+
+    from analysis.measures.balance import goes_with
+    from train.data.dataset import load_split
+    from train.distributed import pick_device
+    from train.runs import load_run
+    from train.scores import encode
+
+    device = pick_device(args.device)
+    run = load_run(args.dataset, args.version_num, device)
+    train = load_split(run.config.data, "train")
+    scores = encode(run.model, train, device=device)
+    ab = two_prototypes(args.balance, scores)
+    measure = read_measure(run, train, args) if args.measure else None
+    members = goes_with(scores, *ab)
+    balanced = balance(run, train, scores, ab, members, args, device)
+    tell(balanced, scores, ab, members, save(balanced, train.ids))
+    if measure:
+        judge(balanced, measure, train, args.seed, device)
 
 
 def cells(high) -> str:

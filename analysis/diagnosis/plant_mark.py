@@ -10,7 +10,7 @@ A config stands beside each: train on the first, diagnose by the second.
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 from train.data.marks import Kind
 from train.errors import UserError, listed, run_script
@@ -54,25 +54,23 @@ def check_cells(holds, marked, strength: float) -> None:
                 raise UserError(f"--strength {strength:g}: {count} training images are {case}; {FEWEST} are needed")
 
 
-def main() -> None:
-    args = parse_args()
+class Planted(NamedTuple):
+    """Images of each split, which of them are marked (N,), the pixels of the mark (H, W), and whether it is white."""
 
+    sets: dict
+    drawn: dict
+    inside: object
+    white: bool
+
+
+def plant(config, args) -> Planted:
+    """Draw who is marked. Raises UserError."""
     import numpy as np
-    import pandas as pd
-    import yaml
-    from PIL import Image
-    from tqdm import tqdm
 
-    from global_config import DATA_DIR
-    from train.config import load_config, validate
     from train.data.dataset import list_source, load_split
     from train.data.listing import SPLITS
-    from train.data.marks import draw_marked, mark, region
-    from train.whole_files import new_folder, unclaimed
+    from train.data.marks import draw_marked, region
 
-    config = load_config(args.config, args.set)
-    name = args.name or f"{config.name}_marked"
-    folder = unclaimed(args.folder or DATA_DIR / name).absolute()
     inside = region(args.mark, args.size, config.data.image_size)
     listing = list_source(config.data)
     if args.attribute not in listing.attributes:
@@ -87,6 +85,12 @@ def main() -> None:
         drawn[split] = draw_marked(column.to_numpy(float) == 1, args.strength, rng)
     check_cells(sets["train"].attributes[args.attribute].to_numpy(float) == 1, drawn["train"], args.strength)
     white = bool(sets["train"].pixels[:1000][:, inside].mean() < 128)  # what can be seen there
+    return Planted(sets, drawn, inside, white)
+
+
+def configs_of(config, name: str, folder: Path) -> dict[str, dict]:
+    """Plain settings of the planted and of the reference images, which lie in the folder."""
+    from train.config import validate
 
     values = config.plain()
     values["data"] |= {"source": "folder", "path": str(folder), "where": None, "rules": {}, "limit": None}
@@ -95,41 +99,77 @@ def main() -> None:
     for table, title in (("planted", name), ("reference", f"{name}_reference")):
         values["data"]["metadata"] = str(folder / f"{table}.csv")
         configs[table] = validate(values | {"name": title}, f"--name {name}").plain()
+    return configs
+
+
+def write_images(planted: Planted, args, folder: Path):
+    """Every image with and without the mark. -> one row a file: its name, split, whether it is taken, attributes."""
+    import pandas as pd
+    from PIL import Image
+    from tqdm import tqdm
+
+    from train.data.marks import mark
+
+    rows = []
+    for split, images in planted.sets.items():
+        known = images.attributes.to_dict("records")
+        for side in ("with", "without"):
+            (folder / side / split).mkdir(parents=True)
+        for i in tqdm(range(len(images)), desc=split, unit="img", leave=False):
+            pixels = images.pixels[i : i + 1]
+            marked = mark(pixels, args.mark, planted.inside, args.contrast, planted.white)
+            for side, image in {"with": marked[0], "without": pixels[0]}.items():
+                file, has = f"{side}/{split}/{i:06d}.png", side == "with"
+                Image.fromarray(image.squeeze()).save(folder / file, compress_level=1)
+                about = {"img_filename": file, "split": split, "taken": planted.drawn[split][i] == has}
+                rows.append(about | {MARK: int(has)} | known[i])
+    return pd.DataFrame(rows)
+
+
+def save(planted: Planted, args, configs: dict[str, dict], folder: Path) -> None:
+    """Images, tables, configs and mask, all of them or none."""
+    import numpy as np
+    import yaml
+
+    from train.whole_files import new_folder, unclaimed
 
     def write(making: Path) -> None:
-        rows = []
-        for split, images in sets.items():
-            known = images.attributes.to_dict("records")
-            for side in ("with", "without"):
-                (making / side / split).mkdir(parents=True)
-            for i in tqdm(range(len(images)), desc=split, unit="img", leave=False):
-                pixels = images.pixels[i : i + 1]
-                pair = {"with": mark(pixels, args.mark, inside, args.contrast, white)[0], "without": pixels[0]}
-                for side, image in pair.items():
-                    file = f"{side}/{split}/{i:06d}.png"
-                    Image.fromarray(image.squeeze()).save(making / file, compress_level=1)
-                    has = side == "with"
-                    rows.append(
-                        {"img_filename": file, "split": split, "taken": drawn[split][i] == has, MARK: int(has)}
-                        | known[i]
-                    )
-        table = pd.DataFrame(rows)
+        table = write_images(planted, args, making)
         table[table["taken"]].drop(columns="taken").to_csv(making / "planted.csv", index=False)
         table.drop(columns="taken").to_csv(making / "reference.csv", index=False)
         for which, plain in configs.items():
             text = yaml.safe_dump(plain, sort_keys=False, width=150)
             (making / f"{which}.yaml").write_text(text, encoding="utf-8")
-        np.save(making / "mask.npy", inside)
+        np.save(making / "mask.npy", planted.inside)
 
     new_folder(folder.parent, write, lambda: unclaimed(folder))
-    for split, images in sets.items():
+
+
+def tell(planted: Planted, args, name: str, folder: Path) -> None:
+    for split, images in planted.sets.items():
         holds = images.attributes[args.attribute].to_numpy(float) == 1
-        shares = [f"{drawn[split][which].mean():.0%}" for which in (holds, ~holds) if which.any()]
+        shares = [f"{planted.drawn[split][which].mean():.0%}" for which in (holds, ~holds) if which.any()]
         marked = " and of the others ".join(shares)
         print(f"{split}: {len(images)} images, {holds.sum()} of {args.attribute}; marked: {marked}")
+    inside = planted.inside
     print(f"{inside.sum()} of {inside.size} pixels marked; images, tables and mask: {folder}; next:")
     print(f"  python train/train_patronus.py --config {folder / 'planted.yaml'}")
     print(f"  python analysis/diagnosis/diagnose.py --dataset {name} --reference {folder / 'reference.yaml'}")
+
+
+def main() -> None:
+    args = parse_args()
+
+    from global_config import DATA_DIR
+    from train.config import load_config
+    from train.whole_files import unclaimed
+
+    config = load_config(args.config, args.set)
+    name = args.name or f"{config.name}_marked"
+    folder = unclaimed(args.folder or DATA_DIR / name).absolute()
+    planted = plant(config, args)
+    save(planted, args, configs_of(config, name, folder), folder)
+    tell(planted, args, name, folder)
 
 
 if __name__ == "__main__":
