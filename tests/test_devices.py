@@ -97,8 +97,8 @@ def test_edits(kind, others):
     edited = options.set(encoding.scores, [0, 2], torch.tensor([0.5, 0.6], device=CUDA))
     assert on_gpu(edited, edit(model, encoding, torch.cat([edited, edited]), 3, guidance=1.0))
     assert on_gpu(regenerate(model, encoding.noise, encoding.scores, 2), slerp(*encoding.noise[:2], 0.3))
-    _, scores, estimates, last = trace_scores(SimpleNamespace(model=model), encoding, edited, options, 0)
-    assert scores.device.type == "cpu" and on_gpu(estimates, last)
+    traced = trace_scores(SimpleNamespace(model=model), encoding, edited, options, 0)
+    assert traced.scores.device.type == "cpu" and on_gpu(traced.estimates, traced.images)
 
 
 @pytest.mark.parametrize("kind", KINDS)

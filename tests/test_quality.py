@@ -28,8 +28,9 @@ def test_latent_auroc_finds_what_is_there_and_only_that():
     labels = pd.DataFrame({"seen": rng.integers(0, 2, 600), "hidden": rng.integers(0, 2, 600)})
     scores = rng.normal(size=(600, 4))
     scores[:, 2] -= 4 * labels["seen"]
-    table, captured, _, _ = evaluate(scores, labels)
-    assert table.loc["seen", "latent"] > 0.99 and table.loc["seen", "prototype"] == 2 and captured == ["seen"]
+    found = evaluate(scores, labels)
+    table = found.table
+    assert table.loc["seen", "latent"] > 0.99 and table.loc["seen", "prototype"] == 2 and found.captured == ["seen"]
     assert 0.4 < table.loc["hidden", "latent"] < 0.6
 
 

@@ -135,7 +135,9 @@ def sample_files(run, batches, scores_of: Callable, sampling: Sampling, folder: 
     writing = []
     with ThreadPoolExecutor(WRITERS) as pool:
         for numbers in batches:
-            images = sample_batch(run.model, scores_of, numbers, sampling, sigmas, run.config.data, device)
+            images = sample_batch(
+                run.model, scores_of, numbers, sampling, sigmas=sigmas, data=run.config.data, device=device
+            )
             for future in writing:
                 future.result()  # raises what writing the last batch raised
             writing = [
@@ -153,6 +155,7 @@ def generate(
     about: dict,
     scores_of: Callable,
     device,
+    *,
     number: int | None = None,
     batch: int | None = None,
     rank: int = 0,
@@ -198,7 +201,7 @@ def generate(
     return folder
 
 
-def sample_batch(model, scores_of: Callable, numbers: list[int], sampling: Sampling, sigmas, data, device):
+def sample_batch(model, scores_of: Callable, numbers: list[int], sampling: Sampling, *, sigmas, data, device):
     """Images of those numbers, uint8 (n, H, W, C); data: their DataConfig."""
     import torch
 
@@ -226,7 +229,9 @@ def sample_run(args: argparse.Namespace, kind: str, prepare: Callable) -> None:
         run = load_run(args.dataset, args.version_num, device)
         sampling = sampling_of(args, run.model)
         about, scores_of = prepare(run, sampling, device, rank, world)
-        folder = generate(run, kind, sampling, about, scores_of, device, args.run, args.batch, rank, world)
+        folder = generate(
+            run, kind, sampling, about, scores_of, device, number=args.run, batch=args.batch, rank=rank, world=world
+        )
     if rank == 0:
         print(
             f"next: python analysis/evaluation/fid.py --images {folder} --dataset {run.name} "

@@ -3,6 +3,8 @@
 import argparse
 import signal
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 from global_config import REPO_DIR
 from train.errors import UserError, run_script
@@ -41,8 +43,17 @@ def load_origin(text: str):
     return load_run(name, version_number(version))
 
 
-def read_config(args: argparse.Namespace):
-    """-> (config, checkpoint state or None, run folder or None, run whose weights to start from or None)."""
+class Start(NamedTuple):
+    """Where a training begins: its config; of a resumed one the checkpoint, if there is one yet, and the run's folder;
+    the run whose weights it takes (--init_from)."""
+
+    config: object  # train.config.Config, imported late
+    state: dict | None = None
+    folder: Path | None = None
+    origin: object = None  # train.runs.Run
+
+
+def read_start(args: argparse.Namespace) -> Start:
     from train.config import load_config, override, parse_yaml, validate, validate_stored
     from train.errors import reading
     from train.runs import RUNS_DIR, checkpoint_files, load_checkpoint, run_folder, versions
@@ -51,15 +62,11 @@ def read_config(args: argparse.Namespace):
     if args.init_from:
         origin = load_origin(args.init_from)
         if args.config:
-            return load_config(args.config, args.set), None, None, origin
-        return (
-            validate(override(origin.config.plain(), args.set), f"--init_from {args.init_from} with --set"),
-            None,
-            None,
-            origin,
-        )
+            return Start(load_config(args.config, args.set), origin=origin)
+        values = override(origin.config.plain(), args.set)
+        return Start(validate(values, f"--init_from {args.init_from} with --set"), origin=origin)
     if args.resume is None:
-        return load_config(file, args.set), None, None, None
+        return Start(load_config(file, args.set))
     name = load_config(file).name
     folder = run_folder(name, args.resume)
     begun = folder / "config.yaml"
@@ -82,8 +89,7 @@ def read_config(args: argparse.Namespace):
         raise UserError("--set train.minutes: a budget belongs to the start of a run; with --resume give train.steps")
     with reading(begun):
         values = state["config"] if state else parse_yaml(begun.read_text(encoding="utf-8"), str(begun))
-    config = validate_stored(override(values, args.set), f"{begun} with --set")
-    return config, state, folder, None
+    return Start(validate_stored(override(values, args.set), f"{begun} with --set"), state, folder)
 
 
 def build_from(config, origin):
@@ -106,7 +112,8 @@ def build_from(config, origin):
 
 def main() -> None:
     args = parse_args()
-    config, state, folder, origin = read_config(args)
+    start = read_start(args)
+    config, folder, origin = start.config, start.folder, start.origin
 
     import numpy as np
     import torch
@@ -140,7 +147,7 @@ def main() -> None:
             if rank == 0:
                 print_budget(config.train, budget)
             config.train = config.train.model_copy(update=budget.fitted | {"minutes": None})
-        trainer = make_trainer(config, state)
+        trainer = make_trainer(config, start.state)
         if folder is None:
             folder = distributed.broadcast(new_run_folder(config) if rank == 0 else None, world)
         version = folder.name.removeprefix("version_")

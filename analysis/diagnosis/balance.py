@@ -127,7 +127,7 @@ def balance(run, train, scores, ab: list[int], members: list[int], args, device)
     def scores_of(numbers):
         return exchanged(scores, pairs[numbers], members).to(device)
 
-    folder = generate(run, "balanced", sampling, about, scores_of, device, args.run, args.batch)
+    folder = generate(run, "balanced", sampling, about, scores_of, device, number=args.run, batch=args.batch)
     made, middle = made_images(folder, len(pairs), train), extremes(scores).values[:, ab].mean(0)
     given = (exchanged(scores, pairs, members)[:, ab] > middle).numpy()
     found = (encode(run.model, made, device=device)[:, ab] > middle).numpy()

@@ -56,7 +56,7 @@ class Extrapolated(NamedTuple):
     own: object
 
 
-def set_each(run, pixels, prototypes: list[int], values, scores, args, device) -> Extrapolated:
+def set_each(run, pixels, prototypes: list[int], values, *, scores, args, device) -> Extrapolated:
     """One image (1, H, W, C), each prototype set to its values (K, F)."""
     import numpy as np
     import torch
@@ -107,7 +107,9 @@ def main() -> None:
     prototypes = prototypes_or_best(args, run, test, scores, 4)
     (low, high), highest = KnownScores(scores).range.T, run.model.encoder.highest
     values = [values_of(span, low[k].item(), high[k].item(), highest, args.frames) for k in prototypes]
-    extrapolated = set_each(run, test.pixels[row : row + 1], prototypes, values, scores, args, device)
+    extrapolated = set_each(
+        run, test.pixels[row : row + 1], prototypes, values, scores=scores, args=args, device=device
+    )
 
     folder = results_folder("extrapolate", run)
     files = save_figure(draw(prototypes, values, low, high, extrapolated), folder / "extrapolate")

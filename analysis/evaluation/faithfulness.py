@@ -141,8 +141,8 @@ def judge_singles(judge, detectors, setters, agreement, bare):
             row |= {"setter": setter.prototype, "setter_direction": setter.direction} | judge.set_single(setter)
         rows.append(row)
     table = pd.DataFrame(rows, index=pd.Index(judge.names, name="attribute"))
-    latent, captured, tad, _ = evaluate(judge.scores.numpy(), attributes)
-    untrained = evaluate(encode(bare, judge.test, device=device).numpy(), attributes)[0]
+    trained = evaluate(judge.scores.numpy(), attributes)
+    latent, untrained = trained.table, evaluate(encode(bare, judge.test, device=device).numpy(), attributes).table
     table["single"], table["second"] = single_of(detectors, judge.scores.numpy(), attributes), latent["second"]
     table["latent"], table["untrained_single"], table["untrained_latent"] = (
         latent["latent"],
@@ -151,7 +151,7 @@ def judge_singles(judge, detectors, setters, agreement, bare):
     )
     if agreement:
         table["agreement"] = pd.Series(agreement)
-    return table, {"tad": tad, "captured": len(captured)}
+    return table, {"tad": trained.tad, "captured": len(trained.captured)}
 
 
 def judge_groups(judge, attributes):

@@ -11,6 +11,7 @@ comparable only to its like. The whole protocol goes to records/fid_scores/<data
 """
 
 import argparse
+from collections.abc import Callable
 from typing import NamedTuple
 
 from analysis.script import open_run, require, run_parser
@@ -152,9 +153,16 @@ def frechet(a, b) -> float:
         return float(calculate_frechet_distance(*statistics[0], *statistics[1]))
 
 
-def features_of(args, device):
-    """-> (function of a folder of PNGs to features (N, dims), what the distance of these features is called, their
-    number, the weights' checksum)."""
+class Features(NamedTuple):
+    """compute(folder of PNGs) -> features (N, dims); what their distance is called; the weights' checksum."""
+
+    compute: Callable
+    title: str
+    dims: int
+    checksum: str
+
+
+def features_of(args, device) -> Features:
     if args.features == "inception":
         from pytorch_fid.fid_score import get_activations
 
@@ -164,7 +172,7 @@ def features_of(args, device):
             files = sorted(folder.glob("*.png"))
             return get_activations(files, model, min(args.batch, len(files)), args.dims, device, num_workers=0)
 
-        return activations, "FID", args.dims, checksum
+        return Features(activations, "FID", args.dims, checksum)
     import numpy as np
     from PIL import Image
 
@@ -176,7 +184,7 @@ def features_of(args, device):
         pixels = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in sorted(folder.glob("*.png"))])
         return efficientnet_features(network, pixels, device, args.batch)
 
-    return activations, "Frechet distance (EfficientNet-lite0)", 1280, checksum
+    return Features(activations, "Frechet distance (EfficientNet-lite0)", 1280, checksum)
 
 
 class Sources(NamedTuple):
@@ -220,10 +228,10 @@ def attribute_agreement(sources: Sources, device) -> dict[str, float]:
 
     from analysis.measures.readers import attributes_kept, classifier_reader
 
-    files, source, train, names = sources
+    source, files, names = sources.source, sources.files, sources.names
     mode = "L" if source.pixels.shape[-1] == 1 else "RGB"
     samples = np.stack([np.asarray(Image.open(file).convert(mode)).reshape(source.pixels.shape[1:]) for file in files])
-    reader = classifier_reader(train, train.attributes[names].to_numpy(float), device)
+    reader = classifier_reader(sources.train, sources.train.attributes[names].to_numpy(float), device)
     shares = attributes_kept(reader, source.pixels[[int(file.stem) % len(source) for file in files]], samples, device)
     return dict(zip(names, shares.tolist()))
 
@@ -233,7 +241,7 @@ def settings_of(folder):
     return folder.with_name(folder.name.split("_first_")[0] + ".json")
 
 
-def protocol(args, run, folders: dict, dims: int, checksum: str) -> dict:
+def protocol(args, run, folders: dict, features: Features) -> dict:
     """What has to be equal for two distances to be comparable."""
     import json
     from importlib.metadata import version
@@ -251,8 +259,8 @@ def protocol(args, run, folders: dict, dims: int, checksum: str) -> dict:
             f"{data.image_size}x{data.image_size}, {data.channels} channels, uint8, PNG"
         ),
         "features": args.features,
-        "dims": dims,
-        "weights_sha256": checksum,
+        "dims": features.dims,
+        "weights_sha256": features.checksum,
         "versions": {
             name: version(name) for name in ("torch", "torchvision", "pytorch-fid", "scipy", "numpy", "pillow")
         },
@@ -314,27 +322,28 @@ def main() -> None:
     from train.data.dataset import load_split
 
     run, device = open_run(args)
-    features, title, dims, checksum = features_of(args, device)
+    features = features_of(args, device)
     real = load_split(run.config.data, args.split)
     files = check_images(generated_folder(args, run, device, min(len(real), args.limit)), run.config.data)
     count = min(len(files), len(real), args.limit)
     if count < 4:
         raise UserError(
-            f"a distance needs at least 4 images a side to be computed and {dims} to mean something, not {count}"
+            f"a distance needs at least 4 images a side to be computed and {features.dims} to mean something, "
+            f"not {count}"
         )
     folders = {"generated": exactly(files, count), "real": export_real(real, count, run, args.split)}
     sources = sources_of(run, folders["generated"]) if args.attributes else None
     activations = {}
     for name, folder in folders.items():
         print(f"{name}: {count} images in {folder}")
-        activations[name] = features(folder)
-    numbers = distances(activations, title) | looks(folders, sources, device)
+        activations[name] = features.compute(folder)
+    numbers = distances(activations, features.title) | looks(folders, sources, device)
 
     kind = "" if args.features == "inception" else "_efficientnet"
-    name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{dims}{kind}"
-    numbers |= protocol(args, run, folders, dims, checksum)
+    name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{features.dims}{kind}"
+    numbers |= protocol(args, run, folders, features)
     file = DISTANCE.write(results_folder("fid_scores", run), numbers, name)
-    print_notes(args, run, folders, count, dims)
+    print_notes(args, run, folders, count, features.dims)
     print(f"protocol: {file}")
 
 

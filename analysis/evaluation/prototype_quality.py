@@ -60,14 +60,14 @@ def measure(run, device, args) -> Quality:
             f"left out: {left_out or 'none'}"
         )
     scores = torch.cat([encode(model, images, device=device) for images in splits])[: args.limit].numpy()
-    table, captured, tad, deviation = evaluate(scores, attributes[usable])
+    found = evaluate(scores, attributes[usable])
     numbers = {
         "version": run.version,
         "images": len(scores),
-        "latent": table["latent"].mean(),
-        "single": table["single"].mean(),
+        "latent": found.table["latent"].mean(),
+        "single": found.table["single"].mean(),
     }
-    numbers |= {"tad": tad, "tad_deviation": deviation, "captured": len(captured)}
+    numbers |= {"tad": found.tad, "tad_deviation": found.tad_deviation, "captured": len(found.captured)}
     lines = []
     if splits[0].labels is not None:
         labels = np.concatenate([images.labels for images in splits])[: args.limit]
@@ -79,7 +79,7 @@ def measure(run, device, args) -> Quality:
             values = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in accuracies.items())
             lines.append(f"{text}: {values}")
             numbers |= accuracies
-    return Quality(table, numbers, captured, left_out, lines)
+    return Quality(found.table, numbers, found.captured, left_out, lines)
 
 
 def judge_run(args, version: int | None) -> dict:
@@ -92,7 +92,8 @@ def judge_run(args, version: int | None) -> dict:
 
     device = pick_device(args.device)
     run = load_run(args.dataset, version, device)
-    table, numbers, captured, left_out, lines = measure(run, device, args)
+    quality = measure(run, device, args)
+    table, numbers = quality.table, quality.numbers
     name = "untrained" if args.untrained else "quality"
     folder = results_folder("prototype_quality", run)
     file = save_table(folder / f"{name}.csv", table)
@@ -102,11 +103,11 @@ def judge_run(args, version: int | None) -> dict:
         f"{numbers['images']} images, {FOLDS} folds; mean latent AUROC {numbers['latent']:.3f}; TAD "
         f"{numbers['tad']:.3f} +- {numbers['tad_deviation']:.3f}"
     )
-    for line in lines:
+    for line in quality.class_lines:
         print(line)
-    print(f"captured attributes, {len(captured)}: {', '.join(captured) or 'none'}")
-    if left_out:
-        print(f"left out (unknown values or too few of a class): {', '.join(left_out)}")
+    print(f"captured attributes, {len(quality.captured)}: {', '.join(quality.captured) or 'none'}")
+    if quality.left_out:
+        print(f"left out (unknown values or too few of a class): {', '.join(quality.left_out)}")
     saved = {"version": run.version} | {k: float(v) for k, v in numbers.items() if k != "version"}
     summary = QUALITY.write(folder, saved, name)
     print(f"table: {file}; numbers: {summary}")

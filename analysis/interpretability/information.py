@@ -131,7 +131,7 @@ def figure_rows(run, test, scores, information, table, prototypes: list[int], de
     return rows
 
 
-def draw_information(run, test, scores, information, table, prototypes: list[int], device, path) -> list:
+def draw_information(run, test, scores, information, table, *, prototypes: list[int], device, path) -> list:
     """The figure -> its files."""
     from analysis.drawing.information import draw
     from analysis.measures.labels import TELLS
@@ -188,7 +188,9 @@ def main() -> None:
     table = bits_table(information, prototypes, test, scores)
 
     folder, lines = results_folder("information", run), summary_of(information, table)
-    figure = draw_information(run, test, scores, information, table, prototypes, device, folder / "information")[0]
+    figure = draw_information(
+        run, test, scores, information, table, prototypes=prototypes, device=device, path=folder / "information"
+    )[0]
     arrays, csv = save(information, table, prototypes, lines, folder)
     columns = [f"{key}{part}" for key in ("alone", "beyond") for part in ("", "_error", "_check", "_sigma")]
     print(table[[c for c in (*columns, "attribute", "auroc") if c in table]].head(20).round(3).to_string())

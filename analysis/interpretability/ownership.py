@@ -49,7 +49,7 @@ def spread_to_pixels(run, winner, side: int):
     return winner[:, cell[:, None], cell[None, :]]
 
 
-def draw(pixels, names, owned, legend, patches, texts, path):
+def draw(pixels, names, owned, *, legend, patches, texts, path):
     """Images above their owners; below, a swatch and a patch for each prototype of the legend; others are grey."""
     import numpy as np
 
@@ -109,7 +109,10 @@ def main() -> None:
     texts = [f"prototype {k}, {share[k]:.1%}{text}" for k, text in zip(legend, names)]
     owned = spread_to_pixels(run, winner, run.config.data.image_size)
     folder = results_folder("ownership", run)
-    files = draw(pixels, [test.ids[i] for i in rows], owned, legend, patches, texts, folder / "ownership")
+    files = draw(
+        pixels, [test.ids[i] for i in rows], owned,
+        legend=legend, patches=patches, texts=texts, path=folder / "ownership",
+    )  # fmt: skip
     arrays = save_arrays(
         folder / "ownership.npz", ids=[test.ids[i] for i in rows], winner=winner, margin=margin, share=share
     )

@@ -72,7 +72,7 @@ def chosen_prototypes(args, run, test, scores) -> list[int]:
     return prototypes_or_best(args, run, test, scores, COUNT)
 
 
-def trace(run, test, rows: list[int], scores, prototypes: list[int], alone: bool, args, device) -> Traces:
+def trace(run, test, rows: list[int], scores, prototypes: list[int], *, alone: bool, args, device) -> Traces:
     """Regenerate test images, the first of which is shown, with each prototype raised to its largest score.
 
     scores (N, m) of the test set; alone: whether maps are of the information alone or beyond the others.
@@ -88,14 +88,16 @@ def trace(run, test, rows: list[int], scores, prototypes: list[int], alone: bool
     x0 = to_tensor(test.pixels[rows], device)
     encoding = encode_and_invert(run.model, x0, args.steps)
     options, s = edit_options(args, run.model, scores), encoding.scores
-    sigmas, base, own, plain = trace_scores(run, encoding, s, options, 0)
-    traces = Traces(sigmas.numpy(), LinearSchedule().timestep(sigmas).numpy(), own, {}, {}, {}, {})
+    own = trace_scores(run, encoding, s, options, 0)
+    t = LinearSchedule().timestep(own.sigmas).numpy()
+    traces = Traces(own.sigmas.numpy(), t, own.estimates, rises={}, changes={}, estimates={}, maps={})
     for k in tqdm(prototypes, desc="generating", unit="prototype", leave=False):
         raised = options.set(s, [k], options.known.range[k, 1].item())
-        _, raised_scores, traces.estimates[k], last = trace_scores(run, encoding, raised, options, 0)
-        traces.rises[k] = (raised_scores[..., k] - base[..., k]).numpy()
-        traces.changes[k] = ((last - plain).clamp(-2, 2).mean(1) * GREY).cpu().numpy()
-        maps = image_maps(run.model, x0[:1], s[:1], k, scores, alone, sigmas, MAP_NOISES)
+        changed = trace_scores(run, encoding, raised, options, 0)
+        traces.estimates[k] = changed.estimates
+        traces.rises[k] = (changed.scores[..., k] - own.scores[..., k]).numpy()
+        traces.changes[k] = ((changed.images - own.images).clamp(-2, 2).mean(1) * GREY).cpu().numpy()
+        maps = image_maps(run.model, x0[:1], s[:1], k, scores, alone, own.sigmas, MAP_NOISES)
         traces.maps[k] = maps[:, 0]
     return traces
 
@@ -268,7 +270,7 @@ def main() -> None:
     prototypes = chosen_prototypes(args, run, test, scores)
 
     information = measure_information(run.model, test, scores, prototypes, args.draws, SIGMA_MIN)
-    traces = trace(run, test, rows, scores, prototypes, information.alone is not None, args, device)
+    traces = trace(run, test, rows, scores, prototypes, alone=information.alone is not None, args=args, device=device)
     table = emergence_table(run, test, scores, information, traces)
     folder = results_folder("trace_emergence", run)
     figures, numbers = draw(run, table, information, traces, folder), save(table, information, traces, folder)

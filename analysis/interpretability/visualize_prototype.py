@@ -110,7 +110,7 @@ def draw(drawn: dict, titles: list[str], path):
     return save_figure(figure, path)
 
 
-def paper_figure(run, test, scores, prototypes, args, device, folder) -> list:
+def paper_figure(run, test, scores, prototypes, *, args, device, folder) -> list:
     """Fig. 5 and its arrays -> their files."""
     import numpy as np
 
@@ -123,8 +123,9 @@ def paper_figure(run, test, scores, prototypes, args, device, folder) -> list:
     return [files[0], save_arrays(folder / "paper.npz", **drawn)]
 
 
-def card_sheet(run, train, test, scores, expected, patches, prototypes, groups, table, args, folder) -> list:
-    """The cards of prototypes and of groups, and their arrays -> their files; expected (m, 2, C, H, W)."""
+def card_sheet(run, train, test, scores, *, expected, patches, prototypes, groups, table, args, folder) -> list:
+    """The cards of prototypes and of groups, and their arrays -> their files; expected (m, 2, C, H, W), patches: rows
+    and boxes of best_patches."""
     import numpy as np
     import torch
 
@@ -197,10 +198,14 @@ def main() -> None:
 
     folder = results_folder("vis_prototype", run)
     if args.paper:
-        files = paper_figure(run, test, scores, prototypes, args, device, folder)
+        files = paper_figure(run, test, scores, prototypes, args=args, device=device, folder=folder)
     else:
         groups = find_groups(KnownScores(scores), expected)
-        files = card_sheet(run, train, test, scores, expected, patches, prototypes, groups, table, args, folder)
+        files = card_sheet(
+            run, train, test, scores,
+            expected=expected, patches=patches, prototypes=prototypes, groups=groups, table=table, args=args,
+            folder=folder,
+        )  # fmt: skip
     health = HEALTH.write(folder, table)
     print(table.loc[prototypes].round(3).to_string())
     print(f"of {len(table)} prototypes: {int(table['dead'].sum())} dead, {int(table['duplicate'].sum())} duplicates")

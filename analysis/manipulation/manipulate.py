@@ -265,7 +265,7 @@ class Edits(NamedTuple):
     boxes: list
 
 
-def apply_edit(run, encoding, edited, prototypes: list[int], options, pixels, names: list[str]) -> Edits:
+def apply_edit(run, encoding, edited, prototypes: list[int], options, *, pixels, names: list[str]) -> Edits:
     """Regenerate the encoded images under their own and under edited scores (n, m)."""
     import numpy as np
 

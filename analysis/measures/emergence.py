@@ -1,5 +1,7 @@
 """When a prototype appears in the estimates of x0 while the model denoises (Weng et al. 2026, Sec. 4.3)."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -46,13 +48,18 @@ def true_change(pairs: Pairs) -> float:
     return float(np.median(np.sqrt(np.square(change).sum((1, 2, 3)))))
 
 
-def trace_scores(
-    run: Run, encoding: Encoding, s: Tensor, options: EditOptions, image: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Regenerate under scores s (n, m) and encode every estimate of x0.
+class Trace(NamedTuple):
+    """A regeneration of n images at T noise levels: sigmas (T,), scores of the estimates (T, n, m), the estimates of
+    one image (T, C, H, W), and the images it ends in (n, C, H, W)."""
 
-    Returns (sigmas (T,), scores (T, n, m), estimates of one image (T, C, H, W), the last images).
-    """
+    sigmas: Tensor
+    scores: Tensor
+    estimates: Tensor
+    images: Tensor
+
+
+def trace_scores(run: Run, encoding: Encoding, s: Tensor, options: EditOptions, image: int) -> Trace:
+    """Regenerate under scores s (n, m) and encode every estimate of x0; those of one image are kept."""
     sigmas, scores, estimates = [], [], []
 
     def trace(sigma, x0):
@@ -61,4 +68,4 @@ def trace_scores(
         estimates.append(x0[image])
 
     last = edit(run.model, encoding, s, options.steps, options.guidance[0], batch=len(s), trace=trace)
-    return torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(estimates), last
+    return Trace(torch.tensor(sigmas, dtype=torch.float64), torch.stack(scores), torch.stack(estimates), last)

@@ -1,6 +1,8 @@
 """What scores tell about known attributes: latent and single AUROC, TAD (protocol of Wang et al. 2023; Yeats et al.
 2022)."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import torch
@@ -79,9 +81,18 @@ def regression():
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 
-def evaluate(scores, attributes):
-    """scores (N, m), attributes (N rows, no unknowns) -> (table of one row an attribute, captured names, TAD mean, TAD
-    deviation)."""
+class Evaluation(NamedTuple):
+    """What scores tell of attributes: a table of one row an attribute, the names of those captured, and TAD, mean and
+    deviation over folds."""
+
+    table: pd.DataFrame
+    captured: list[str]
+    tad: float
+    tad_deviation: float
+
+
+def evaluate(scores, attributes) -> Evaluation:
+    """scores (N, m), attributes (N rows, no unknowns)."""
     names, labels = list(attributes.columns), attributes.to_numpy(int).T
     latent, tads = np.empty((FOLDS, len(names))), []
     for fold, (fit, held) in enumerate(folds_of(scores)):
@@ -98,12 +109,8 @@ def evaluate(scores, attributes):
     }
     rows["second"] = np.sort(single, axis=1)[:, -2]
     captured, _ = captured_and_tad(single, labels)
-    return (
-        pd.DataFrame(rows, index=pd.Index(names, name="attribute")),
-        [names[a] for a in captured],
-        np.mean(tads),
-        np.std(tads),
-    )
+    table = pd.DataFrame(rows, index=pd.Index(names, name="attribute"))
+    return Evaluation(table, [names[a] for a in captured], np.mean(tads), np.std(tads))
 
 
 def class_accuracy(scores, labels) -> tuple[float, float]:

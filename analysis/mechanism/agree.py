@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def draw_all(args, network, denoisers: dict, images, levels, folder, settings, device) -> dict:
+def draw_all(args, network, denoisers: dict, images, *, levels, folder, settings, device) -> dict:
     """Samples (n, C, H, W) of the network and of every training-free Denoiser by name, from the same noise; images: the
     ImageSet whose scores the network is given."""
     import numpy as np
@@ -84,7 +84,10 @@ def main() -> None:
     major, folder, network = pixel_major(data, args, device), results_dir(args, "agree"), network_of(args, device)
     args.hide_scores = network.run is not None and network.run.model.masked
     denoisers = all_training_free(major, args, levels)
-    samples = draw_all(args, network, denoisers, images, levels, folder, settings_of(args, data), device)
+    samples = draw_all(
+        args, network, denoisers, images,
+        levels=levels, folder=folder, settings=settings_of(args, data), device=device,
+    )  # fmt: skip
     pixels = {name: to_uint8(torch.from_numpy(x)) for name, x in samples.items()}
     found = compare(samples, pixels, device)
 

@@ -75,7 +75,7 @@ def candidates_of(args, sizes: list[int], heatmap, data, level) -> dict[str, Ite
     return tried
 
 
-def fit(args, sizes: list[int], heatmaps, data, network, x0, levels) -> dict[str, list[dict]]:
+def fit(args, sizes: list[int], heatmaps, data, *, network, x0, levels) -> dict[str, list[dict]]:
     """Every candidate's mean squared difference to the network on noisy x0 (n, C, H, W), level by level."""
     import torch
     from tqdm import tqdm
@@ -113,7 +113,7 @@ def main() -> None:
     x0 = to_tensor(held_out.pixels[-args.n_samples :], device)  # compare.py reports on the first
     with torch.no_grad():
         bound = network.bind(x0)
-    errors = fit(args, sizes, heatmaps, data, bound, x0, levels)
+    errors = fit(args, sizes, heatmaps, data, network=bound, x0=x0, levels=levels)
     fitted = {key: [min(found, key=found.get) for found in table] for key, table in errors.items()}
 
     folder, told = results_dir(args, "schedule"), {"levels": levels.tolist(), "errors": errors}
@@ -125,7 +125,9 @@ def main() -> None:
     options = " ".join(f"--{key} {file}" for key in fitted)
     print(f"schedule: {file}; use it with: {options}")
     if heatmaps is not None:
-        radius, picture = save_radius(folder, "network", heatmaps, data, args, levels, fitted["patch_sizes"])
+        radius, picture = save_radius(
+            folder, "network", heatmaps, data, args=args, levels=levels, sizes=fitted["patch_sizes"]
+        )
         print(f"how far the network, the Wiener filter and the windows look: {radius}; picture: {picture}")
 
 

@@ -122,7 +122,9 @@ def main() -> None:
     if run:
         save_about(folder, run)
     print(f"heat maps {maps.shape} in {file}; picture: {files[0]} and .pdf")
-    radius, picture = save_radius(folder, args.denoiser, torch.from_numpy(maps), major, args, levels, sizes)
+    radius, picture = save_radius(
+        folder, args.denoiser, torch.from_numpy(maps), major, args=args, levels=levels, sizes=sizes
+    )
     print(f"how far it looks: {radius}; picture: {picture}; use the heat maps with:")
     print(f"  python analysis/mechanism/fit_schedule.py --heatmaps {file}")
     print(f"  python analysis/mechanism/denoise.py --denoiser pspc_flex --heatmaps {file}")

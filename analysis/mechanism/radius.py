@@ -11,7 +11,7 @@ from analysis.results import save_json
 from train.errors import UserError
 
 
-def save_radius(folder: Path, name: str, maps: Tensor, data, args, levels: Tensor, sizes: list[int] | None):
+def save_radius(folder: Path, name: str, maps: Tensor, data, *, args, levels: Tensor, sizes: list[int] | None):
     """radius.json and radius.png: sides of the windows that hold CORE and REACH of the heat maps (L, H, W, H, W) of a
     denoiser and of the Wiener filter of PixelMajor data, and, where given, of square windows (L,). -> both paths."""
     looked, sides = {name: maps}, {}

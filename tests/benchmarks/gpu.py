@@ -149,7 +149,13 @@ def analysis_lines(args, device: torch.device) -> Iterable[Line]:
 
     def draw():
         return sample_batch(
-            model, lambda numbers: known[numbers].to(device), list(range(batch)), sampling, sigmas, config.data, device
+            model,
+            lambda numbers: known[numbers].to(device),
+            list(range(batch)),
+            sampling,
+            sigmas=sigmas,
+            data=config.data,
+            device=device,
         )
 
     what = f"sampling, {sampling.sampler} in {sampling.steps} steps, batch {batch}"
