@@ -19,7 +19,6 @@ from models.training_free import (
 )
 
 PUBLISHED_SIZES = (32, 32, 32, 32, 32, 32, 32, 23, 15, 11, 7, 5, 3, 3, 3, 3, 3, 3)  # CIFAR-10, high noise to low
-ADDED = (2, 3)  # window sides whose sums are made by additions
 LEAST_FACTOR = LEAST_LOGIT / 2  # two such factors make a weight
 
 
@@ -45,9 +44,9 @@ def joined(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[Tensor, Tens
 class Boxes:
     """Sums over all p x p windows of maps (H, W, n), and back.
 
-    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p. It beats running sums at
-    every p, and shifted additions at p > 3 (tests/benchmarks/composites.py). Sums of squares stay sums of non-negative
-    numbers: nothing cancels, as it would in differences of running sums.
+    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p. It beats running sums and
+    shifted additions (tests/benchmarks/composites.py). Sums of squares stay sums of non-negative numbers: nothing
+    cancels, as it would in differences of running sums.
     """
 
     def __init__(self, height: int, width: int, size: int, device: torch.device):
@@ -77,17 +76,9 @@ class Boxes:
         half = torch.mm(rows, maps.reshape(h, w * n), out=self.scratch(f"half {len(rows)}", len(rows), w * n))
         return torch.matmul(columns, half.view(len(rows), w, n), out=out)  # (rows, columns, n)
 
-    def sums(self, maps: Tensor) -> Tensor:
-        """(H, W, n) -> (H - p + 1, W - p + 1, n)."""
-        if self.size not in ADDED:
-            return self._product(self.rows, self.columns, maps)
-        for axis in (0, 1):
-            length = maps.shape[axis] - self.size + 1
-            shifted = [maps.narrow(axis, offset, length) for offset in range(self.size)]
-            maps = shifted[0] + shifted[1]
-            for part in shifted[2:]:
-                maps.add_(part)
-        return maps
+    def sums(self, maps: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """(H, W, n) -> (H - p + 1, W - p + 1, n), times a factor."""
+        return self._product(self.rows * scale, self.columns, maps)
 
     def spread(self, windows: Tensor) -> Tensor:
         """The transpose, (H - p + 1, W - p + 1, n) -> (H, W, n): what every pixel gets from the windows that hold it.
@@ -95,10 +86,11 @@ class Boxes:
         shape = self.rows.shape[1], self.columns.shape[1], windows.shape[2]
         return self._product(self.rows.T, self.columns.T, windows, self.scratch("spread", *shape))
 
-    def distances(self, x: Tensor, z: Tensor) -> Tensor:
-        """Images x (C, H, W, n), z (C, H, W) -> the squared distance of every window (H - p + 1, W - p + 1, n)."""
+    def logits(self, x: Tensor, z: Tensor, sigma: Tensor) -> Tensor:
+        """Images x (C, H, W, n), z (C, H, W), sigma () -> -|difference|^2 / (2 sigma^2) of every window (H - p + 1,
+        W - p + 1, n)."""
         total, difference = (self.scratch(name, *x.shape[1:]) for name in ("total", "difference"))
-        return self.sums(squared_difference(x, z, total, difference))
+        return self.sums(squared_difference(x, z, total, difference), -0.5 / sigma**2)
 
     def means(self, weights: Tensor, x: Tensor) -> Tensor:
         """Weights of windows (H - p + 1, W - p + 1, n), images x (C, H, W, n) -> their weighted sums (C, H, W)."""
@@ -158,7 +150,7 @@ class PSPCSquare(nn.Module):
                 estimates.append(self.empirical.differentiable(noisy[None], level[None])[0])
                 continue
             boxes = Boxes(x.shape[1], x.shape[2], size, z.device)
-            weights = (boxes.distances(x, noisy) * (-0.5 / level**2)).softmax(-1)
+            weights = boxes.logits(x, noisy, level).softmax(-1)
             estimates.append(boxes.means(weights, x) / boxes.cover)
         return torch.stack(estimates)
 
@@ -168,14 +160,14 @@ class PSPCSquare(nn.Module):
         count, (c, h, w) = len(z), self.data.image_shape
         if self.data.xflip:
             z, sigma = torch.cat([z, z.flip(3)]), sigma.repeat(2)
-        boxes, scales = Boxes(h, w, size, z.device), -0.5 / sigma**2
+        boxes = Boxes(h, w, size, z.device)
         chunk = self.data.chunk_size((c + 6) * h * w)
         fit = int(self.data.max_memory / 2 / (FLOAT * math.prod(boxes.shape) * self.data.pixels.shape[-1]))
         partials = [[] for _ in z[:fit]]  # weights and largest logits, chunk by chunk, of as many noisy images as fit
         totals = z.new_full((len(z), *boxes.shape), -torch.inf), z.new_zeros(len(z), *boxes.shape)
         for _, x in self.data.chunks(chunk, mirrored=False):
             for b in range(len(z)):
-                logits = boxes.distances(x, z[b]).mul_(scales[b])
+                logits = boxes.logits(x, z[b], sigma[b])
                 highest = logits.amax(2)
                 weights = logits.sub_(highest[..., None]).clamp_(min=LEAST_FACTOR).exp_()
                 totals[0][b], totals[1][b] = joined((totals[0][b], totals[1][b]), (highest, weights.sum(2)))
@@ -192,7 +184,7 @@ class PSPCSquare(nn.Module):
                     weights, highest = partials[b][index]
                     weights.mul_((highest - largest[b]).clamp_(min=LEAST_FACTOR).exp_().mul_(shares[b])[..., None])
                 else:
-                    logits = boxes.distances(x, z[b]).mul_(scales[b])
+                    logits = boxes.logits(x, z[b], sigma[b])
                     weights = logits.sub_(largest[b, ..., None]).clamp_(min=LEAST_LOGIT).exp_()
                     weights.mul_(shares[b, ..., None])
                 out[b] += boxes.means(weights, x)
