@@ -44,9 +44,9 @@ def joined(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[Tensor, Tens
 class Boxes:
     """Sums over all p x p windows of maps (H, W, n), and back.
 
-    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p. It beats running sums and
-    shifted additions (tests/benchmarks/composites.py). Sums of squares stay sums of non-negative numbers: nothing
-    cancels, as it would in differences of running sums.
+    One product with a banded matrix of zeros and ones per axis: its cost does not depend on p. It beats running sums,
+    and shifted additions but for the smallest p on processors without AVX-512 (tests/benchmarks/composites.py). Sums of
+    squares stay sums of non-negative numbers: nothing cancels, as it would in differences of running sums.
     """
 
     def __init__(self, height: int, width: int, size: int, device: torch.device):
