@@ -128,12 +128,12 @@ def test_what_other_bars_would_name():
 
 
 def test_rank_of_what_is_planted():
-    ties = [{"a": 0, "b": 1}, {"a": 2, "b": 3}, {"a": 3, "b": 0}]
-    assert dose.rank_of(ties, ["Hat", "", "Beard", "Smile"], TIE) == 3
-    assert dose.rank_of(ties, ["", "", "Beard", "Smile"], TIE) is None
+    told = [("Hat", ""), ("Beard", "Smile"), ("Smile", "Hat")]
+    assert dose.rank_of(told, TIE) == 3
+    assert dose.rank_of(told[:2], TIE) is None
 
 
-RANKED = {"ranks": {"Hair - Smile": None}, "ties": 0, "best": {"Hair": 0.9, "Smile": None}, "seconds": 30}
+RANKED = {"ranks": {"Hair - Smile": None}, "strengths": [], "best": {"Hair": 0.9, "Smile": None}, "seconds": 30}
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def folder(tmp_path, monkeypatch) -> Path:
             rows = stages["diagnosis"].to_dict("records")
             entry.stage("diagnosis", lambda rows=rows: {"rows": rows, "seconds": 120})
         if "ties" in stages:
-            entry.stage("ties", lambda ranks=stages["ties"]: RANKED | {"ranks": ranks, "ties": 7})
+            entry.stage("ties", lambda ranks=stages["ties"]: RANKED | {"ranks": ranks, "strengths": [0.4, 0.3, 0.1]})
     return folder
 
 
@@ -164,7 +164,8 @@ def test_whatever_is_done_is_summed_up(folder, monkeypatch, capsys):
     assert "found in half of the runs at strength 0.70" in said and "of 8 effects of ordered pairs" in said
     kept = json.loads((folder / "curves.json").read_text())
     assert [row["strength"] for row in kept["curves"]] == [0.5, 0.9] and len(kept["ranks"]) == 1
-    assert kept["ranks"][0].items() >= {"rank": 2, "of": 7, "auroc_a": 0.9, "auroc_b": None}.items()
+    assert kept["ranks"][0].items() >= {"rank": 2, "of": 3, "auroc_a": 0.9}.items()
+    assert kept["ranks"][0].items() >= {"tie_strength": 0.3, "strongest": 0.4, "auroc_b": None}.items()
     assert max(kept["unbiased"]) == 0.3  # of what the rule touches, where nothing is planted
     assert "bar  found  planted  alarms  pairs" in said
     assert len(pd.read_csv(folder / "pairs.csv")) == 8 and (folder / "curves.png").is_file()

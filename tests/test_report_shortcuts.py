@@ -71,9 +71,9 @@ def test_ties_in_words(tmp_path):
     (tmp_path / "ties.json").write_text(json.dumps({"pairs": 30, "sure": 4, "ties": [tie]}))
     described = describe_ties(tmp_path)
     assert described["ties"] == [
-        "Prototype 3 takes away prototype 95: by 55 % of its range in generated images, 76 % in the training images, "
-        "of which 46 have 3 high with 95 high."
+        "Prototype 3 and its unit take away prototype 95 and its unit: by 55 % of their range in generated images, "
+        "76 % in the training images, of which 46 have 3 high with 95 high."
     ]
-    assert described["asked"].startswith("30 ordered pairs of prototypes, 4 tied beyond chance; not trivial are 1")
+    assert described["asked"].startswith("30 pairs of units of prototypes; of 1 that the images do not force, 4 are")
     (tmp_path / "ties.json").write_text("{")
     assert describe_ties(tmp_path) is None

@@ -1,26 +1,31 @@
 """Ties without labels: a toy model with one tie, the parts on known answers, and the script on a tiny run."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.linear_model import Ridge
+from sklearn.cross_decomposition import CCA
 
-from analysis.edits import expected_images
 from analysis.measures.scores import KnownScores
 from analysis.measures.ties import (
-    RIDGE,
+    Axis,
+    Pair,
     alike,
+    by_masks,
+    canonical,
     corners,
-    expected_scores,
+    correlations,
+    exceptions,
     extremes,
-    generated_scores,
+    generated_effects,
+    held_out,
     overlap,
-    pairs_table,
-    probe,
+    pairs_of_units,
     rank_ties,
+    split_of,
     units,
 )
 from models.schedule import karras_sigmas
@@ -33,7 +38,7 @@ class Toy:
     fourth as `tie` times the first, where that is given."""
 
     masked, decoder, best_sampling = True, None, ("heun", 6)
-    encoder = SimpleNamespace(prototypes=torch.zeros(6, 1), width=6)
+    encoder = SimpleNamespace(width=6)
     sigma_max = 20.0
 
     def __init__(self, tie: float):
@@ -55,40 +60,82 @@ class Toy:
         return lambda z, sigma: self.denoise(z, sigma, s)
 
 
-def toy_table(tie: float, scores):
-    model, ends = Toy(tie), extremes(scores)
-    expected = expected_images(model, range(6), ends.values.T, KnownScores(scores), SHAPE)
-    made = generated_scores(model, ends.values, 16, SHAPE, 0)
-    return pairs_table(scores, ends, expected_scores(model, expected), made)
-
-
 @pytest.fixture(scope="module")
 def scores():
     return 0.3 * torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
 
 
+def every_pair(scores, shared=None, same=None) -> list[Pair]:
+    """Of prototypes that are a unit each."""
+    m = scores.shape[1]
+    shared, same = (torch.zeros(m, m) if given is None else given for given in (shared, same))
+    return pairs_of_units(scores, np.arange(m), correlations(scores), shared, same)
+
+
+def ranking(tie: float, scores, **near):
+    model, known = Toy(tie), KnownScores(scores)
+    table = by_masks(model, every_pair(scores, **near), known, SHAPE)
+    candidates = table[table["ranked"]].head(5)
+    return rank_ties(candidates, generated_effects(model, candidates["pair"], scores, 16, SHAPE, 0))
+
+
 @pytest.mark.parametrize("tie", [0.8, -0.8])
 def test_a_known_tie_is_ranked_first_and_alone(scores, tie):
-    table = toy_table(tie, scores)
-    ranked = rank_ties(table, torch.eye(6), torch.eye(6), np.arange(6))
-    assert ranked[["a", "b"]].to_numpy().tolist() == [[0, 3]]
+    ranked = ranking(tie, scores)
     row = ranked.iloc[0]
+    assert {row["a"], row["b"]} == {0, 3} and ranked["sure"].tolist()[0] and row["generated_error"] < 0.1
     assert row["masked"] == pytest.approx(tie, abs=0.1) and row["generated"] == pytest.approx(tie, abs=0.1)
-    assert abs(row["data"]) < 0.1 and row["excess"] == pytest.approx(0.8, abs=0.15)  # the data have none
+    assert abs(row["data"]) < 0.15 and row["excess"] == pytest.approx(0.8, abs=0.2)  # the data have none
+    assert ranked["strength"][1] < 0.1
 
 
 def test_a_model_without_ties_has_none(scores):
-    assert not toy_table(0.0, scores)["sure"].any()
+    assert not ranking(0.0, scores)["sure"].any()
 
 
 def test_trivial_ties_are_left_out_or_come_late(scores):
-    table, none, apart = toy_table(0.8, scores), torch.zeros(6, 6), np.arange(6)
-    together = none.clone()
-    together[0, 3] = together[3, 0] = 0.5
-    assert not len(rank_ties(table, together, none, apart))
-    assert not len(rank_ties(table, none, none, np.array([0, 1, 2, 0, 4, 5])))
-    halved, whole = rank_ties(table, none, together, apart), rank_ties(table, none, none, apart)
+    near = torch.zeros(6, 6)
+    near[0, 3] = near[3, 0] = 0.5
+    pairs = {(row.a, row.b) for row in ranking(0.8, scores, shared=near).itertuples()}
+    assert not pairs & {(0, 3), (3, 0)}
+    halved, whole = ranking(0.8, scores, same=near), ranking(0.8, scores)
     assert halved["strength"][0] == pytest.approx(whole["strength"][0] / 2)
+    assert halved["error"][0] == pytest.approx(whole["error"][0] / 2)
+
+
+def test_what_never_comes_apart_is_not_ranked():
+    draw = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
+    coin = (draw[:, 0] > 0).float()
+    swapped = torch.where(torch.arange(1000) % 5 == 0, 1 - coin, coin)  # in a fifth of the images: .4 of chance
+    noise = 0.05 * draw[:, 1]
+    assert exceptions(coin + 0.05 * draw[:, 2], coin + noise) == 0
+    assert exceptions(coin + 0.05 * draw[:, 2], swapped + noise) == pytest.approx(0.4, abs=0.15)
+    assert exceptions(draw[:, 0], draw[:, 1]) > 0.5
+    forced, free = every_pair(torch.stack([coin, coin + noise, swapped], dim=1))[:2]
+    assert not forced.ranked and free.ranked
+
+
+def test_canonical_axes_are_those_of_another_implementation():
+    draw = torch.randn(3000, 7, generator=torch.Generator().manual_seed(3)).double()
+    draw[:, 3:5] += 0.7 * draw[:, 0:2]
+    standard = ((draw - draw.mean(0)) / draw.std(0)).numpy()
+    x, y = standard[:, :3], standard[:, 3:]
+    a, b = canonical(x, y)
+    one, other = (part[:, 0] for part in CCA(1).fit(x, y).transform(x, y))
+    assert abs(np.corrcoef(x @ a, one)[0, 1]) > 0.98 and abs(np.corrcoef(y @ b, other)[0, 1]) > 0.98
+    assert held_out(x, y) == pytest.approx(np.corrcoef(one, other)[0, 1], abs=0.05)
+    assert abs(held_out(x, standard[:, 5:])) < 0.1
+
+
+def test_an_axis_rises_with_its_first_prototype():
+    draw = torch.randn(500, 3, generator=torch.Generator().manual_seed(4))
+    scores = torch.stack([0.1 * draw[:, 0], -draw[:, 0] + 0.1 * draw[:, 1], draw[:, 2], -draw[:, 0]], dim=1)
+    (pair,) = pairs_of_units(scores, np.array([0, 0, 0, 1]), correlations(scores), torch.zeros(4, 4), torch.zeros(4, 4))
+    assert pair.a.members[0] in (0, 1) and pair.a.members[2] == 2 and pair.b.members == [3]
+    axis = pair.a.of(scores)
+    assert torch.corrcoef(torch.stack([axis, scores[:, pair.a.members[0]]]))[0, 1] > 0.9
+    sign = 1 if pair.a.members[0] == 1 else -1
+    assert sign * pair.correlation > 0.9
 
 
 def test_data_of_a_pair_by_hand():
@@ -98,34 +145,29 @@ def test_data_of_a_pair_by_hand():
     ends = extremes(scores)
     torch.testing.assert_close(ends.values[:, 0], torch.tensor([0.045, 0.945]))
     assert sorted(ends.rows[0, :, 1].tolist()) == list(range(90, 100))
-    table = pairs_table(scores, ends, torch.zeros(3, 2, 3), torch.zeros(3, 2, 4, 3)).set_index(["a", "b"])
-    assert table.loc[(0, 1), "data"] == pytest.approx(-1, abs=1e-5)
-    assert table.loc[(0, 1), "wasserstein"] == pytest.approx(1, abs=0.02)
-    assert table.loc[(0, 2), "wasserstein"] == 0 and table.loc[(0, 1), "correlation"] == pytest.approx(-1)
-    assert (table["tie"] == 0).all() and not table["sure"].any()
+    pair = Pair(Axis([0], [1.0]), Axis([1], [1.0]), 0, 1, -1, 0, 0, 0)
+    gap, data, wasserstein = split_of(scores, pair)
+    assert (gap, data, wasserstein) == (pytest.approx(0.9), pytest.approx(-1), pytest.approx(1))
+    assert split_of(scores, pair._replace(b=Axis([2], [1.0])))[2] == 0
 
 
-def test_probe_is_ridge_regression(scores):
-    mixed = scores.clone()
-    mixed[:, 2] += mixed[:, 0] - 0.5 * mixed[:, 1]
-    standard = ((mixed - mixed.mean(0)) / mixed.std(0)).double().numpy()
-    ridge = Ridge(alpha=RIDGE * (len(mixed) - 1), fit_intercept=False).fit(np.delete(standard, 2, 1), standard[:, 2])
-    found = probe(mixed)[:, 2].numpy()
-    np.testing.assert_allclose(np.delete(found, 2), ridge.coef_, atol=1e-4)
-    assert found[2] == 0
-
-
-def test_units_are_chains_of_what_goes_together_in_one_place():
+def test_units_are_what_goes_together_and_is_near():
     line = torch.randn(200, generator=torch.Generator().manual_seed(1))
     noise = 0.3 * torch.randn(200, 4, generator=torch.Generator().manual_seed(2))
     scores = line[:, None] + noise
-    scores[:, 3] = noise[:, 3]  # at the place of the others, but on its own
-    shared = torch.eye(4)
-    shared[0, 1] = shared[1, 0] = shared[0, 3] = shared[3, 0] = 0.9
-    apart = units(scores, shared)
+    scores[:, 3] = noise[:, 3]  # near the others, but on its own
+    related, near = correlations(scores), torch.eye(4)
+    near[0, 1] = near[1, 0] = near[0, 3] = near[3, 0] = 0.9
+    apart = units(related, near)
     assert apart[0] == apart[1] and len(set(apart)) == 3
-    shared[1, 2] = shared[2, 1] = 0.9
-    assert len({*units(scores, shared)[:3]}) == 1
+    near[1, 2] = near[2, 1] = 0.9
+    assert len({*units(related, near)[:3]}) == 1 and units(related[:1, :1], near[:1, :1]).tolist() == [0]
+
+
+def test_correlations_heed_ranks():
+    line = torch.arange(1.0, 101)
+    related = correlations(torch.stack([line, -(line**9), torch.zeros(100)], dim=1))
+    assert related[0, 1] == pytest.approx(-1) and related[0, 2] == 0
 
 
 def test_places_overlap():
@@ -134,18 +176,21 @@ def test_places_overlap():
     torch.testing.assert_close(overlap(maps)[0], torch.tensor([1, 0.5, 0]))
 
 
-def test_the_same_change_at_another_place_is_alike_mirrored_and_reversed_too():
-    expected, maps = torch.zeros(3, 2, 1, 8, 8), torch.zeros(3, 8, 8)
-    expected[0, 1, 0, 0, 0], expected[1, 0, 0, 5, 7] = 1, 0.5  # left column of a place, right column of another
-    expected[2, 1, 0, 4, 0] = 1  # its lower row
-    maps[0, :2, :2], maps[1, 5:7, 6:], maps[2, 3:5, :2] = 0.25, 0.25, 0.25
-    torch.testing.assert_close(alike(expected, maps, 2), torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 1]]))
+def test_the_same_change_at_another_place_is_alike_mirrored_displaced_and_reversed_too():
+    expected, maps = torch.zeros(3, 2, 1, 16, 16), torch.zeros(3, 16, 16)
+    expected[0, 1, 0, 0:2, 0] = 1  # the left column of a place
+    expected[1, 0, 0, 9:11, 15] = 0.5  # a right column, a pixel lower in its place, dark
+    expected[2, 1, 0, 12, 0:2] = 1  # a row
+    maps[0, :3, :3], maps[1, 8:11, 13:], maps[2, 11:14, :3] = 1 / 9, 1 / 9, 1 / 9
+    found = alike(expected, maps, 3)
+    torch.testing.assert_close(found, found.T)
+    assert found[0, 1] == pytest.approx(1) and found.diagonal() == pytest.approx([1, 1, 1])
+    assert found[0, 2] == pytest.approx(0.5**0.5)  # one pixel of two, displaced so that it is alone
 
 
 def test_corner_cases_by_hand():
-    scores = torch.tensor([[0, 0], [0, 1], [1, 1], [1, 0.9], [0, 0.1]])
-    ends = extremes(scores)
-    found = corners(scores, ends, 0, 1, most=1)
+    values = torch.tensor([[0, 0], [0, 1], [1, 1], [1, 0.9], [0, 0.1]])
+    found = corners(values, most=1)
     assert [case.count for case in found] == [2, 0, 1, 2]
     assert [case.nearest for case in found] == [[2], [], [1], [0]]
 
@@ -153,10 +198,15 @@ def test_corner_cases_by_hand():
 def test_ties_script(many):
     done = many.run("analysis/diagnosis/ties.py", "--draws", 4, "--figures", 1)
     folder = many.records / "ties" / "tiny_v0"
-    assert "30 ordered pairs" in done.stdout and "Traceback" not in done.stderr
-    assert len(pd.read_csv(folder / "pairs.csv")) == 30 and (folder / "ties.json").is_file()
+    assert "6 prototypes in" in done.stdout and "Traceback" not in done.stderr
+    numbers = json.loads((folder / "ties.json").read_text())
+    count = len(numbers["units"])
+    assert sorted(k for unit in numbers["units"] for k in unit) == list(range(6))
+    assert len(pd.read_csv(folder / "pairs.csv")) == numbers["pairs"] == count * (count - 1) // 2
     ranked = pd.read_csv(folder / "ties.csv")
-    assert (folder / "tie_0.png").is_file() == bool(len(ranked))
+    assert (folder / "tie_0.png").is_file() == bool(len(ranked)) and len(numbers["ties"]) == len(ranked)
+    for tie in numbers["ties"]:
+        assert tie["members_a"][0] == tie["a"] and len(tie["weights_b"]) == len(tie["members_b"])
     if len(ranked):
         cells = ranked[["high_high", "high_low", "low_high", "low_low"]]
         assert (cells.sum(axis=1) == 120).all()  # every training image is in one of the four

@@ -1,5 +1,5 @@
-"""The picture of a tie: what its two prototypes say and where they were learnt, the four corner cases, and images in
-which the one is given."""
+"""The picture of a tie: what its two units say and where their first prototypes were learnt, the four corner cases, and
+images in which the one is given."""
 
 from typing import NamedTuple
 
@@ -14,17 +14,17 @@ WORDS = ("low", "high")
 
 
 class Card(NamedTuple):
-    """What is shown of a prototype."""
+    """What is shown of a unit."""
 
-    number: int
-    expected: np.ndarray  # uint8 (2, H, W, C): the image expected of its low and its high score
-    images: np.ndarray  # uint8 (n, H, W, C): training images that match it best
+    number: int  # its first prototype
+    expected: np.ndarray  # uint8 (2, H, W, C): the image expected at the low and at the high end of its axis
+    images: np.ndarray  # uint8 (n, H, W, C): training images that match the first prototype best
     boxes: np.ndarray  # (n, 4): where
 
 
 def draw_tie(a: Card, b: Card, cases: list[Corner], pixels: np.ndarray, generated: np.ndarray, title: str, path):
-    """pixels: the training images that the cases number; generated: uint8 (2, n, H, W, C), from where a alone is low
-    and high."""
+    """pixels: the training images that the cases number; generated: uint8 (2, n, H, W, C), from where a's
+    unit alone is low and high."""
     figure, axes = panels(2 + len(cases) + len(generated), COLUMNS, side=1.1)
     for axis in axes.flat:
         axis.axis("off")

@@ -161,7 +161,7 @@ def unbiased_effects(tables: list[pd.DataFrame]) -> np.ndarray:
     return np.concatenate([least_effect(table)["effect"].abs() for table in tables])
 
 
-def rank_of(ties: list[dict], told: list[str], tie: Tie) -> int | None:
-    """The place, from 1, of the first ranked tie (a, b prototypes) of what the rule ties; None where there is none.
-    told: the attribute that each prototype tells, '' of none."""
-    return next((i for i, row in enumerate(ties, 1) if tie.touches(told[row["a"]], told[row["b"]])), None)
+def rank_of(told: list[tuple[str, str]], tie: Tie) -> int | None:
+    """The place, from 1, of the first ranked tie of what the rule ties; None where there is none. told: the attributes
+    that both sides of each ranked tie tell, '' of none."""
+    return next((i for i, sides in enumerate(told, 1) if tie.touches(*sides)), None)

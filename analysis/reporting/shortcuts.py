@@ -101,15 +101,15 @@ def describe_ties(folder: Path) -> dict | None:
     if numbers is None:
         return None
     lines = [
-        f"Prototype {tie['a']} {'brings' if tie['generated'] > 0 else 'takes away'} prototype {tie['b']}: by "
-        f"{share(tie['generated'])} of its range in generated images, {share(tie['data'])} in the training images, of "
-        f"which {rare_corner(tie)}."
+        f"Prototype {tie['a']} and its unit {'bring' if tie['generated'] > 0 else 'take away'} prototype {tie['b']} "
+        f"and its unit: by {share(tie['generated'])} of their range in generated images, {share(tie['data'])} in the "
+        f"training images, of which {rare_corner(tie)}."
         for tie in numbers["ties"][:MOST_TIES]
     ]
     picture = folder / "tie_0.png"
     return {
-        "asked": f"{numbers['pairs']} ordered pairs of prototypes, {numbers['sure']} tied beyond chance; "
-        f"not trivial are {len(numbers['ties'])}. The strongest:",
+        "asked": f"{numbers['pairs']} pairs of units of prototypes; of {len(numbers['ties'])} that the images do not "
+        f"force, {numbers['sure']} are tied beyond chance. The strongest:",
         "ties": lines,
         "figure": figure_uri(picture) if lines and picture.is_file() else None,
     }

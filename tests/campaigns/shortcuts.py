@@ -24,9 +24,9 @@ from train.data.table import FASHION, HAIR_SMILE, ONE_HAIR
 from train.errors import UserError, run_script
 
 STRENGTHS = (0.5, 0.6, 0.75, 0.9, 1.0)
-RANKS = ["world", "tie", "strength", "seed", "rank", "of", "auroc_a", "auroc_b"]
+RANKS = ["world", "tie", "strength", "seed", "rank", "of", "tie_strength", "strongest", "auroc_a", "auroc_b"]
 STAGES = 3  # training, diagnosis, ties
-EDITED, GENERATED, DRAWS = 32, 400, 12  # images of each diagnosis; of each end of a score
+EDITED, GENERATED = 32, 400  # images of each diagnosis
 HAIR = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair")
 HAIR_TIE = Tie("Black_Hair", "Smiling", -1, HAIR, ("Smiling",))
 EYES_TIE = Tie("Long_Hair", "Eyes_Closed", 1, ("Long_Hair",), ("Eyes_Closed",))
@@ -167,25 +167,37 @@ def diagnosed(entry: Entry, trial: Trial, reference: Path) -> dict:
 
 
 def ranked(entry: Entry, trial: Trial, reference: Path) -> dict:
-    """Where ties.py puts what is planted. What prototypes stand for is told by the reference's labels; the ranking
-    does not use it."""
+    """Where ties.py puts what is planted. What axes and prototypes stand for is told by the reference's labels; the
+    ranking does not use it."""
+    import torch
+
     from analysis.measures.auroc import best_attributes
     from analysis.measures.dose import rank_of
     from analysis.measures.labels import TELLS
+    from analysis.measures.ties import Axis
     from analysis.schemas import TIES
     from train.config import load_config
     from train.data.dataset import load_split
     from train.runs import load_run
     from train.scores import encode
 
-    entry.script("analysis/diagnosis/ties.py", "--draws", DRAWS, "--figures", 0, "--seed", trial.seed)
+    entry.script("analysis/diagnosis/ties.py", "--figures", 1, "--seed", trial.seed)
     ties, test = entry.results("ties", TIES)["ties"], load_split(load_config(reference).data, "test")
-    names, auroc = best_attributes(encode(load_run(*entry.run).model, test).numpy(), test.attributes)
+    scores = encode(load_run(*entry.run).model, test)
+
+    def told(values) -> list[str]:
+        """Attributes of columns, '' below TELLS."""
+        names, auroc = best_attributes(values.numpy(), test.attributes)
+        return [name.removeprefix("not ") if value >= TELLS else "" for name, value in zip(names, auroc)]
+
+    axes = [[Axis(tie[f"members_{side}"], tie[f"weights_{side}"]).of(scores) for tie in ties] for side in "ab"]
+    sides = list(zip(*(told(torch.stack(values, dim=1)) for values in axes))) if ties else []
+    names, auroc = best_attributes(scores.numpy(), test.attributes)
     names = [name.removeprefix("not ") for name in names]
-    told = [name if value >= TELLS else "" for name, value in zip(names, auroc)]
     best = {name: max((v for n, v in zip(names, auroc) if n == name), default=None) for name in test.attributes}
-    ranks = {tie.name: rank_of(ties, told, tie) for tie in WORLDS[trial.world].ties}
-    return {"ranks": ranks, "ties": len(ties), "prototypes": len(names), "best": best}
+    ranks = {tie.name: rank_of(sides, tie) for tie in WORLDS[trial.world].ties}
+    strengths = [tie["strength"] for tie in ties]
+    return {"ranks": ranks, "strengths": strengths, "told": sides, "prototypes": len(names), "best": best}
 
 
 def timed(measure: Callable[[], dict]) -> Callable[[], dict]:
@@ -233,9 +245,12 @@ class Summary(NamedTuple):
 
 
 def rank_row(stage: dict, tie: Tie) -> dict:
-    """The rank of what is planted among the ranked ties, and the AUROC of the best prototypes for its two sides."""
+    """The rank of what is planted among the ranked ties, its strength and that of the first, and the AUROC of the best
+    prototypes for its two sides."""
+    rank, strengths = stage["ranks"][tie.name], stage["strengths"]
+    own = strengths[rank - 1] if rank else None
     best = {f"auroc_{side}": stage["best"].get(getattr(tie, side)) for side in "ab"}
-    return {"rank": stage["ranks"][tie.name], "of": stage["ties"]} | best
+    return {"rank": rank, "of": len(strengths), "tie_strength": own, "strongest": max(strengths, default=None)} | best
 
 
 def pairs_table(tables: dict):
