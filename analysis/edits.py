@@ -20,6 +20,13 @@ PUSH = 0.25  # at most, in the unit of images: an eighth of their range
 STRENGTHS = (0.0, 0.5, 1.0, 2.0)  # of guidance, tried in this order where as little is wanted as it takes
 MISSED = 0.1  # of the range of a score: a commanded score is reached where no more than this is missing
 EXPECTED_NOISES = 2  # images of noise over which models without a decoder are asked
+PLACE = 0.8  # share of its squared change that the place of a prototype holds
+PLACE_IMAGES = 64  # known images over which that is the mean
+PIXELS = 32  # a side, of which a place is widened and softened by one pixel
+INSIDE = (
+    0.2,
+    0.6,
+)  # shares of what a score says that lie in the place of an edit: up to which it stays, from which it moves
 
 
 class Encoding(NamedTuple):
@@ -40,18 +47,27 @@ class EditOptions(NamedTuple):
         calls, not one. Several are tried in turn, each on those images alone in which the commanded scores are not
         reached yet.
     others: what becomes of the scores that are not set, a key of analysis.measures.scores.OTHERS.
+    places: what each prototype changes of the image, as of `places` (m, H, W); other scores then move as far as they
+        speak of the place of what is set. None: wherever they speak.
     """
 
     known: KnownScores
     steps: int = 18
     guidance: tuple[float, ...] = (0.0,)
     others: str = "transport"
+    places: Tensor | None = None
 
     def set(self, s: Tensor, prototypes: Sequence[int], values: Tensor | float) -> Tensor:
         """A copy of s (B, m) with those prototypes' scores at values (B, K), (K,) or one number, the others as `others`
         says."""
+        prototypes = list(prototypes)
         wanted = torch.as_tensor(values, dtype=s.dtype, device=s.device).expand(len(s), len(prototypes))
-        return OTHERS[self.others](self.known, s, list(prototypes), wanted)
+        edited = OTHERS[self.others](self.known, s, prototypes, wanted)
+        if self.places is None:
+            return edited
+        share = inside(self.places, prototypes)
+        share[prototypes] = 1
+        return torch.where(share > 0, torch.lerp(s, edited, share), s)  # also where hidden ones are NaN
 
 
 class Edit(NamedTuple):
@@ -223,6 +239,46 @@ def expected_together(
     z = model.sigma_max * SeededNoise(range(EXPECTED_NOISES), shape, s.device)()
     sigma = z.new_full((len(z),), model.sigma_max)
     return torch.stack([model.denoise(z, sigma, one.expand(len(z), -1)).mean(0) for one in s])
+
+
+@torch.no_grad()
+def places(model: Patronus, known: KnownScores) -> Tensor | None:
+    """What each prototype changes of the image beyond all others: (m, H, W), each of sum 1; None without a decoder.
+
+    The mean square change of E[x0 | s] over known images as its score alone goes from low to high. What merely goes
+    along with a score in the data falls away. Templates, and prototypes that change nothing, have the whole image.
+    """
+    if model.decoder is None:
+        return None
+    some = known.scores[torch.linspace(0, len(known) - 1, min(PLACE_IMAGES, len(known))).long()]
+    squares = []
+    for k, ends in enumerate(known.limits):
+        low, high = (model.estimate(keep(known, some, [k], end.expand(len(some), 1))) for end in ends)
+        squares.append((high - low).square().mean((0, 1)))
+    squares = torch.stack(squares)
+    whole = squares.sum((1, 2)) == 0
+    whole[len(model.encoder.prototypes) :] = True
+    squares[whole] = 1
+    return squares / squares.sum((1, 2), keepdim=True)
+
+
+def inside(places: Tensor, prototypes: Sequence[int]) -> Tensor:
+    """How far each of m prototypes speaks of the place of some: (m,) in [0, 1], the share of `places` (m, H, W) that
+    lies there, stretched from INSIDE to 0 and 1.
+
+    The place of a prototype are the fewest pixels that hold PLACE of what it changes, one more each way, with a soft
+    edge; of several it is their union.
+    """
+    chosen = places[list(prototypes)]
+    ordered = chosen.flatten(1).sort(dim=1, descending=True).values
+    count = (ordered.cumsum(1) < PLACE).sum(1, keepdim=True)  # of pixels that hold less
+    level = ordered.gather(1, count.clamp(max=ordered.shape[1] - 1))
+    union = (chosen >= level[:, :, None]).float().amax(0)[None]
+    radius = max(1, round(places.shape[-1] / PIXELS))
+    grown = F.max_pool2d(union, 2 * radius + 1, 1, radius)
+    place = F.avg_pool2d(F.pad(grown, (radius,) * 4, mode="replicate"), 2 * radius + 1, 1)[0]
+    least, most = INSIDE
+    return (((places * place).sum((1, 2)) - least) / (most - least)).clamp(0, 1)
 
 
 def expected_images(

@@ -32,7 +32,7 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
 
 
 def add_edit_options(parser: argparse.ArgumentParser, auto: bool = False) -> None:
-    """How scores are set: --guidance and --others (analysis/edits.py).
+    """How scores are set: --guidance, --others and --within (analysis/edits.py).
 
     auto: --guidance takes that word, too, and it is the default: no guidance but where an image needs it.
     """
@@ -44,6 +44,8 @@ def add_edit_options(parser: argparse.ArgumentParser, auto: bool = False) -> Non
     text = "scores that are not set: transport (carry what is related from images of the own to those of the commanded"
     text += " value), keep, joint (move by regression), release (hide what is correlated, move the rest by regression)"
     parser.add_argument("--others", default=WAYS[0], choices=WAYS, help=f"{text} (default: {WAYS[0]})")
+    text = "which of them may follow: those that speak of the same place of the image as what is set, or of any"
+    parser.add_argument("--within", default="place", choices=("place", "image"), help=f"{text} (default: place)")
 
 
 def edit_parser(doc: str, prototypes: str, images: str, first: str | None = None) -> argparse.ArgumentParser:
@@ -87,10 +89,12 @@ def guidance_or_auto(text: str) -> tuple[float, ...]:
 
 def edit_options(args: argparse.Namespace, model, scores):
     """The EditOptions that the command line means for a model; scores (N, m) of a data set."""
-    from analysis.edits import EditOptions
+    from analysis.edits import EditOptions, places
     from analysis.measures.scores import KnownScores
 
-    return EditOptions(KnownScores(scores.to(model.encoder.prototypes.device)), args.steps, args.guidance, args.others)
+    known = KnownScores(scores.to(model.encoder.prototypes.device))
+    spoken = places(model, known) if args.within == "place" else None
+    return EditOptions(known, args.steps, args.guidance, args.others, spoken)
 
 
 def require(parser: argparse.ArgumentParser, args: argparse.Namespace, **least) -> None:

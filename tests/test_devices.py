@@ -7,7 +7,7 @@ import torch
 from fake_gpu import CUDA, IMAGES, KINDS, config_of, gpu  # noqa: F401
 
 import models.patronus
-from analysis.edits import EditOptions, edit, encode_and_invert, expected_images, regenerate, slerp
+from analysis.edits import EditOptions, edit, encode_and_invert, expected_images, places, regenerate, slerp
 from analysis.measures import features, information, readers
 from analysis.measures.emergence import trace_scores
 from analysis.measures.health import effect
@@ -93,7 +93,8 @@ def test_latent_models(network, formulation):
 def test_edits(kind, others):
     model, (x0, _, _) = model_of(kind), noisy()
     encoding = encode_and_invert(model, x0, 2)
-    options = EditOptions(KnownScores(torch.rand(300, 6, device=CUDA)), 3, (1.0,), others)
+    known = KnownScores(torch.rand(300, 6, device=CUDA))
+    options = EditOptions(known, 3, (1.0,), others, places(model, known))
     edited = options.set(encoding.scores, [0, 2], torch.tensor([0.5, 0.6], device=CUDA))
     assert on_gpu(edited, edit(model, encoding, torch.cat([edited, edited]), 3, guidance=1.0))
     assert on_gpu(regenerate(model, encoding.noise, encoding.scores, 2), slerp(*encoding.noise[:2], 0.3))

@@ -15,6 +15,8 @@ from analysis.edits import (
     encode_and_invert,
     expected_images,
     guided,
+    inside,
+    places,
     regenerate,
     shortfall,
 )
@@ -109,6 +111,36 @@ def test_as_little_guidance_as_it_takes_image_by_image(monkeypatch):
     assert result.reached.tolist() == [True, True, False]
     assert result.guidance.tolist() == [0.5, 0.0, 2.0]  # the third is left where it came nearest
     assert torch.equal(result.scores, result.images.mean((1, 2, 3))[:, None].repeat(1, 5))
+
+
+def test_scores_follow_as_far_as_they_speak_of_the_place_of_what_is_set(monkeypatch):
+    """Prototype 0 rules a square of 3 pixels, 1 the same and as much elsewhere, 2 the last column, 3 nothing; 4 is a
+    template. In the data 2 goes along with 0."""
+    model, scores = residual_model(), torch.rand(200, 5)
+    scores[:, 2] = scores[:, 0]
+    says = torch.zeros(5, 1, 16, 16)
+    says[:2, :, 6:9, 6:9] = says[1, :, :3, :3] = says[2, :, :, 15] = says[4, :, 0, 0] = 1
+    model.encoder.prototypes = torch.nn.Parameter(model.encoder.prototypes[:4].detach())
+    monkeypatch.setattr(model, "estimate", lambda s: torch.tensordot(s, says, 1))
+    known = KnownScores(scores)
+    spoken = places(model, known)
+    torch.testing.assert_close(spoken.sum((1, 2)), torch.ones(5))
+    assert spoken[0, 6:9, 6:9].sum() == pytest.approx(1) and spoken[2, :, 15].sum() == pytest.approx(1)
+    torch.testing.assert_close(spoken[3:], torch.full((2, 16, 16), 1 / 256))  # nothing, or the whole image
+    share = inside(spoken, [0])
+    assert share[0] == 1 and share[1] == pytest.approx((0.5 - 0.2) / 0.4) and share[2:].tolist() == [0, 0, 0]
+    assert inside(spoken, [0, 2])[:3].tolist() == pytest.approx([1, 0.75, 1])
+    assert inside(spoken, [4]).tolist() == pytest.approx([1] * 5)
+
+    s = torch.full((2, 5), 0.5)
+    options = EditOptions(known, others="joint")
+    moved, kept = (options._replace(places=where).set(s, [0], 0.9) for where in (None, spoken))
+    assert (moved[:, 2] > 0.85).all() and torch.equal(kept[:, 2:], s[:, 2:]) and (kept[:, 0] == 0.9).all()
+    torch.testing.assert_close(kept[:, 1] - 0.5, 0.75 * (moved[:, 1] - 0.5))
+    released = options._replace(places=spoken, others="release").set(s, [0], 0.9)
+    assert not released.isnan().any()  # prototype 2 speaks elsewhere, so it is not hidden either
+    model.decoder = None
+    assert places(model, known) is None
 
 
 @pytest.mark.parametrize("masked", [True, False])

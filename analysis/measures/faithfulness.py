@@ -24,7 +24,7 @@ from train.runs import Run
 
 NULLS = 3  # random prototypes an attribute
 REPEATED = 12  # images of measures that edit or invert again
-PREVIOUS = {"guidance": (1.0,), "others": "joint"}  # the way of setting scores that minimality is compared with
+PREVIOUS = {"guidance": (1.0,), "others": "joint", "places": None}  # the way that minimality is compared with
 
 
 def exclusive_of(name: str, names: list[str], source) -> list[int]:

@@ -18,10 +18,7 @@ LOW, HIGH = 0.01, 0.99  # quantiles of known scores that count as low and high
 SHARE = 0.05  # of the known images: those whose scores are nearest to the commanded value
 WIDTH = 0.4  # share of those around the own value, a unit of difference in rank
 FEWEST, MOST = 24, 2000  # of them at least and at most
-RELATED = (
-    0.07  # distance of a mean rank from the middle, as a share of all ranks, from which a score is related to an edit
-)
-ERRORS = 4.0  # and in standard errors, where few images are known
+RELATED = 1.0  # standard errors by which the mean rank of a score differs from the middle where an edit moves it
 CONTRACTED = 0.15  # ratio of variances below which a direction carries an alternative that the edit excludes
 FLOOR = 0.1  # of variances, in the unit of a score's own: what is smaller is no direction
 CORRELATED = 0.2  # |correlation| above which `hide_correlated` hides
@@ -121,7 +118,7 @@ def transport(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: 
     """
     prototypes = list(prototypes)
     count = min(max(round(SHARE * len(known)), FEWEST), MOST, len(known))
-    least = max(RELATED, ERRORS * (12 * count) ** -0.5)  # the mean rank of n images at random has variance 1 / (12 n)
+    least = RELATED * (12 * count) ** -0.5  # the mean rank of n images at random has variance 1 / (12 n)
     targets, own = (positions(known, prototypes, v) for v in (values, s[:, prototypes]))
     unique, which = targets.unique(dim=0, return_inverse=True)
     there = [_Neighbours(known, prototypes, where, count) for where in unique]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from analysis.edits import EditOptions, Encoding, edit, encode_and_invert, regenerate
+from analysis.edits import EditOptions, Encoding, edit, encode_and_invert, places, regenerate
 from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
 from analysis.measures.groups import find_groups, group_name, group_values
@@ -81,6 +81,7 @@ class Explorer:
         self.train, self.test = (load_split(run.config.data, split) for split in ("train", "test"))
         scores = encode(run.model, self.test, device=device, progress=False)
         self.known = KnownScores(scores.to(device))
+        self.places = places(run.model, self.known)
         self.expected = expected_extremes(run, scores)
         self.groups = find_groups(self.known, self.expected)
         self.group_names = [group_name(group, self.known, self.test.attributes) for group in self.groups]
@@ -144,7 +145,7 @@ class Explorer:
         self, loaded: LoadedImage, settings: dict[int, float], guidance: float, others: str, steps: int = FULL
     ) -> Edited:
         """Prototypes set to scores, beside the reconstruction. Raises UserError."""
-        encoding, options = loaded.encodings[steps], EditOptions(self.known, steps, (guidance,), others)
+        encoding, options = loaded.encodings[steps], EditOptions(self.known, steps, (guidance,), others, self.places)
         plain = regenerate(self.model, encoding.noise, encoding.scores, steps)
         edited = plain
         if settings:
