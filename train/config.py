@@ -125,9 +125,9 @@ class NoiseConfig(Section):
 class MaskConfig(Section):
     """Which scores a masked model learns without. Its images draw ln(sigma) uniformly in train.noise.high_range."""
 
-    share: Annotated[float, Field(ge=0, le=1)] = 0.4  # of a batch; each of these images hides a part of its scores
+    share: Annotated[float, Field(ge=0, le=1)] = 0.2  # of a batch; each of these images hides a part of its scores
     empty: Annotated[float, Field(ge=0, le=1)] = 0.2  # of those images: no score is shown
-    weight: Annotated[float, Field(gt=0)] = 0.15  # of their loss in the denoiser's training
+    weight: Annotated[float, Field(gt=0)] = 0.3  # of their loss in the denoiser's training
 
 
 class TrainConfig(Section):
