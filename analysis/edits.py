@@ -23,10 +23,8 @@ EXPECTED_NOISES = 2  # images of noise over which models without a decoder are a
 PLACE = 0.8  # share of its squared change that the place of a prototype holds
 PLACE_IMAGES = 64  # known images over which that is the mean
 PIXELS = 32  # a side, of which a place is widened and softened by one pixel
-INSIDE = (
-    0.2,
-    0.6,
-)  # shares of what a score says that lie in the place of an edit: up to which it stays, from which it moves
+# shares of what a score says that lie in the place of an edit: up to the first it stays, from the second it moves whole
+INSIDE = 0.2, 0.6
 
 
 class Encoding(NamedTuple):
