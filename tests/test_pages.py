@@ -125,7 +125,7 @@ def test_a_report_of_two_runs_and_of_results_that_are_out_of_date(reported):
     done = reported.run("analysis/report.py", "--version_num", 0, "--compare", "tiny/1", "--fast")
     text = (report_file(reported).parent / "report_beside_tiny_v1.html").read_text()
     assert "tiny, version 0" in text and "tiny, version 1" in text and text.count('class="card" data-number') == 12
-    assert "tiny v1: left out: edits" in done.stdout
+    assert "tiny, version 1: left out: edits" in done.stdout
     refused = reported.run("analysis/report.py", "--compare", "tiny", "--fast", check=False)
     assert refused.returncode == 2 and "DATASET/VERSION" in refused.stderr
 
