@@ -16,7 +16,7 @@ CUTS = {  # thumbnail: picture of the gallery, left, top, right, bottom as share
     "bits": ("information", 0.24, 0.03, 0.71, 0.17),
     "when": ("emergence", 0.07, 0.0, 0.67, 0.46),
     "set": ("manipulate", 0.03, 0.08, 0.65, 0.365),
-    "true": ("faithfulness", 0.02, 0.53, 0.40, 1.0),
+    "true": ("faithfulness", 0.41, 0.53, 0.8, 1.0),
     "bias": ("shortcut_edits", 0.405, 0.065, 0.8, 0.295),
     "near": ("fmnist_pictures", 0.03, 0.02, 1.0, 0.26),
     "page": ("page", 0.05, 0.08, 0.95, 0.55),
