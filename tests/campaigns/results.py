@@ -2,8 +2,8 @@
 
   python tests/campaigns/results.py [--runs faces/0 fmnist/0] [--into README.md]
 
-Rows whose numbers are not there are left out. The table replaces what stands between the two marks in the file; a run
-that left nothing in records/ keeps the numbers that stand there.
+The table replaces what stands between the two marks in the file. Numbers that are not in records/ stay as they stand
+there; rows without any are left out.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def standing(text: str) -> dict[tuple[str, str], list[str]]:
 
 
 def table(runs: list[str], text: str) -> str:
-    """The table of these runs, or of a run without records its columns in `text`, the table that stands."""
+    """The table of these runs; what records/ has not of a run is taken from `text`, the table that stands."""
     numbers, old = {run: numbers_of(run) for run in runs}, standing(text)
     names = [run.split("/")[0] for run in runs]
     lines = ["| | " + " | ".join(f"{name}, ours | baseline" for name in names) + " | `analysis/evaluation/` |"]
@@ -70,7 +70,7 @@ def table(runs: list[str], text: str) -> str:
         cells = []
         for run, data in zip(runs, names):
             new = [value(numbers[run], key) for key in (ours, baseline)]
-            cells += new if numbers[run] else old.get((name, data), new)
+            cells += new if any(new) else old.get((name, data), new)
         if any(cells):
             lines.append(f"| {name} | {' | '.join(cells)} | `{script}` |")
     return "\n".join(lines)
