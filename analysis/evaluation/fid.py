@@ -228,7 +228,7 @@ def attribute_agreement(sources: Sources, device) -> dict[str, float]:
 
     from analysis.measures.readers import attributes_kept, classifier_reader
 
-    source, files, names = sources.source, sources.files, sources.names
+    source, files, names = sources.images, sources.files, sources.names
     mode = "L" if source.pixels.shape[-1] == 1 else "RGB"
     samples = np.stack([np.asarray(Image.open(file).convert(mode)).reshape(source.pixels.shape[1:]) for file in files])
     reader = classifier_reader(sources.train, sources.train.attributes[names].to_numpy(float), device)
