@@ -40,10 +40,9 @@ class EditOptions(NamedTuple):
     known: scores of a data set, from which the scores that are not set are told.
     steps: Heun steps of the inversion and of the regeneration.
     guidance: w of D = D(z, s') + w (D(z, s') - D(z, s)), with s the image's own scores and s' the edited ones:
-        classifier-free guidance (Ho and
-        Salimans 2022) with the image's own condition in the place of the empty one. Above 0 a step needs two network
-        calls, not one. Several are tried in turn, each on those images alone in which the commanded scores are not
-        reached yet.
+        classifier-free guidance (Ho and Salimans 2022) with the image's own condition in the place of the empty one.
+        Above 0 a step needs two network calls, not one. Several are tried in turn, each on those images alone in which
+        the commanded scores are not reached yet.
     others: what becomes of the scores that are not set, a key of analysis.measures.scores.OTHERS.
     places: what each prototype changes of the image, as of `places` (m, H, W); other scores then move as far as they
         speak of the place of what is set. None: wherever they speak.

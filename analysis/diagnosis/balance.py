@@ -89,12 +89,13 @@ def read_measure(run, train, args) -> Measure:
 
 
 class Balanced(NamedTuple):
-    """Images made and where they are; pairs (n, 2) of source and donor; whether A and B are high, bool (n, 2), as set
-    and as found; whether both agree (n,)."""
+    """Images made and where they are; pairs (n, 2) of source and donor; whether A and B are high, bool (N, 2) in the
+    training images, (n, 2) as set and as found; whether the last two agree (n,)."""
 
     made: object  # ImageSet
     folder: Path
     pairs: object
+    known: object
     given: object
     found: object
     kept: object
@@ -129,9 +130,9 @@ def balance(run, train, scores, ab: list[int], members: list[int], args, device)
 
     folder = generate(run, "balanced", sampling, about, scores_of, device, number=args.run, batch=args.batch)
     made, middle = made_images(folder, len(pairs), train), extremes(scores).values[:, ab].mean(0)
-    given = (exchanged(scores, pairs, members)[:, ab] > middle).numpy()
-    found = (encode(run.model, made, device=device)[:, ab] > middle).numpy()
-    return Balanced(made, folder, pairs, given, found, (given == found).all(1))
+    sets = scores, exchanged(scores, pairs, members), encode(run.model, made, device=device)
+    known, given, found = ((values[:, ab] > middle).numpy() for values in sets)
+    return Balanced(made, folder, pairs, known, given, found, (given == found).all(1))
 
 
 def save(balanced: Balanced, ids: list[str]) -> Path:
@@ -149,13 +150,10 @@ def save(balanced: Balanced, ids: list[str]) -> Path:
     return save_table(folder.with_name(f"{folder.name}.csv"), table.set_index("image"))
 
 
-def tell(balanced: Balanced, scores, ab: list[int], members: list[int], file: Path) -> None:
-    from analysis.measures.ties import extremes
-
+def tell(balanced: Balanced, ab: list[int], members: list[int], file: Path) -> None:
     (a, b), kept = ab, balanced.kept
     print(f"{len(members)} scores go with prototype {a} and come from the donor: {listed(members, 20)}")
-    high = (scores[:, ab] > extremes(scores).values[:, ab].mean(0)).numpy()
-    counted = {"training images": high, "set": balanced.given, "found in those kept": balanced.found[kept]}
+    counted = {"training images": balanced.known, "set": balanced.given, "found in those kept": balanced.found[kept]}
     for what, values in counted.items():
         print(f"{a} high with {b} low, high; {a} low with {b} low, high: {cells(values)} ({what})")
     print(f"{kept.sum()} of {len(kept)} kept; sources, donors and what was set: {file}")
@@ -203,7 +201,7 @@ def main() -> None:
     measure = read_measure(run, train, args) if args.measure else None
     members = goes_with(scores, *ab)
     balanced = balance(run, train, scores, ab, members, args, device)
-    tell(balanced, scores, ab, members, save(balanced, train.ids))
+    tell(balanced, ab, members, save(balanced, train.ids))
     if measure:
         judge(balanced, measure, train, args.seed, device)
 

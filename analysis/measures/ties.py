@@ -40,8 +40,6 @@ SHIFT = 3  # pixels by which two changes may be displaced
 RIDGE = 0.1  # of canonical correlations, in the unit of one score's variance
 RAREST = 0.02  # share of the images that an end has at least, where exceptions are counted
 CASES = {"high_high": (1, 1), "high_low": (1, 0), "low_high": (0, 1), "low_low": (0, 0)}  # a, b
-
-
 COLUMNS = ["a", "b", "unit_a", "unit_b", "masked", "data", "alike", "overlap", "exceptions", "correlation"]
 COLUMNS += ["wasserstein", "ranked", "pair"]  # of `by_masks`
 
