@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -91,6 +92,17 @@ def draw_images(folder: Path, count: int = 40, size: int = 20, channels: int = 3
     return folder
 
 
+def group_variables(processes: int) -> list[dict[str, str]]:
+    """What torchrun tells each process of a group on this machine."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
+
+
 class Bench:
     """A temporary home for data and records, in which scripts run as a user runs them."""
 
@@ -120,13 +132,16 @@ class Bench:
         file.write_text(yaml.safe_dump(values))
         return file
 
-    def begin(self, script: str, *args, file_limit: int | None = None) -> Fork:
-        """Start a script in a fork of a process that has torch loaded already; on DEVICE, where it computes."""
+    def begin(self, script: str, *args, file_limit: int | None = None, variables: dict | None = None) -> Fork:
+        """Start a script in a fork of a process that has torch loaded already; on DEVICE, where it computes.
+
+        variables: of the environment, beside those of the bench.
+        """
         args = self.with_device(script, args)
         return Fork(
             str(REPO / script),
             args,
-            self.environment,
+            self.environment | (variables or {}),
             self.home,
             self.home / f".output_{next(self.numbers)}",
             self.prelude,
@@ -138,19 +153,12 @@ class Bench:
         args = [str(part) for part in args]
         return args if "--device" in args or script in DEVICELESS else [*args, "--device", DEVICE]
 
-    def run(
-        self, script: str, *args, check: bool = True, launcher: list[str] | None = None
-    ) -> subprocess.CompletedProcess:
-        """Run a script to its end; with a launcher (a command line) in fresh processes."""
-        if launcher:
-            command = [*launcher, str(REPO / script), *self.with_device(script, args)]
-            done = subprocess.run(
-                command, env=self.environment, cwd=self.home, capture_output=True, text=True, timeout=300
-            )
-        else:
-            fork = self.begin(script, *args)
-            output, errors = fork.communicate(300)
-            done = subprocess.CompletedProcess([script, *args], fork.returncode, output, errors)
+    def run(self, script: str, *args, check: bool = True, processes: int = 1) -> subprocess.CompletedProcess:
+        """Run a script to its end; in several processes as torchrun would. What the first says is the result."""
+        forks = [self.begin(script, *args, variables=of_one) for of_one in group_variables(processes)]
+        (output, errors), *_ = [fork.communicate(300) for fork in forks]
+        worst = max((fork.returncode for fork in forks), key=abs)
+        done = subprocess.CompletedProcess([script, *args], worst, output, errors)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 

@@ -60,8 +60,7 @@ def test_sampling_is_exact_resumable_and_independent_of_batches_and_processes(tr
     (first / "000009.png").unlink()
     assert "2 of them new" in sample(trained, "--total_gen_num", 13, "--batch", 1, "--run", number).stdout
     again = samples(first)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    second = folder_of(sample(trained, "--total_gen_num", 13, "--batch", 3, launcher=launcher))
+    second = folder_of(sample(trained, "--total_gen_num", 13, "--batch", 3, processes=2))
     shared = samples(second)
     for name in whole:
         for other in (again, shared):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -225,8 +224,7 @@ def test_tensorboard_events(bench):
 def test_two_processes_train_like_one(bench):
     bench.config = bench.write_config({"model.dropout": 0.0})
     bench.train()
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    bench.train(launcher=launcher)
+    bench.train(processes=2)
     one, two = (
         [json.loads(line)["loss"] for line in (bench.version(v) / "metrics.jsonl").read_text().splitlines()]
         for v in (0, 1)
