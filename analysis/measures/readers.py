@@ -23,6 +23,7 @@ Reader = Callable[[Tensor], np.ndarray]  # images (B, C, H, W) in [-1, 1] -> evi
 EPOCHS = 6  # by default, but no more than
 MOST_SEEN = 200_000  # images, which is plenty for a small network
 BATCH = 64
+RATE, WARM = 3e-3, 0.1  # of the classifier's learning: highest rate, share of the steps until it
 
 
 def prototype_reader(model: Patronus, scores: np.ndarray, labels: np.ndarray) -> Reader:
@@ -68,14 +69,16 @@ def classifier_reader(
     """A small convolutional classifier of all attributes at once, trained on labelled images; labels (N, A; NaN
     unknown).
 
-    A little noise on its input keeps it from reading textures that generated images lack.
+    A little noise on its input keeps it from reading textures that generated images lack. The rate rises, then falls to
+    0: what is in between two colours is then read alike by classifiers of several seeds.
     """
     torch.manual_seed(seed)
     _, size, _, channels = images.pixels.shape
     net = small_classifier(channels, size, labels.shape[1]).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=RATE)
     seen = min(MOST_SEEN, epochs * len(images))
     steps = math.ceil(seen / BATCH)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate((step + 0.5) / steps))
     batches = Prefetcher(lambda step: _batch(images, labels, seed, step), device, steps)
     for step in tqdm(range(steps), desc="training the classifier", unit="step", leave=False):
         pixels, targets, known, noise = batches(step)
@@ -84,8 +87,14 @@ def classifier_reader(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        schedule.step()
     net.eval().requires_grad_(False)
     return lambda x: net(x.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
+
+
+def _rate(share: float) -> float:
+    """The learning rate after a share of the steps, as a share of the highest: a rise, and half a cosine to 0."""
+    return min(1.0, share / WARM) * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _batch(images: ImageSet, labels: np.ndarray, seed: int, step: int) -> list[Tensor]:
