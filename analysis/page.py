@@ -1,9 +1,10 @@
 """A page to play with the prototypes of a run, in the browser, on this machine alone.
 
 Take a test image or drop one of yours: its scores and the patches that they came from; click a prototype to see the
-image expected of it; move sliders, or set a group of prototypes, and the image is made anew from its own noise; or
-generate from scores, from nothing, or from chosen prototypes alone. What is dropped on it is decoded by our own decoder
-and never kept. Needs the extra: pip install -e .[page]. It listens on 127.0.0.1 unless --host says otherwise.
+image expected of it; move sliders, or put a group of prototypes into a state, and the image is made anew from its own
+noise; or generate from scores, from nothing, or from chosen prototypes alone. What is dropped on it is decoded by our
+own decoder and never kept. Needs the extra: pip install -e .[page]. It listens on 127.0.0.1 unless --host says
+otherwise.
 """
 
 import argparse

@@ -26,6 +26,7 @@ from models.prototype_encoder import PrototypeEncoder
 from models.unet import UNet
 from train import runs
 from train.data.dataset import load_split
+from train.errors import UserError
 from train.scores import encode
 
 MANIPULATE = "analysis/manipulation/manipulate.py"
@@ -132,17 +133,13 @@ def test_settings_of_scores():
         assert prototypes == [1] and change(old[:, None])[:, 0].tolist() == expected
 
 
-def test_a_group_is_set_to_the_scores_of_the_images_that_have_it():
-    low, high = torch.linspace(0, 0.4, 80), torch.linspace(0.6, 1, 20)
-    rising = torch.cat([low, high])
-    scores = torch.stack([rising, 1 - rising, torch.rand(100, generator=torch.Generator().manual_seed(0))], 1)
-    groups = [Group([0, 1], [1, -1])]
-    members, change = parse_setting("group:0=max", scores, lambda: groups)
-    assert members == [0, 1]
-    assert torch.allclose(change(torch.zeros(2, 2)), torch.stack([high[-5:].mean(), 1 - high[-5:].mean()]).expand(2, 2))
-    assert torch.allclose(
-        parse_setting("group:0=min", scores, lambda: groups)[1](torch.zeros(1, 2))[0, 0], low[:5].mean()
-    )
+def test_a_group_is_set_to_the_scores_of_a_state():
+    groups = [Group([2, 0], torch.tensor([[0.1, 0.2], [0.5, 0.6]]))]
+    members, change = parse_setting("group:0=state1", torch.rand(4, 3), lambda: groups)
+    assert members == [2, 0] and torch.equal(change(torch.zeros(2, 2)), torch.tensor([[0.5, 0.6]] * 2))
+    for text, expected in (("group:0=max", "can be set to state0, state1"), ("group:1=state0", "there is no group 1")):
+        with pytest.raises(UserError, match=expected):
+            parse_setting(text, torch.rand(4, 3), lambda: groups)
 
 
 @pytest.mark.parametrize("script", FIGURES)

@@ -8,7 +8,15 @@ from test_models import residual_model
 
 from analysis.measures import edit_metrics as metrics
 from analysis.measures.candidates import Effects, best_setters, effect_values, quick_edit, rankings_agree
-from analysis.measures.groups import activation, best_groups, find_groups, group_name, group_values, likeness
+from analysis.measures.groups import (
+    Group,
+    belonging,
+    best_states,
+    find_groups,
+    find_states,
+    likeness,
+    state_names,
+)
 from analysis.measures.scores import KnownScores
 from analysis.reporting.explorer import Explorer
 
@@ -84,24 +92,32 @@ def test_groups_are_what_tells_one_thing_at_one_place():
     groups = find_groups(known, expected)
     assert sorted(map(sorted, (g.members for g in groups))) == [[0, 2, 4], [1, 3]]
     first = next(g for g in groups if 0 in g.members)
-    direction = dict(zip(first.members, first.directions))
-    assert direction[0] == direction[4] == -direction[2]
-    best = best_groups(groups, known, attributes)
-    assert {name: groups[number] for name, (number, _) in best.items()}["A"] is first
-    assert min(telling.auroc for _, telling in best.values()) > 0.95
-    assert group_name(first, known, attributes).startswith("A (")
+    best = best_states(groups, known, attributes)
+    assert groups[best["A"].group] is first and min(state.auroc for state in best.values()) > 0.95
+    present, absent = (dict(zip(first.members, first.states[j].tolist())) for j in best["A"][1:3])
+    assert present == pytest.approx({0: 1, 2: 0, 4: 1}, abs=0.02)
+    assert absent == pytest.approx({0: 0, 2: 1, 4: 0}, abs=0.02)
+    assert any(name.startswith("A (") for name in state_names(first, known, attributes))
     alike = likeness(known, expected)
     assert alike[0, 1] < 0.1 < alike[0, 2] and np.allclose(alike, alike.T)
 
 
-def test_a_group_takes_the_values_of_the_images_that_have_it():
-    known, expected, _ = two_factors()
-    group = next(g for g in find_groups(known, expected) if 0 in g.members)
-    most, least = (dict(zip(group.members, group_values(known, group, share))) for share in (1, 0))
-    if group.directions[group.members.index(0)] < 0:
-        most, least = least, most
-    assert most[0] > 1 and most[4] > 1 and most[2] < 0 and least[0] < 0 and least[2] > 1
-    assert activation(known, group).mean().item() == pytest.approx(0.5, abs=1e-3)
+def test_states_are_the_colours_that_several_prototypes_tell_together():
+    g = torch.Generator().manual_seed(3)
+    colours = torch.tensor([[0.1, 0.9, 0.9], [0.5, 0.1, 0.9], [0.8, 0.8, 0.1]])
+    colour = torch.randint(3, (3000,), generator=g)
+    known = KnownScores(colours[colour] + 0.05 * torch.randn(3000, 3, generator=g))
+    states = find_states(known, [0, 1, 2])
+    torch.testing.assert_close(states, colours, atol=0.01, rtol=0)  # as many, from low to high of the first
+    belongs = belonging(known, Group([0, 1, 2], states))
+    assert belongs.argmax(1).eq(colour).float().mean() > 0.99 and (belongs > 0).sum(1).eq(1).all()
+    attributes = pd.DataFrame({f"colour_{c}": (colour == c).int().numpy() for c in range(3)})
+    best = best_states([Group([0, 1, 2], states)], known, attributes)
+    assert [best[f"colour_{c}"].present for c in range(3)] == [0, 1, 2]
+
+
+def test_scores_that_are_all_the_same_have_one_state():
+    assert find_states(KnownScores(torch.ones(50, 2)), [0, 1]).tolist() == [[1, 1]]
 
 
 def test_the_best_setter_sets_its_attribute_and_nothing_else():
@@ -128,12 +144,12 @@ def test_a_quick_edit_to_the_own_scores_is_the_image():
         torch.testing.assert_close(quick_edit(model, x0, s, s + 0.3), expected)
 
 
-def test_the_page_names_groups_and_sets_all_their_members():
+def test_the_page_names_states_of_groups_and_sets_all_their_members():
     known, expected, attributes = two_factors()
     explorer = object.__new__(Explorer)
     explorer.known, explorer.groups = known, find_groups(known, expected)
-    explorer.group_names = [group_name(group, known, attributes) for group in explorer.groups]
-    number = next(i for i, group in enumerate(explorer.groups) if 1 in group.members)
-    assert explorer.group_label(number).startswith(f"group {number}: ") and "B (" in explorer.group_label(number)
-    settings = explorer.group_settings(number, 1.0)
-    assert set(settings) == {1, 3} and settings[1] == pytest.approx(settings[3], abs=0.1)
+    explorer.state_names = [state_names(group, known, attributes) for group in explorer.groups]
+    label, choice = next(found for found in explorer.state_choices() if ": B (" in found[0])
+    number, state = choice.split("=")
+    assert label.startswith(f"group {number} state {state}: B (")
+    assert explorer.state_settings(choice) == pytest.approx({1: 1, 3: 1}, abs=0.05)

@@ -3,10 +3,10 @@ about when set alone?
 
 For each attribute two single prototypes are chosen on training and validation images: the best detector, and the best
 setter (whose setting brings the attribute about and changes least beside it). They are judged on test images and, on
-drawings, on fresh ones that no run has seen, with their true counterfactuals. Groups of prototypes that are found
-without labels, and random prototypes, are judged beside them. A set without labels gets what needs none. --meanings
-prints what every number means. Several versions of --version_num are averaged, with deviations. Results go to
-records/faithfulness/<dataset>_v<n>/.
+drawings, on fresh ones that no run has seen, with their true counterfactuals. States of groups of prototypes, both
+found without labels, and random prototypes are judged beside them. A set without labels gets what needs none.
+--meanings prints what every number means. Several versions of --version_num are averaged, with deviations. Results go
+to records/faithfulness/<dataset>_v<n>/.
 """
 
 import argparse
@@ -155,20 +155,20 @@ def judge_singles(judge, detectors, setters, agreement, bare):
 
 
 def judge_groups(judge, attributes):
-    """-> (a table of one row an attribute that a group tells, its edits judged like those of a single prototype; the
-    number of groups)."""
+    """-> (a table of one row an attribute that a state of a group tells, its edits judged like those of a single
+    prototype; the number of groups)."""
     import pandas as pd
 
     from analysis.measures.cards import expected_extremes
-    from analysis.measures.groups import best_groups, find_groups, group_values
+    from analysis.measures.groups import best_states, find_groups
 
     known, rows, fewer = judge.options.known, {}, judge._replace(count=max(judge.count // 2, 2))
     groups = find_groups(known, expected_extremes(judge.run, known.scores.cpu()))
-    for name, (number, (_, auroc, direction)) in best_groups(groups, known, attributes).items():
-        most, least = (group_values(known, groups[number], share) for share in (1, 0))
-        present, absent = (most, least) if direction > 0 else (least, most)
-        row = {"group": number, "prototypes": " ".join(map(str, groups[number].members)), "auroc": auroc}
-        rows[name] = row | fewer.edits(name, groups[number].members, present, absent)
+    for name, best in best_states(groups, known, attributes).items():
+        members, states = groups[best.group]
+        row = {"group": best.group, "state": best.present, "absent": best.absent}
+        row |= {"prototypes": " ".join(map(str, members)), "auroc": best.auroc}
+        rows[name] = row | fewer.edits(name, members, states[best.present].tolist(), states[best.absent].tolist())
     return pd.DataFrame(rows).T.rename_axis("attribute"), len(groups)
 
 
@@ -224,9 +224,9 @@ def print_table(table, groups, null, means: dict) -> None:
     lead = [c for c in ("prototype", "direction", "setter", "setter_direction") if c in table]
     print(table[lead + columns].round(2).to_string())
     if groups is not None and len(groups):
-        print("groups of prototypes, found without labels:")
+        print("groups of prototypes and their states, found without labels:")
         print(
-            groups[["group", "prototypes", "auroc", *[c for c in EDITS if c in groups]]].to_string(
+            groups[["group", "state", "absent", "prototypes", "auroc", *[c for c in EDITS if c in groups]]].to_string(
                 float_format="{:.2f}".format
             )
         )

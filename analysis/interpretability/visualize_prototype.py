@@ -4,11 +4,12 @@ A sheet of prototype cards, one row a prototype: the image expected of it (E[x0 
 and low), where the two differ, the training patches that match it best with their surroundings and ids, and test images
 that lack it before and after its score is raised, the patch boxed. Beside each: how much it moves, how it is used, and
 for labelled sets the attribute that it tells. By default the prototypes that matter most, no two alike, none that
-stands for a flat area. Below them the same of groups: prototypes that do the same together, found without labels;
-`manipulate.py --set group:N=max` sets one. --paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test
-images under their own scores, raise the prototype to the largest score seen, regenerate from the same noise, keep the
-image in which it matched best. Beside either a table of every prototype's health. Results go to
-records/vis_prototype/<dataset>_v<n>/.
+stands for a flat area. Below them the same of the first groups, one row a state: prototypes that do the same together,
+and the clusters of their scores, such as one colour of several, both found without labels; the state is what is high,
+the mean of all images low. `manipulate.py --set group:N=stateJ` sets one. --paper draws Fig. 5 of Weng et al. 2026 by
+its procedure: invert test images under their own scores, raise the prototype to the largest score seen, regenerate from
+the same noise, keep the image in which it matched best. Beside either a table of every prototype's health. Results go
+to records/vis_prototype/<dataset>_v<n>/.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from analysis.script import (
 )
 from train.errors import run_script
 
-COUNT, GROUPS = 10, 6  # cards of single prototypes, and of groups
+COUNT, GROUPS = 10, 4  # cards of single prototypes, and groups whose states have one
 
 
 def parse_args() -> argparse.Namespace:
@@ -124,15 +125,15 @@ def paper_figure(run, test, scores, prototypes, *, args, device, folder) -> list
 
 
 def card_sheet(run, train, test, scores, *, expected, patches, prototypes, groups, table, args, folder) -> list:
-    """The cards of prototypes and of groups, and their arrays -> their files; expected (m, 2, C, H, W), patches: rows
-    and boxes of best_patches."""
+    """The cards of prototypes and of states of groups, and their arrays -> their files; expected (m, 2, C, H, W),
+    patches: rows and boxes of best_patches."""
     import numpy as np
     import torch
 
     from analysis.drawing.cards import draw_cards
     from analysis.edits import expected_together
     from analysis.measures.cards import example_edits
-    from analysis.measures.groups import group_name, group_values
+    from analysis.measures.groups import state_names
     from analysis.schemas import CARDS
     from train.images import GREY, to_uint8
 
@@ -145,11 +146,15 @@ def card_sheet(run, train, test, scores, *, expected, patches, prototypes, group
         tells = f"\n{line['attribute']} {line['auroc']:.2f}" if "attribute" in table else ""
         texts.append(f"prototype {k}{tells}\nmoves {line['moves']:.1f} grey levels\nusage {line['usage']:.3f}")
     for number, group in enumerate(groups[:GROUPS]):
-        ends = torch.tensor([group_values(known, group, share) for share in (0, 1)], device=known.scores.device)
-        settings.append((group.members, ends[1].tolist()))
-        pictures.append(expected_together(run.model, group.members, ends, known, shape).cpu()[None])
-        name, members = group_name(group, known, test.attributes), ", ".join(map(str, group.members[:6]))
-        texts.append(f"group {number}\n" + (f"{name}\n" if name else "") + members + ", ..." * (len(group.members) > 6))
+        middle = known.scores[:, group.members].mean(0)
+        for j, (state, name) in enumerate(zip(group.states, state_names(group, known, test.attributes))):
+            order = ((state - middle) / known.deviation[group.members]).argsort(descending=True)
+            raised = [group.members[i] for i in order]  # the first one's patches show the state best
+            ends = torch.stack([middle, state])[:, order]
+            settings.append((raised, ends[1].tolist()))
+            pictures.append(expected_together(run.model, raised, ends, known, shape).cpu()[None])
+            members = ", ".join(map(str, raised[:6])) + ", ..." * (len(raised) > 6)
+            texts.append(f"group {number} state {j}\n" + (f"{name}\n" if name else "") + members)
     pictures, leads = torch.cat(pictures), [setting[0][0] for setting in settings]  # (K, 2, C, H, W)
     rows, boxes = patches
     where = ((pictures[:, 1] - pictures[:, 0]).abs().mean(1) * GREY).numpy()  # (K, H, W)

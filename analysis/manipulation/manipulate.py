@@ -3,12 +3,12 @@
 Test images (--images) or your own files (--image, repeatable) are inverted under their own scores, some scores are set,
 and the images are regenerated from the same noise: original, reconstruction, edit, what differs between the two, with a
 box where each edited prototype matches. --others says what becomes of the scores that are not set; --guidance auto
-pushes those images, as little as it takes, in which the commanded scores are not found. --set group:3=max sets a group
-of prototypes (found without labels, numbered as visualize_prototype.py shows them) to the scores of the images that
-have it most. Without --set the prototype that matters most is raised to its largest score in the test set. --attribute
-NAME=AMOUNT (the one option that needs labels) moves all prototypes that tell an attribute, by that share of the
-difference between test images with and without it. --sweep K shows a strip over the values of prototype K instead.
-Results go to records/manipulate/<dataset>_v<n>/.
+pushes those images, as little as it takes, in which the commanded scores are not found. --set group:3=state1 sets a
+group of prototypes to the scores of one of its states, such as one colour of several (both are found without labels and
+numbered as visualize_prototype.py shows them). Without --set the prototype that matters most is raised to its largest
+score in the test set. --attribute NAME=AMOUNT (the one option that needs labels) moves all prototypes that tell an
+attribute, by that share of the difference between test images with and without it. --sweep K shows a strip over the
+values of prototype K instead. Results go to records/manipulate/<dataset>_v<n>/.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--image", metavar="PATH", action="append", default=[], help="an image file of yours; repeatable"
     )
-    text = "K: a prototype, or group:3; VALUE: a number, +0.2, -0.2, max, mean or min; repeatable"
+    text = "K: a prototype, or group:3; VALUE: a number, +0.2, -0.2, max, mean or min, of a group state1; repeatable"
     parser.add_argument("--set", metavar="K=VALUE", action="append", default=[], help=text)
     parser.add_argument(
         "--attribute",
@@ -61,31 +61,28 @@ def parse_args() -> argparse.Namespace:
 
 
 def parse_setting(text: str, scores, groups):
-    """'7=max', '7=+0.2', '7=0.4' or 'group:3=max' -> (prototypes, their new scores (n, K) as a function of the old).
+    """'7=max', '7=+0.2', '7=0.4' or 'group:3=state1' -> (prototypes, their new scores (n, K) as a function of the old).
 
     scores (N, m): the test set's; groups(): the run's groups, asked for where one is named. Raises UserError.
     """
-    import torch
-
-    from analysis.measures.groups import group_values
     from analysis.measures.scores import KnownScores
 
     name, equals, value = text.partition("=")
     group, number = name.strip().startswith("group:"), name.strip().removeprefix("group:")
     if not equals or not number.isdigit():
         raise UserError(
-            f"--set {text}: must be PROTOTYPE=VALUE or group:NUMBER=VALUE, e.g. 7=max, 7=0.4, 7=+0.2 or group:3=max"
+            f"--set {text}: must be PROTOTYPE=VALUE or group:NUMBER=VALUE, e.g. 7=max, 7=0.4, 7=+0.2 or group:3=state1"
         )
     if group:
         known = groups()
         if int(number) >= len(known):
             there = f"0 to {len(known) - 1}" if known else "none"
             raise UserError(f"--set {text}: there is no group {number}; the run has {there}")
-        shares = {"max": 1.0, "mean": 0.5, "min": 0.0}
-        if value not in shares:
-            raise UserError(f"--set {text}: a group can be set to {', '.join(shares)}")
-        target = torch.tensor(group_values(KnownScores(scores), known[int(number)], shares[value]))
-        return known[int(number)].members, lambda old: old * 0 + target.to(old)
+        members, states = known[int(number)]
+        names = [f"state{j}" for j in range(len(states))]
+        if value not in names:
+            raise UserError(f"--set {text}: group {number} can be set to {', '.join(names)}")
+        return members, lambda old: old * 0 + states[names.index(value)].to(old)
     k = int(number)
     check_prototype(k, scores.shape[1], f"--set {text}")
     lowest, highest = KnownScores(scores[:, k : k + 1]).range[0].tolist()
@@ -312,8 +309,8 @@ def draw_edits(edits: Edits):
         axes[line, 0].set_ylabel(name, fontsize=7)
     axes[0, 3].set_title("difference", fontsize=8)
     figure.colorbar(bar, ax=axes[:, 3], shrink=0.6, label="grey levels")
-    key = ", ".join(f"{k} ({colour})" for k, colour in zip(edits.prototypes, colours))
-    figure.suptitle(f"boxes: prototype{'s' * (len(edits.prototypes) > 1)} {key}", fontsize=8)
+    key = ", ".join(f"{k} {colour}" for k, colour in zip(edits.prototypes, colours))
+    figure.suptitle(f"prototype{'s' * (len(edits.prototypes) > 1)} {key}", fontsize=8)
     return figure
 
 

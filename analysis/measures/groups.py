@@ -1,30 +1,35 @@
-"""Concepts that several prototypes share: groups found without labels, by what prototypes do together.
+"""Concepts that several prototypes share: groups and their states, found without labels, by what prototypes do
+together.
 
 A colour is told by several prototypes, each at its own place. Two prototypes are alike where their scores rise together
 or against each other in the known images, where they change the same pixels, and where setting the one moves the
-other.
+other. What such a group tells comes in several kinds, say black, brown, blond and red hair: its states, the clusters of
+its members' scores.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from sklearn.cluster import AgglomerativeClustering
+from sklearn.cluster import AgglomerativeClustering, KMeans
+from sklearn.metrics import silhouette_score
 from torch import Tensor
 
 from analysis.measures.auroc import best_attributes, single_auroc
-from analysis.measures.scores import SHARE, KnownScores
+from analysis.measures.scores import KnownScores
 
-ALIKE = 0.3  # mean likeness of two groups above which they become one
+ALIKE = 0.4  # mean likeness of two groups above which they become one
 SMALLEST = 2  # prototypes of a group
-NAMED = 0.8  # AUROC from which a group is called by an attribute
+NAMED = 0.8  # AUROC from which a state is called by an attribute
+STATES = 8  # of a group at most
+CLUSTERED, JUDGED = 2000, 1000  # known images at most among which states are found, and of their silhouettes
 
 
 class Group(NamedTuple):
-    """Prototypes and the direction (+1, -1) in which each goes with the group; the first member leads."""
+    """Prototypes, the most typical first, and their scores in each state (S, K), from low to high of the first."""
 
     members: list[int]
-    directions: list[int]
+    states: Tensor
 
 
 def likeness(known: KnownScores, expected: Tensor) -> np.ndarray:
@@ -48,63 +53,72 @@ def find_groups(known: KnownScores, expected: Tensor) -> list[Group]:
     clusters = AgglomerativeClustering(
         n_clusters=None, metric="precomputed", linkage="average", distance_threshold=1 - ALIKE
     ).fit_predict(1 - alike)
-    correlation = torch.corrcoef(known.ranks.T).nan_to_num(0).cpu().numpy()
+    correlation = torch.corrcoef(known.ranks.T).nan_to_num(0).abs().cpu().numpy()
     groups = []
     for label in range(clusters.max() + 1):
         members = np.flatnonzero(clusters == label)
         if len(members) >= SMALLEST:
             lead = members[alike[np.ix_(members, members)].sum(1).argmax()]  # the most typical one
-            members = sorted(members, key=lambda k: -abs(correlation[lead, k]))
-            groups.append(Group([int(k) for k in members], [1 if correlation[lead, k] >= 0 else -1 for k in members]))
-    return sorted(groups, key=lambda g: -len(g.members) * float(np.abs(correlation[g.members[0], g.members]).mean()))
+            groups.append([int(k) for k in sorted(members, key=lambda k: -correlation[lead, k])])
+    groups.sort(key=lambda members: -correlation[members[0], members].sum())
+    return [Group(members, find_states(known, members)) for members in groups]
 
 
-def activation(known: KnownScores, group: Group) -> Tensor:
-    """How far known images have what the group stands for: the mean rank of its members, each in its direction, (N,) in
-    (0, 1)."""
-    directions = torch.tensor(group.directions, device=known.scores.device, dtype=known.scores.dtype)
-    return ((known.ranks[:, group.members] - 0.5) * directions).mean(1) + 0.5
+def find_states(known: KnownScores, members: list[int]) -> Tensor:
+    """Mean scores (S, K) of K prototypes in each cluster of the known images, from low to high of the first prototype.
+
+    k-means of the scores in their deviations, with the number of clusters, 2 to STATES, whose mean silhouette is
+    largest (Rousseeuw 1987).
+    """
+    rows = torch.linspace(0, len(known) - 1, min(CLUSTERED, len(known))).long()
+    scores = known.scores[rows][:, members].cpu()
+    scaled = (scores / known.deviation[members].cpu()).numpy()
+    different, best, labels = len(np.unique(scaled, axis=0)), -np.inf, np.zeros(len(scaled), int)
+    for count in range(2, min(STATES, different - 1) + 1):
+        found = KMeans(count, n_init=3, random_state=0).fit_predict(scaled)
+        quality = silhouette_score(scaled[:JUDGED], found[:JUDGED])
+        if quality > best:
+            best, labels = quality, found
+    means = torch.stack([scores[labels == label].mean(0) for label in np.unique(labels)])
+    return means[means[:, 0].argsort()].to(known.scores)
 
 
-def group_values(known: KnownScores, group: Group, share: float) -> list[float]:
-    """The members' mean scores over the known images whose activation is nearest to that of a share of them: 1 is most,
-    0 is least."""
-    order = activation(known, group).argsort()
-    count = max(round(SHARE * len(known)), 1)
-    first = round(share * (len(known) - count))
-    return known.scores[order[first : first + count]][:, group.members].mean(0).tolist()
+def belonging(known: KnownScores, group: Group) -> Tensor:
+    """How far known images belong to each state, (N, S): how much nearer they are to it than to the next one, in
+    deviations of the scores; above 0 for the state that an image is in."""
+    unit = known.deviation[group.members]
+    distance = torch.cdist(known.scores[:, group.members] / unit, group.states / unit)
+    if distance.shape[1] < 2:
+        return torch.zeros_like(distance)
+    nearest = distance.topk(2, dim=1, largest=False).values
+    others = torch.where(distance <= nearest[:, :1], nearest[:, 1:], nearest[:, :1])
+    return others - distance
 
 
-class Telling(NamedTuple):
-    """How a group tells an attribute: AUROC of its activation in the better direction, and that direction (+1, -1)."""
+def state_names(group: Group, known: KnownScores, attributes) -> list[str]:
+    """'Red Hair (0.97)' for each state, the attribute that it tells best (`best_attributes`), or '' below an AUROC of
+    NAMED; attributes: N rows, those of the known images."""
+    names, auroc = best_attributes(belonging(known, group).cpu().numpy(), attributes)
+    return [f"{name.replace('_', ' ')} ({a:.2f})" if name and a >= NAMED else "" for name, a in zip(names, auroc)]
 
-    attribute: str
+
+class StateOf(NamedTuple):
+    """The state that tells an attribute, the one of the same group that tells best that it is not there, and the AUROC
+    of the first."""
+
+    group: int
+    present: int
+    absent: int
     auroc: float
-    direction: int
 
 
-def tellings(group: Group, known: KnownScores, attributes) -> list[Telling]:
-    """How a group tells each attribute, the best first; attributes: N rows, those of the known images."""
-    value, telling_attributes = activation(known, group).cpu().numpy()[:, None], []
-    for name in attributes.columns:
-        auroc = float(single_auroc(value, attributes[name].to_numpy(float))[0])
-        if not np.isnan(auroc):
-            telling_attributes.append(Telling(name, max(auroc, 1 - auroc), 1 if auroc >= 0.5 else -1))
-    return sorted(telling_attributes, key=lambda telling: -telling.auroc)
-
-
-def group_name(group: Group, known: KnownScores, attributes) -> str:
-    """'Red Hair (0.97)', the attribute that a group tells best (`best_attributes`), or '' below an AUROC of NAMED."""
-    (name,), (auroc,) = best_attributes(activation(known, group).cpu().numpy()[:, None], attributes)
-    return f"{name.replace('_', ' ')} ({auroc:.2f})" if name and auroc >= NAMED else ""
-
-
-def best_groups(groups: list[Group], known: KnownScores, attributes) -> dict[str, tuple[int, Telling]]:
-    """The group that tells each attribute best, by number, where one tells it by NAMED at least."""
-    best: dict[str, tuple[int, Telling]] = {}
+def best_states(groups: list[Group], known: KnownScores, attributes) -> dict[str, StateOf]:
+    """The state that tells each attribute best, where one tells it by NAMED at least."""
+    best: dict[str, StateOf] = {}
     for number, group in enumerate(groups):
-        for telling in tellings(group, known, attributes):
-            others = best.get(telling.attribute)
-            if telling.auroc >= NAMED and (others is None or telling.auroc > others[1].auroc):
-                best[telling.attribute] = (number, telling)
+        values = belonging(known, group).cpu().numpy()
+        for name in attributes.columns:
+            auroc = single_auroc(values, attributes[name].to_numpy(float))
+            if np.nanmax(auroc, initial=0) >= max(NAMED, best[name].auroc if name in best else 0):
+                best[name] = StateOf(number, int(auroc.argmax()), int(auroc.argmin()), float(auroc.max()))
     return best

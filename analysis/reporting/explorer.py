@@ -11,7 +11,7 @@ from PIL import Image
 from analysis.edits import EditOptions, Encoding, edit, encode_and_invert, places, regenerate
 from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
-from analysis.measures.groups import find_groups, group_name, group_values
+from analysis.measures.groups import find_groups, state_names
 from analysis.measures.labels import TELLS
 from analysis.measures.scores import OTHERS, KnownScores, show_only
 from models.prototype_encoder import Match
@@ -84,7 +84,7 @@ class Explorer:
         self.places = places(run.model, self.known)
         self.expected = expected_extremes(run, scores)
         self.groups = find_groups(self.known, self.expected)
-        self.group_names = [group_name(group, self.known, self.test.attributes) for group in self.groups]
+        self.state_names = [state_names(group, self.known, self.test.attributes) for group in self.groups]
         self.rows, self.boxes = best_patches(run, self.train, PATCHES)
         self.low, self.high = self.known.limits.T.tolist()
         self.attributes, self.auroc = best_attributes(scores.numpy(), self.test.attributes)
@@ -107,20 +107,21 @@ class Explorer:
         tells = self.auroc[k] >= TELLS if self.attributes[k] else False
         return f"{k} {self.attributes[k].replace('_', ' ')} ({self.auroc[k]:.2f})" if tells else str(k)
 
-    def group_label(self, number: int) -> str:
-        """A group's number, its members, and the attribute that it tells."""
-        members, more = self.groups[number].members, ", ..." * (len(self.groups[number].members) > 6)
-        name = self.group_names[number]
-        return f"group {number}: {', '.join(map(str, members[:6]))}{more}" + (f" · {name}" if name else "")
+    def state_choices(self) -> list[tuple[str, str]]:
+        """(label, "GROUP=STATE") of every state of every group; the label tells the attribute that it tells, or the
+        group's first members."""
+        choices = []
+        for number, (group, names) in enumerate(zip(self.groups, self.state_names)):
+            members = "of " + ", ".join(map(str, group.members[:6])) + ", ..." * (len(group.members) > 6)
+            for j, name in enumerate(names):
+                choices.append((f"group {number} state {j}: {name or members}", f"{number}={j}"))
+        return choices
 
-    def group_choices(self) -> list[tuple[str, int]]:
-        """(label, number) of every group."""
-        return [(self.group_label(number), number) for number in range(len(self.groups))]
-
-    def group_settings(self, number: int, share: float) -> dict[int, float]:
-        """The members' scores in the images that have the group most (share 1) or least (0)."""
+    def state_settings(self, choice: str) -> dict[int, float]:
+        """The scores of a group's members in one of its states; choice: "GROUP=STATE"."""
+        number, state = map(int, choice.split("="))
         group = self.groups[number]
-        return dict(zip(group.members, group_values(self.known, group, share)))
+        return dict(zip(group.members, group.states[state].tolist()))
 
     def load(self, pixels: np.ndarray, option: str) -> LoadedImage:
         """Encode an image and invert it, with full and with few steps."""

@@ -33,8 +33,7 @@ class Layout(NamedTuple):
     guidance: gr.Slider
     others: gr.Radio
     group: gr.Dropdown
-    most: gr.Button
-    least: gr.Button
+    put: gr.Button
     undo: gr.Button
     reset: gr.Button
     edited: gr.HTML
@@ -63,11 +62,11 @@ def place_components(start: Session, names: list[str], first: str) -> Layout:
             parts["slots"] = slots
             parts["guidance"] = gr.Slider(0, 5, value=0, step=0.5, label="guidance of the edit", elem_id="guidance")
             parts["others"] = gr.Radio(start.explorer.others, value=WAYS[0], label="the other scores", elem_id="others")
-            groups = start.explorer.group_choices()
-            parts["group"] = gr.Dropdown(groups, value=None, label="a group of prototypes", elem_id="group")
-            for pair in (("most", "set to most"), ("least", "set to least")), (("undo", "undo"), ("reset", "reset")):
-                with gr.Row():
-                    parts |= {name: gr.Button(label, elem_id=name) for name, label in pair}
+            states = start.explorer.state_choices()
+            parts["group"] = gr.Dropdown(states, value=None, label="a state of a group of prototypes", elem_id="group")
+            parts["put"] = gr.Button("set the group to it", elem_id="put")
+            with gr.Row():
+                parts |= {name: gr.Button(name, elem_id=name) for name in ("undo", "reset")}
     parts["edited"] = gr.HTML(elem_id="edited")
     parts["command"] = gr.Textbox(label="the same on the command line", interactive=False, elem_id="command")
     with gr.Row():
@@ -128,7 +127,7 @@ class Events:
 
     def choices_of_run(self, name):
         explorer = self.explorer_of(name)
-        return gr.Radio(explorer.others, value=WAYS[0]), gr.Dropdown(explorer.group_choices(), value=None)
+        return gr.Radio(explorer.others, value=WAYS[0]), gr.Dropdown(explorer.state_choices(), value=None)
 
     @guarded
     def open_run(self, name, guidance, others):
@@ -165,10 +164,10 @@ class Events:
         return self.edited(session, guidance, others, FEW)
 
     @guarded
-    def set_group(self, session, share, number, guidance, others):
-        if number is None:
-            raise UserError("choose a group first")
-        session.set(session.explorer.group_settings(int(number), share))
+    def set_group(self, session, choice, guidance, others):
+        if choice is None:
+            raise UserError("choose a state of a group first")
+        session.set(session.explorer.state_settings(choice))
         return self.whole(session, guidance, others)
 
     @guarded
@@ -210,8 +209,7 @@ def connect(page: gr.Blocks, layout: Layout, events: Events) -> None:
         moved.then(lambda: gr.Timer(active=True), outputs=it.timer, **hidden)
     settled = it.timer.tick(events.settle, [session, *ways], **quiet)
     settled.then(lambda: gr.Timer(active=False), outputs=it.timer, **hidden)
-    for button, share in ((it.most, 1.0), (it.least, 0.0)):
-        button.click(events.set_group, [session, gr.State(share), it.group, *ways], **quiet)
+    it.put.click(events.set_group, [session, it.group, *ways], **quiet)
     it.guidance.release(events.settle, [session, *ways], **quiet)
     it.others.input(events.settle, [session, *ways], **quiet)
     it.undo.click(events.undo, [session, *ways], **quiet)
