@@ -531,25 +531,16 @@ def test_heat_maps_between_strides_are_exact_where_maps_only_move(stride):
 
 def test_heatmaps_schedule_and_comparison(archive):
     out, own = archive.home / "own", ["--n_steps", 2]
-    archive.run("analysis/mechanism/heatmaps.py", *own, "--outdir", out, "--n_samples", 2)
+    told = archive.run("analysis/mechanism/heatmaps.py", *own, "--outdir", out, "--n_samples", 2).stdout
     maps = np.load(out / "heatmaps_network.npy")
     archive.run("analysis/mechanism/heatmaps.py", *own, "--outdir", out / "strided", "--n_samples", 2, "--stride", 3)
     strided = np.load(out / "strided" / "heatmaps_network.npy")
     np.testing.assert_allclose(strided[:, ::3, ::3], maps[:, ::3, ::3], rtol=1e-4, atol=1e-6)
     assert maps.shape == (2, 16, 16, 16, 16) and maps.dtype == np.float32 and maps.min() >= 0
     file = out / "heatmaps_network.npy"
-    archive.run(
-        "analysis/mechanism/fit_schedule.py",
-        *own,
-        "--outdir",
-        out,
-        "--n_samples",
-        2,
-        "--candidates",
-        "3,16",
-        "--heatmaps",
-        file,
-    )
+    following = next(line for line in told.splitlines() if "fit_schedule.py" in line).split()[1:]
+    assert following[1:] == [*own[:1], "2", "--heatmaps", str(file)]
+    archive.run(*following, "--outdir", out, "--n_samples", 2, "--candidates", "3,16")
     fitted = json.loads((out / "schedule.json").read_text())
     for i in range(2):
         assert fitted["errors"]["patch_sizes"][i][str(fitted["patch_sizes"][i])] == min(

@@ -1,8 +1,8 @@
 """Share a run as a folder of weights, config, provenance and model card (a Hugging Face repository's layout), or take
 one over.
 
-  python train/export_run.py --dataset faces --version_num 0 --folder pretrained/faces [--numbers
-  records/.../quality.json] python train/export_run.py --import FOLDER
+  python train/export_run.py --dataset faces --version_num 0 --folder pretrained/faces [--numbers FILE.json]
+  python train/export_run.py --import FOLDER
 
 A shared run below pretrained/ is found by every script as --version_num pretrained, and taken where there is no other.
 An imported one becomes a version of its own below records/patronus/. Folders from elsewhere are checked before anything

@@ -118,7 +118,7 @@ def main() -> None:
     for k, wanted, reached in zip(prototypes, values, extrapolated.reached):
         before, after = (", ".join(f"{value:.2f}" for value in line) for line in (wanted, reached))
         print(f"prototype {k}: set to {before}; the edited images have {after}")
-    print(f"values in brackets lie outside the test scores' range; figure: {files[0]} and .pdf; arrays: {file}")
+    print(f"figure (in brackets: values outside the test scores' range): {files[0]} and .pdf; arrays: {file}")
 
 
 if __name__ == "__main__":

@@ -309,8 +309,8 @@ def draw_edits(edits: Edits):
         axes[line, 0].set_ylabel(name, fontsize=7)
     axes[0, 3].set_title("difference", fontsize=8)
     figure.colorbar(bar, ax=axes[:, 3], shrink=0.6, label="grey levels")
-    key = ", ".join(f"{k} {colour}" for k, colour in zip(edits.prototypes, colours))
-    figure.suptitle(f"prototype{'s' * (len(edits.prototypes) > 1)} {key}", fontsize=8)
+    key = ", ".join(f"{k} ({colour})" for k, colour in zip(edits.prototypes, colours))
+    figure.suptitle(f"boxes: prototype{'s' * (len(edits.prototypes) > 1)} {key}", fontsize=8)
     return figure
 
 

@@ -11,8 +11,9 @@ what is read of hidden scores as matrices. Every thread has images of its own. F
 """
 
 import argparse
+import shlex
 
-from analysis.mechanism.options import mechanism_parser, parse_mechanism
+from analysis.mechanism.options import mechanism_parser, parse_mechanism, same_options
 from analysis.script import require
 from train.errors import UserError, run_script
 
@@ -126,8 +127,9 @@ def main() -> None:
         folder, args.denoiser, torch.from_numpy(maps), major, args=args, levels=levels, sizes=sizes
     )
     print(f"how far it looks: {radius}; picture: {picture}; use the heat maps with:")
-    print(f"  python analysis/mechanism/fit_schedule.py --heatmaps {file}")
-    print(f"  python analysis/mechanism/denoise.py --denoiser pspc_flex --heatmaps {file}")
+    for program in (["fit_schedule.py"], ["denoise.py", "--denoiser", "pspc_flex"]):
+        command = ["python", f"analysis/mechanism/{program[0]}", *program[1:], *same_options(args)]
+        print(f"  {shlex.join([*command, '--heatmaps', str(file)])}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,10 @@ import argparse
 from analysis.script import require
 from train.versions import version_number
 
+SAME = (  # options that two programs must share to speak of the same data, noise levels and network
+    *("data", "image_size", "xflip", "n_steps", "t_max", "t_min", "rho", "dataset", "version_num"),
+    *("hide_scores", "network_pkl", "edm_repo", "trust_pickle"),
+)
 NAMES = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "locality")
 
 
@@ -61,6 +65,16 @@ def parse_mechanism(parser: argparse.ArgumentParser) -> argparse.Namespace:
     if not 0 < args.t_min < args.t_max or args.rho <= 0 or args.max_memory <= 0:
         parser.error("--t_min must lie between 0 and --t_max; --rho and --max_memory must be positive")
     return args
+
+
+def same_options(args: argparse.Namespace) -> list[str]:
+    """Those of SAME that were given, for the command line of the next program."""
+    default, words = mechanism_parser("").get_default, []
+    for name in SAME:
+        value = getattr(args, name)
+        if value != default(name):
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+    return words
 
 
 def _boolean(text: str) -> bool:
