@@ -69,7 +69,8 @@ def cifar10(config) -> Listing:
         raise UserError(
             f"data set cifar10: not found in {root / CIFAR10.base_folder} and cannot be downloaded "
             f"({type(error).__name__}); on a machine with a network run python -c "
-            "\"from torchvision.datasets import CIFAR10; CIFAR10('.', download=True)\" and copy the folder here"
+            "\"from torchvision.datasets import CIFAR10; CIFAR10('.', download=True)\" and copy the folder "
+            f"{CIFAR10.base_folder} to {root}"
         ) from None
     pixels = np.concatenate([np.asarray(part.data) for part in parts])
     labels = np.concatenate([np.asarray(part.targets) for part in parts]).astype(int)
