@@ -26,7 +26,8 @@ def expected_extremes(run: Run, scores: Tensor) -> Tensor:
     shape = (data.channels, data.image_size, data.image_size)
     known = KnownScores(scores.to(device))
     parts = [
-        expected_images(run.model, [k], known.limits[k : k + 1], known, shape).cpu() for k in range(scores.shape[1])
+        expected_images(run.model, [k], known.limits[k : k + 1], known, shape).cpu()
+        for k in tqdm(range(scores.shape[1]), desc="expected images", unit="prototype", leave=False)
     ]
     return torch.cat(parts)
 

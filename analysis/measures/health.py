@@ -5,6 +5,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from analysis.measures.auroc import best_attributes
 from models.patronus import Patronus
@@ -18,7 +19,7 @@ PROBE_SIGMA = 5.0  # much noise: what s says matters most here
 
 
 @torch.no_grad()
-def effect(model: Patronus, x0: Tensor, s: Tensor, deviation: Tensor, batch: int = 512) -> Tensor:
+def effect(model: Patronus, x0: Tensor, s: Tensor, deviation: Tensor, batch: int = 64) -> Tensor:
     """How far one deviation more of each score moves the denoiser's estimate of x0 at sigma 5: mean |change| in grey
     levels of 255, (m,).
 
@@ -30,7 +31,7 @@ def effect(model: Patronus, x0: Tensor, s: Tensor, deviation: Tensor, batch: int
     edited, repeated = edited.flatten(0, 1), z.repeat(m, 1, 1, 1)
     base = model.denoise(z, z.new_full((b,), PROBE_SIGMA), s)
     change = []
-    for start in range(0, m * b, batch):
+    for start in tqdm(range(0, m * b, batch), desc="effects", unit="batch", leave=False):
         part = slice(start, start + batch)
         moved = model.denoise(repeated[part], z.new_full((len(edited[part]),), PROBE_SIGMA), edited[part])
         rows = torch.arange(m * b, device=z.device)[part] % b
