@@ -15,7 +15,9 @@ from train.whole_files import replace_file
 
 def read_array(path: str, option: str) -> np.ndarray:
     """A .npy file that the user names with an option, memory-mapped, nothing in it run. Raises UserError."""
-    with reading(f"{option} {path}: not a readable .npy file"):
+    with reading(f"{option} {path}: not a readable .npy file"), open(path, "rb") as file:
+        if file.read(6) != b"\x93NUMPY":  # numpy would advise to unpickle it
+            raise ValueError("it does not begin as one")
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
 

@@ -622,6 +622,7 @@ def test_an_edm_pickle_runs_only_when_trusted(archive):
         ([], "window size 32 does not fit images of 16x16"),
         (["--denoiser", "pspc_flex"], "make them with"),
         (["--denoiser", "pspc_flex", "--heatmaps", "/nowhere.npy"], "not a readable .npy"),
+        (["--denoiser", "pspc_flex", "--heatmaps", __file__], "does not begin as one"),
         (["--denoiser", "locality", "--mask_threshold", 1], "--mask_threshold must lie in [0, 1), not 1"),
         (["--denoiser", "locality", "--mask_threshold", -0.5], "--mask_threshold must lie in [0, 1), not -0.5"),
         (["--denoiser", "locality", "--mask_threshold", "nan"], "--mask_threshold must lie in [0, 1), not nan"),
