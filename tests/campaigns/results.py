@@ -16,14 +16,14 @@ MARKS = "<!-- results: python tests/campaigns/results.py -->", "<!-- end of resu
 FAITHFUL, QUALITY, DISTANCE = "faithfulness.py", "prototype_quality.py", "fid.py --features efficientnet-lite0"
 ROWS = (  # name, our key, key of the untrained encoder or of random prototypes, script below analysis/evaluation/
     ("best single prototype's AUROC, mean of attributes", "quality.single", "untrained.single", QUALITY),
-    ("AUROC of all scores", "quality.latent", "untrained.latent", QUALITY),
     ("accuracy of all scores on test images", "quality.scores_accuracy", "untrained.scores_accuracy", QUALITY),
     ("the same of raw pixels", "quality.pixels_accuracy", None, QUALITY),
     ("TAD (disentanglement)", "quality.tad", "untrained.tad", QUALITY),
     ("one prototype set: its attribute appears", "faithfulness.appears", "faithfulness.null.appears", FAITHFUL),
     ("it vanishes", "faithfulness.vanishes", "faithfulness.null.vanishes", FAITHFUL),
     ("other attributes that change", "faithfulness.side", "faithfulness.null.side", FAITHFUL),
-    ("map of its bits against the true pixels", "faithfulness.map", "faithfulness.null.map", FAITHFUL),
+    ("a state of a group set: its attribute appears", "faithfulness.group_means.appears", None, FAITHFUL),
+    ("map of a prototype's bits against the true pixels", "faithfulness.map", "faithfulness.null.map", FAITHFUL),
     ("distance of 1,000 samples (of real halves)", "cond.frechet_distance", "cond.floor", DISTANCE),
     ("the same, unconditional", "uncond.frechet_distance", None, DISTANCE + " --kind uncond"),
     ("attributes of the source kept", "cond.kept", None, DISTANCE + " --attributes"),
