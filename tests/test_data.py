@@ -3,8 +3,11 @@
 import gzip
 import hashlib
 import json
+import os
 import pickle
 import struct
+import subprocess
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
@@ -13,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import draw_images
+from conftest import REPO, draw_images
 from PIL import Image
 
 from train.data import dataset, drawings, files, idx
@@ -452,6 +455,18 @@ WORLDS = [pytest.param(FACES, id="faces"), pytest.param(VOXELS, id="voxels")]
 OPTIONS_DIGEST = "c2c5b05df3737c2e7c6bce1379a5ef61d1500960e1fc18e8e5fb978b68b14cab"
 BRIGHTNESS = [(169.72, 127.55, 130.70), (227.95, 188.93, 158.08), (175.99, 132.73, 131.10)]  # of each channel
 DRAWN = [pytest.param(w, name, id=f"{w.noun}-{name}") for w in (FACES, VOXELS) for name in w.names]
+
+
+def test_a_script_without_a_guard_draws_in_processes_that_do_not_run_it_again(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from train.data import dataset\nfrom train.data.config import DataConfig\nprint('once')\ndataset.FEW = 0\n"
+        "config = DataConfig(source='faces', image_size=32, channels=3, limit=1)\n"
+        "print(len(dataset.load_split(config, 'train')), __file__)\n"
+    )
+    environment = os.environ | {"PATRONUS_DATA_DIR": str(tmp_path / "data"), "PYTHONPATH": str(REPO)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["once", "1", str(script)], done.stderr
 
 
 def test_faces_are_the_drawings_that_runs_were_trained_on():

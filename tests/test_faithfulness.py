@@ -116,6 +116,15 @@ def test_states_are_the_colours_that_several_prototypes_tell_together():
     assert [best[f"colour_{c}"].present for c in range(3)] == [0, 1, 2]
 
 
+def test_states_of_images_in_order_of_kind():
+    g = torch.Generator().manual_seed(4)
+    kinds = torch.tensor([[0.1, 0.9], [0.9, 0.1]]).repeat_interleave(torch.tensor([2900, 100]), dim=0)
+    known = KnownScores(kinds + 0.01 * torch.randn(3000, 2, generator=g))
+    torch.testing.assert_close(find_states(known, [0, 1]), kinds[[0, -1]], atol=0.01, rtol=0)
+    rare = KnownScores(torch.cat([0.01 * torch.randn(2000, 2, generator=g), torch.tensor([[5.0, 5.0]])]))
+    assert find_states(rare, [0, 1]).isfinite().all()  # a cluster of one image
+
+
 def test_scores_that_are_all_the_same_have_one_state():
     assert find_states(KnownScores(torch.ones(50, 2)), [0, 1]).tolist() == [[1, 1]]
 

@@ -73,10 +73,12 @@ def find_states(known: KnownScores, members: list[int]) -> Tensor:
     rows = torch.linspace(0, len(known) - 1, min(CLUSTERED, len(known))).long()
     scores = known.scores[rows][:, members].cpu()
     scaled = (scores / known.deviation[members].cpu()).numpy()
+    some = np.linspace(0, len(scaled) - 1, min(JUDGED, len(scaled))).round().astype(int)  # sets may stand in order
     different, best, labels = len(np.unique(scaled, axis=0)), -np.inf, np.zeros(len(scaled), int)
     for count in range(2, min(STATES, different - 1) + 1):
         found = KMeans(count, n_init=3, random_state=0).fit_predict(scaled)
-        quality = silhouette_score(scaled[:JUDGED], found[:JUDGED])
+        alone = len(np.unique(found[some])) < 2  # a cluster of few, none of which is judged
+        quality = -1.0 if alone else silhouette_score(scaled[some], found[some])
         if quality > best:
             best, labels = quality, found
     means = torch.stack([scores[labels == label].mean(0) for label in np.unique(labels)])

@@ -1,7 +1,9 @@
 """A data set as training and analysis see it: uint8 pixels in a memory-mapped cache, ids, attributes."""
 
 import hashlib
+import sys
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing import get_context
@@ -105,6 +107,19 @@ def _pool(processes: bool) -> Executor:
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if processes else ThreadPoolExecutor(workers)
 
 
+@contextmanager
+def _script_run_once():
+    """Processes that start meanwhile do not run the caller's script again, which need not guard its lines by a test of
+    __name__."""
+    main = sys.modules["__main__"]
+    file = main.__dict__.pop("__file__", None)
+    try:
+        yield
+    finally:
+        if file is not None:
+            main.__file__ = file
+
+
 def _decode_all(listing: Listing, chosen: np.ndarray, config: DataConfig, file: Path, title: str) -> None:
     shape = (len(chosen), config.image_size, config.image_size, config.channels)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -114,7 +129,8 @@ def _decode_all(listing: Listing, chosen: np.ndarray, config: DataConfig, file: 
     ):  # row by row: a memory map on a full disk would end in a bus error
         np.lib.format.write_array_header_1_0(cache, header)
         try:
-            done = pool.map(_Decoder(listing, config), chosen.tolist(), chunksize=64)
+            with _script_run_once():
+                done = pool.map(_Decoder(listing, config), chosen.tolist(), chunksize=64)
             for image in tqdm(done, total=len(chosen), desc=title, unit="img", leave=False):
                 cache.write(image.tobytes())
         finally:
