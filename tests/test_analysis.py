@@ -278,6 +278,7 @@ def test_the_most_probable_score_given_the_others():
         (MANIPULATE, ["--image", "/nowhere.png"], "/nowhere.png"),
         ("analysis/evaluation/interpolate.py", ["--images", "1,2,3"], "two images, not 3"),
         ("analysis/evaluation/extrapolate.py", ["--range", "zero"], "LOW:HIGH"),
+        ("analysis/evaluation/extrapolate.py", ["--range", "3:0"], "LOW:HIGH"),
         (TRACE, ["--steps", 1], "at least 2"),
         ("analysis/evaluation/prototype_quality.py", ["--version_num", 0, 7], "no such trained version"),
         ("analysis/diagnosis/plant_bias.py", ["--where", "Hat == 1"], "no attribute 'Hat'"),

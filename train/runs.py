@@ -165,7 +165,7 @@ def find_run(name: str | None, version: int | str | None) -> Place:
     same = {run.version: run for run in chosen if run.name == newest.name}
     if version not in same:
         known = listed(sorted(same, key=str), 30)
-        raise UserError(f"--version_num {version}: {newest.name} has no such trained version; there are {known}")
+        raise UserError(f"version {version}: {newest.name} has no such trained version; there are {known}")
     return same[version]
 
 

@@ -30,7 +30,9 @@ def parse_range(text: str) -> tuple[float, float]:
     try:
         low, high = map(float, text.split(":"))
     except ValueError:
-        raise UserError(f"--range {text}: must be LOW:HIGH, e.g. 0:3") from None
+        low, high = 0.0, 0.0
+    if not low < high:
+        raise UserError(f"--range {text}: must be LOW:HIGH, e.g. 0:3")
     return low, high
 
 
