@@ -154,11 +154,11 @@ class Bench:
         return args if "--device" in args or script in DEVICELESS else [*args, "--device", DEVICE]
 
     def run(self, script: str, *args, check: bool = True, processes: int = 1) -> subprocess.CompletedProcess:
-        """Run a script to its end; in several processes as torchrun would. What the first says is the result."""
+        """Run a script to its end, in several processes as torchrun would: output of the first, errors of all."""
         forks = [self.begin(script, *args, variables=of_one) for of_one in group_variables(processes)]
-        (output, errors), *_ = [fork.communicate(300) for fork in forks]
+        outputs, errors = zip(*[fork.communicate(300) for fork in forks])
         worst = max((fork.returncode for fork in forks), key=abs)
-        done = subprocess.CompletedProcess([script, *args], worst, output, errors)
+        done = subprocess.CompletedProcess([script, *args], worst, outputs[0], "".join(errors))
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
