@@ -3,7 +3,7 @@ each diagnosed with labels and ranked without, and their dose-response.
 
   python tests/campaigns/shortcuts.py [--worlds hair_smile fmnist_tag] [--strengths 0.5 0.9] [--seeds 0] [--summary]
 
-Hours (60 trainings by default). Each training, diagnosis and ranking is kept when it is through: started again, the
+Hours (75 trainings by default). Each training, diagnosis and ranking is kept when it is through: started again, the
 command goes on where it was stopped, and sums up whatever is done. All strengths of a world have as many images and
 steps; seeds are of the training alone, the images of a world and strength are the same. Encoders are trained anew each
 time. What nothing ties (strength .5) says what an unbiased model does.
@@ -31,6 +31,7 @@ HAIR = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair")
 HAIR_TIE = Tie("Black_Hair", "Smiling", -1, HAIR, ("Smiling",))
 EYES_TIE = Tie("Long_Hair", "Eyes_Closed", 1, ("Long_Hair",), ("Eyes_Closed",))
 EYES = "Long_Hair == Eyes_Closed"
+CELLS = "Defect == Poly"
 QUANTILE = 0.99  # of the effects of unbiased models
 BARS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25)  # least effects that could be named
 
@@ -52,6 +53,7 @@ WORLDS = {
     "hair_smile": World("faces", (HAIR_TIE,), 2200, (HAIR_SMILE,), ONE_HAIR),
     "hair_eyes": World("faces", (EYES_TIE,), 2200, (EYES,)),
     "fmnist_tag": World("fmnist", (Tie("Bag", "Mark", 1, FASHION, ("Mark",)),), 6000, marked="Bag", labelled=4000),
+    "solar_cells": World("elpv", (Tie("Poly", "Defect", 1, ("Poly",), ("Defect",)),), 808, (CELLS,)),
     "two_rules": World("faces", (HAIR_TIE, EYES_TIE), 1100, (HAIR_SMILE, EYES), ONE_HAIR),
 }
 
@@ -120,14 +122,13 @@ def planted(trial: Trial) -> dict:
 
 
 def settings_of(trial: Trial, steps: list[int]) -> dict:
-    """Fixed steps in one number format, so that trials differ in their images and seed alone."""
+    """Fixed steps, so that trials of one machine differ in their images and seed alone."""
     from train.config import validate
 
     values = planted(trial)
     values["name"] = trial.name
     values["train"] |= {"minutes": None, "epochs": None, "reference_steps": None, "steps": sum(steps)}
     values["train"] |= {"encoder_steps": steps[0], "decoder_steps": steps[1], "seed": trial.seed}
-    values["train"] |= {"precision": "float32", "memory_format": "channels_last"}
     return validate(values, trial.name).plain()
 
 
