@@ -13,6 +13,8 @@ from conftest import DEVICE, REPO
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+from analysis.drawing.figures import rendered
+from analysis.drawing.sheet import GAP, Sheet
 from analysis.measures.auroc import best_attributes, single_auroc
 from analysis.schemas import HEALTH
 from models import samplers
@@ -187,3 +189,23 @@ def test_one_step_is_what_the_scores_say(trained, monkeypatch):
     z = model.sigma_max * samplers.SeededNoise(range(2), (3, 16, 16), DEVICE)()
     expected = to_uint8(model.denoise(z, torch.full((2,), model.sigma_max, device=DEVICE), s))
     assert np.abs(np.stack(list(samples(folder).values())).astype(int) - expected).max() <= 1
+
+
+def test_a_sheet_puts_pictures_where_it_says():
+    sheet = Sheet(["", "a row"], ["", ""], side=1.0, notes=True)
+    sheet.picture(0, 0, np.full((2, 4, 3), (255, 0, 0), np.uint8))  # twice as wide as high
+    sheet.picture(1, 1, np.full((4, 4, 1), 100, np.uint8), box=(1, 1, 3, 3), note="below")
+    sheet.figure.set_dpi(100)
+    drawn = rendered(sheet.figure)
+
+    def at(row: int, column: int, down: float, right: float) -> list[int]:
+        """The colour at shares of a cell of one inch."""
+        x, y = sheet.left + column * (1 + GAP) + right, sheet.top + row * sheet.pitch + down
+        return drawn[round(100 * y), round(100 * x)].tolist()
+
+    assert at(0, 0, 0.5, 0.03) == at(0, 0, 0.28, 0.5) == [255, 0, 0]  # the width is filled, half of the height
+    assert at(0, 0, 0.2, 0.5) == at(0, 0, 0.8, 0.5) == at(0, 1, 0.5, 0.5) == [255, 255, 255]
+    assert at(1, 1, 0.5, 0.5) == at(1, 1, 0.05, 0.05) == [100, 100, 100]
+    red, green, _ = at(1, 1, 0.25, 0.5)  # the box starts a quarter down
+    assert red > 200 and green < 60
+    assert drawn.shape[0] == round(100 * (sheet.top + 2 * sheet.pitch))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.drawing.figures import heat, panel, panels, plt, save_figure
+from analysis.drawing.figures import heat, plt, save_figure
+from analysis.drawing.sheet import picture_rows
 
 
 def draw(result, null, maps_and_pairs, path: Path) -> list[Path]:
@@ -45,13 +46,6 @@ def draw(result, null, maps_and_pairs, path: Path) -> list[Path]:
 def draw_before_after(rows: list, path: Path) -> list[Path]:
     """rows: (title, images before, images after), uint8 (n, H, W, C) each; two lines of pictures a row, before above
     after."""
-    count = max(len(before) for _, before, _ in rows)
-    figure, axes = panels(2 * len(rows), count, side=0.75)
-    for line, (title, before, after) in enumerate(rows):
-        for offset, images in enumerate((before, after)):
-            for column in range(count):
-                axis = axes[2 * line + offset, column]
-                panel(axis, images[column]) if column < len(images) else axis.axis("off")
-        axes[2 * line, 0].set_ylabel("before", fontsize=6)
-        axes[2 * line + 1, 0].set_ylabel(title, fontsize=6)
-    return save_figure(figure, path)
+    lines = [images for _, before, after in rows for images in (before, after)]
+    labels = [label for title, _, _ in rows for label in ("before", title)]
+    return save_figure(picture_rows(lines, labels, side=0.75).figure, path)

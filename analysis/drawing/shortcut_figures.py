@@ -1,8 +1,10 @@
 """The pictures of a diagnosis: the matrix of effects, and the edits of the shortcuts found."""
 
 import numpy as np
+from matplotlib.patches import Rectangle
 
-from analysis.drawing.figures import Rectangle, cut, panel, panels, plt, save_figure
+from analysis.drawing.figures import cut, plt, save_figure
+from analysis.drawing.sheet import Sheet
 from analysis.measures.shortcuts import Example
 
 
@@ -33,15 +35,18 @@ def draw_matrix(table, names, path):
 def draw_edits(examples: list[Example], path):
     """The paper's figure, a block of lines an attribute: original, its own scores, the attribute lowered and raised,
     with its best prototype boxed, and the patch."""
-    rows = len(examples[0].original)
-    figure, axes = panels(rows * len(examples), 5, side=1.1)
-    for block, example in enumerate(examples):
+    labels = [
+        f"{example.attribute}\n{example.moved}\nprototype {example.prototype}"
+        for example in examples
+        for _ in example.boxes
+    ]
+    sheet, line = Sheet(labels, ["original", "own scores", "lowered", "raised", "patch"], side=1.1), 0
+    for example in examples:
         images = (example.original, example.own, example.lowered, example.raised)
-        name = example.attribute
-        titles = ("original", "own scores", f"{name} lowered", f"{name} raised\n{example.moved}")
-        for line, box in enumerate(example.boxes):
-            first, row = line == 0, axes[block * rows + line]
+        for row, box in enumerate(example.boxes):
             for column, pixels in enumerate(images):
-                panel(row[column], pixels[line], titles[column] if first else "", box if column == 3 else None)
-            panel(row[4], cut(example.raised[line], box), f"prototype {example.prototype}" if first else "")
-    return save_figure(figure, path)
+                sheet.picture(line, column, pixels[row])
+            sheet.box(line, 3, box)
+            sheet.picture(line, 4, cut(example.raised[row], box))
+            line += 1
+    return save_figure(sheet.figure, path)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from analysis.drawing.cards import surroundings
-from analysis.drawing.figures import panel, panels, save_figure
+from analysis.drawing.figures import save_figure
+from analysis.drawing.sheet import Sheet
 from analysis.measures.ties import Corner
 
 COLUMNS = 6  # pictures a row
@@ -25,25 +26,17 @@ class Card(NamedTuple):
 def draw_tie(a: Card, b: Card, cases: list[Corner], pixels: np.ndarray, generated: np.ndarray, title: str, path):
     """pixels: the training images that the cases number; generated: uint8 (2, n, H, W, C), from where a's
     unit alone is low and high."""
-    figure, axes = panels(2 + len(cases) + len(generated), COLUMNS, side=1.1)
-    for axis in axes.flat:
-        axis.axis("off")
-
-    def fill(line: int, label: str, pictures, boxes=(), titles=()) -> None:
-        for axis, picture, box, heading in zip(axes[line], pictures, [*boxes, *[None] * COLUMNS], [*titles, *[""] * 6]):
-            axis.axis("on")
-            panel(axis, picture, heading, box)
-        axes[line, 0].text(-0.08, 0.5, label, fontsize=7, ha="right", va="center", transform=axes[line, 0].transAxes)
-
+    corners = [f"{a.number} {WORDS[c.high_a]}, {b.number} {WORDS[c.high_b]}:\n{c.count} images" for c in cases]
+    ends = [f"generated,\n{a.number} {word}" for word in WORDS[: len(generated)]]
+    labels = [f"prototype {a.number}", f"prototype {b.number}", *corners, *ends]
+    titles = ["expected, low", "expected, high", "best patches", *[""] * (COLUMNS - 3)]
+    sheet = Sheet(labels, titles, side=1.1, heading=title)
     for line, card in enumerate((a, b)):
-        crops = [surroundings(image, box) for image, box in zip(card.images, card.boxes)][: COLUMNS - 2]
-        titles = ("expected, low", "expected, high", "best patches") if line == 0 else ()
-        boxes = [None, None, *(box for _, box in crops)]
-        fill(line, f"prototype {card.number}", [*card.expected, *(crop for crop, _ in crops)], boxes, titles)
-    for line, case in enumerate(cases, start=2):
-        label = f"{a.number} {WORDS[case.high_a]}, {b.number} {WORDS[case.high_b]}:\n{case.count} images"
-        fill(line, label, [pixels[i] for i in case.nearest[:COLUMNS]])
-    for end, images in enumerate(generated):
-        fill(2 + len(cases) + end, f"generated,\n{a.number} {WORDS[end]}", images[:COLUMNS])
-    figure.suptitle(title, fontsize=8)
-    return save_figure(figure, path)
+        for column, picture in enumerate(card.expected):
+            sheet.picture(line, column, picture)
+        for column, (image, box) in enumerate(zip(card.images[: COLUMNS - 2], card.boxes), start=2):
+            sheet.picture(line, column, *surroundings(image, box))
+    for line, images in enumerate([*([pixels[i] for i in case.nearest] for case in cases), *generated], start=2):
+        for column, picture in enumerate(images[:COLUMNS]):
+            sheet.picture(line, column, picture)
+    return save_figure(sheet.figure, path)

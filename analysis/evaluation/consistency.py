@@ -69,16 +69,18 @@ def raise_each(run, pixels, prototypes: list[int], scores, args, device) -> Rais
 
 def draw(pixels, prototypes: list[int], raised: Raised):
     """One row an image: itself, then for every prototype the edited image with its patch boxed, and the patch."""
-    from analysis.drawing.figures import cut, panel, panels
+    from analysis.drawing.figures import cut
+    from analysis.drawing.sheet import Sheet
 
-    figure, axes = panels(len(pixels), 2 * len(prototypes) + 1, side=1.0)
+    titles = ["original", *(title for k in prototypes for title in (f"prototype {k}", ""))]
+    sheet = Sheet([""] * len(pixels), titles, side=1.0)
     for line, original in enumerate(pixels):
-        panel(axes[line, 0], original, "" if line else "original")
-        for i, k in enumerate(prototypes):
+        sheet.picture(line, 0, original)
+        for i in range(len(prototypes)):
             image, box = raised.images[i, line], tuple(raised.boxes[i, line])
-            panel(axes[line, 2 * i + 1], image, "" if line else f"prototype {k}", box)
-            panel(axes[line, 2 * i + 2], cut(image, box))
-    return figure
+            sheet.picture(line, 2 * i + 1, image, box)
+            sheet.picture(line, 2 * i + 2, cut(image, box))
+    return sheet.figure
 
 
 def main() -> None:

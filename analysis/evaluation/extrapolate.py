@@ -80,16 +80,16 @@ def set_each(run, pixels, prototypes: list[int], values, *, scores, args, device
 
 def draw(prototypes: list[int], values, low, high, extrapolated: Extrapolated):
     """One row a prototype, its patch boxed; values outside the data's range low (m,) to high (m,) in brackets."""
-    from analysis.drawing.figures import add_box, picture_rows
+    from analysis.drawing.sheet import Sheet
 
     labels = [f"prototype {k}\nown {extrapolated.own[k]:.2f}" for k in prototypes]
-    figure, axes = picture_rows(list(extrapolated.images), labels)
+    sheet = Sheet(labels, [""] * extrapolated.images.shape[1], notes=True)
     for line, k in enumerate(prototypes):
         for column, value in enumerate(values[line]):
             inside = low[k] - 1e-6 <= value <= high[k] + 1e-6
-            axes[line, column].set_title(f"{value:.2f}" if inside else f"({value:.2f})", fontsize=8)
-            add_box(axes[line, column], tuple(extrapolated.boxes[line, column]))
-    return figure
+            place, note = tuple(extrapolated.boxes[line, column]), f"{value:.2f}" if inside else f"({value:.2f})"
+            sheet.picture(line, column, extrapolated.images[line, column], place, note)
+    return sheet.figure
 
 
 def main() -> None:

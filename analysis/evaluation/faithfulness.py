@@ -159,11 +159,11 @@ def judge_groups(judge, attributes):
     prototype; the number of groups)."""
     import pandas as pd
 
-    from analysis.measures.cards import expected_extremes
-    from analysis.measures.groups import best_states, find_groups
+    from analysis.measures.cards import groups_of
+    from analysis.measures.groups import best_states
 
     known, rows, fewer = judge.options.known, {}, judge._replace(count=max(judge.count // 2, 2))
-    groups = find_groups(known, expected_extremes(judge.run, known.scores.cpu()))
+    groups = groups_of(judge.run)
     for name, best in best_states(groups, known, attributes).items():
         members, states = groups[best.group]
         row = {"group": best.group, "state": best.present, "absent": best.absent}

@@ -28,7 +28,8 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.drawing.figures import save_figure
+    from analysis.drawing.sheet import picture_rows
     from analysis.edits import Encoding, edit, encode_and_invert, regenerate, slerp
     from analysis.results import results_folder, save_arrays
     from train.data.dataset import load_split
@@ -53,9 +54,9 @@ def main() -> None:
     images = {kind: to_uint8(pixels) for kind, pixels in paths.items()}
 
     titles = [f"{share:.2f}" for share in shares.tolist()]
-    figure, _ = picture_rows(list(images.values()), ["s and x_T", "s alone", "x_T alone"], titles)
+    sheet = picture_rows(list(images.values()), ["s and x_T", "s alone", "x_T alone"], titles)
     folder = results_folder("interpolate", run)
-    files = save_figure(figure, folder / "interpolate")
+    files = save_figure(sheet.figure, folder / "interpolate")
     originals = np.array(test.pixels[rows])
     arrays = save_arrays(
         folder / "interpolate.npz",

@@ -52,7 +52,8 @@ def main() -> None:
 
     import numpy as np
 
-    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.drawing.figures import save_figure
+    from analysis.drawing.sheet import picture_rows
     from analysis.edits import encode_and_invert, regenerate
     from analysis.results import results_folder, save_arrays
     from analysis.schemas import RECONSTRUCTION
@@ -89,9 +90,9 @@ def main() -> None:
 
     drawn = [pixels[:columns], *(images[kind][:columns] for kind in images), *more]
     labels = ["original", "own noise", "fixed noise", *[f"noise {i}" for i in range(args.variations)]]
-    figure, _ = picture_rows(drawn, labels)
+    sheet = picture_rows(drawn, labels)
     folder = results_folder("reconstruct", run)
-    files = save_figure(figure, folder / "reconstruct")
+    files = save_figure(sheet.figure, folder / "reconstruct")
     json_file = RECONSTRUCTION.write(folder, numbers)
     arrays = save_arrays(folder / "reconstruct.npz", original=pixels, ids=[test.ids[i] for i in rows], **images)
     print(f"{n} images, {calls} network calls to invert and regenerate")

@@ -172,17 +172,16 @@ def draw_frame(run, order: list[int], traces: Traces, step: int):
     prototype."""
     import torch
 
-    from analysis.drawing.figures import heat, panel, panels
+    from analysis.drawing.sheet import Sheet
     from train.images import to_uint8
 
     x0 = torch.stack([traces.estimates[k][step] for k in order]).clamp(-1, 1)
     match, pixels = run.model.encoder.match(x0), to_uint8(x0)
-    figure, axes = panels(2, len(order))
+    sheet = Sheet(["", ""], [f"prototype {k}" for k in order], heading=f"noise level {traces.sigmas[step]:.2g}")
     for column, k in enumerate(order):
-        panel(axes[0, column], pixels[column], f"prototype {k}", match.boxes[column, k].tolist())
-        heat(axes[1, column], traces.maps[k][step], traces.limits[k])
-    figure.suptitle(f"noise level {traces.sigmas[step]:.2g}", fontsize=9)
-    return figure
+        sheet.picture(0, column, pixels[column], match.boxes[column, k].tolist())
+        sheet.heat(1, column, traces.maps[k][step], traces.limits[k])
+    return sheet.figure
 
 
 def draw_strip(order: list[int], traces: Traces, path: Path) -> list[Path]:
@@ -190,22 +189,20 @@ def draw_strip(order: list[int], traces: Traces, path: Path) -> list[Path]:
     at that level."""
     import numpy as np
 
-    from analysis.drawing.figures import heat, panel, panels, save_figure
+    from analysis.drawing.figures import save_figure
+    from analysis.drawing.sheet import Sheet
     from train.images import to_uint8
 
     sigmas = traces.sigmas
     steps = np.linspace(0, len(sigmas) - 1, min(STRIP, len(sigmas))).round().astype(int)
-    figure, axes = panels(1 + 2 * len(order), len(steps), side=1.0)
+    labels = ["own s", *(f"{what} {k}" for k in order for what in ("raised", "bits of"))]
+    sheet = Sheet(labels, [f"noise {sigmas[step]:.2g}" for step in steps], side=1.0)
     for column, step in enumerate(steps):
-        panel(axes[0, column], to_uint8(traces.own[step][None])[0], f"noise {sigmas[step]:.2g}")
+        sheet.picture(0, column, to_uint8(traces.own[step][None])[0])
         for line, k in enumerate(order):
-            panel(axes[1 + 2 * line, column], to_uint8(traces.estimates[k][step][None])[0])
-            heat(axes[2 + 2 * line, column], traces.maps[k][step], traces.limits[k])
-    axes[0, 0].set_ylabel("own s", fontsize=7)
-    for line, k in enumerate(order):
-        axes[1 + 2 * line, 0].set_ylabel(f"raised {k}", fontsize=7)
-        axes[2 + 2 * line, 0].set_ylabel(f"bits of {k}", fontsize=7)
-    return save_figure(figure, path)
+            sheet.picture(1 + 2 * line, column, to_uint8(traces.estimates[k][step][None])[0])
+            sheet.heat(2 + 2 * line, column, traces.maps[k][step], traces.limits[k])
+    return save_figure(sheet.figure, path)
 
 
 def draw(run, table, information, traces: Traces, folder: Path) -> str:

@@ -98,17 +98,16 @@ def visualise(run, images, prototypes: list[int], highest, args, device) -> dict
 
 def draw(drawn: dict, titles: list[str], path):
     """Three rows, one column a prototype."""
-    from analysis.drawing.figures import cut, panel, panels, save_figure
+    from analysis.drawing.figures import cut, save_figure
+    from analysis.drawing.sheet import Sheet
 
-    figure, axes = panels(3, len(titles))
-    for column, title in enumerate(titles):
-        box = drawn["boxes"][column]
-        panel(axes[0, column], drawn["original"][column], f"{title}\ns = {drawn['score_before'][column]:.2f}")
-        panel(axes[1, column], drawn["regenerated"][column], f"s = {drawn['score_after'][column]:.2f}", box)
-        panel(axes[2, column], cut(drawn["regenerated"][column], box))
-    for axis, label in zip(axes[:, 0], ("original", "prototype raised", "patch")):
-        axis.set_ylabel(label, fontsize=8)
-    return save_figure(figure, path)
+    sheet = Sheet(["original", "prototype raised", "patch"], titles, notes=True)
+    for column, box in enumerate(drawn["boxes"]):
+        before, after = (f"s = {drawn[f'score_{end}'][column]:.2f}" for end in ("before", "after"))
+        sheet.picture(0, column, drawn["original"][column], note=before)
+        sheet.picture(1, column, drawn["regenerated"][column], box, note=after)
+        sheet.picture(2, column, cut(drawn["regenerated"][column], box))
+    return save_figure(sheet.figure, path)
 
 
 def paper_figure(run, test, scores, prototypes, *, args, device, folder) -> list:
@@ -182,10 +181,8 @@ def main() -> None:
     import numpy as np
 
     from analysis.measures.auroc import both_ways
-    from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
-    from analysis.measures.groups import find_groups
+    from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, groups_of, moves
     from analysis.measures.health import health_table, test_effects
-    from analysis.measures.scores import KnownScores
     from analysis.results import results_folder
     from analysis.schemas import HEALTH
     from train.data.dataset import load_split
@@ -205,10 +202,9 @@ def main() -> None:
     if args.paper:
         files = paper_figure(run, test, scores, prototypes, args=args, device=device, folder=folder)
     else:
-        groups = find_groups(KnownScores(scores), expected)
         files = card_sheet(
             run, train, test, scores,
-            expected=expected, patches=patches, prototypes=prototypes, groups=groups, table=table, args=args,
+            expected=expected, patches=patches, prototypes=prototypes, groups=groups_of(run), table=table, args=args,
             folder=folder,
         )  # fmt: skip
     health = HEALTH.write(folder, table)

@@ -195,7 +195,7 @@ def parse_commands(args, run, test, scores) -> Commands:
     texts = args.set
     if not texts and not args.attribute and args.sweep is None:
         texts = [f"{matter_most(run, test, scores, 1)[0]}=max"]
-    groups = cache(lambda: groups_of(run, scores))
+    groups = cache(lambda: groups_of(run))
     settings = [parse_setting(text, scores, groups) for text in texts]
     return Commands(texts, settings, [parse_attribute(text, scores, test.attributes) for text in args.attribute])
 
@@ -226,12 +226,13 @@ def save_sweep(swept: Sweep, pixels, names: list[str], folder) -> None:
     """A strip, an image a row, and its arrays."""
     import numpy as np
 
-    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.drawing.figures import save_figure
+    from analysis.drawing.sheet import picture_rows
     from analysis.results import save_arrays
 
     titles = ["original", *[f"s{swept.prototype} = {value:.2f}" for value in swept.values]]
-    figure, _ = picture_rows([np.stack([own, *row]) for own, row in zip(pixels, swept.images)], names, titles)
-    files = save_figure(figure, folder / "sweep")
+    sheet = picture_rows([np.stack([own, *row]) for own, row in zip(pixels, swept.images)], names, titles)
+    files = save_figure(sheet.figure, folder / "sweep")
     arrays = save_arrays(folder / "sweep.npz", names=names, original=pixels, **swept._asdict())
     print(
         f"prototype {swept.prototype} from {swept.values[0]:.2f} to {swept.values[-1]:.2f}; "
@@ -292,26 +293,21 @@ def apply_edit(run, encoding, edited, prototypes: list[int], options, *, pixels,
 
 def draw_edits(edits: Edits):
     """Four columns an image: original, reconstruction, edit, difference; a box of one colour a prototype."""
-    from analysis.drawing.figures import add_box, heat, panel, panels
+    from analysis.drawing.sheet import Sheet
 
-    colours = COLOURS * len(edits.prototypes)
-    figure, axes = panels(len(edits.names), 4, side=1.5)
-    limit = max(float(edits.difference.max()), 1.0)
-    titles = ("original", "reconstruction", "edit")
-    for line, name in enumerate(edits.names):
-        images = (edits.original[line], edits.reconstruction[line], edits.edit[line])
-        for axis, pixels, title in zip(axes[line], images, titles):
-            panel(axis, pixels, title if line == 0 else "")
-        for axis, boxes in zip(axes[line, 1:], edits.boxes):
-            for box, colour in zip(boxes[line], colours):
-                add_box(axis, box, colour)
-        bar = heat(axes[line, 3], edits.difference[line], limit)
-        axes[line, 0].set_ylabel(name, fontsize=7)
-    axes[0, 3].set_title("difference", fontsize=8)
-    figure.colorbar(bar, ax=axes[:, 3], shrink=0.6, label="grey levels")
+    colours, limit = COLOURS * len(edits.prototypes), max(float(edits.difference.max()), 1.0)
     key = ", ".join(f"{k} ({colour})" for k, colour in zip(edits.prototypes, colours))
-    figure.suptitle(f"boxes: prototype{'s' * (len(edits.prototypes) > 1)} {key}", fontsize=8)
-    return figure
+    heading = f"boxes: prototype{'s' * (len(edits.prototypes) > 1)} {key}"
+    titles = ["original", "reconstruction", "edit", f"difference, 0 (black)\nto {limit:.0f} grey levels"]
+    sheet = Sheet(edits.names, titles, side=1.5, heading=heading)
+    for line in range(len(edits.names)):
+        for column, images in enumerate((edits.original, edits.reconstruction, edits.edit)):
+            sheet.picture(line, column, images[line])
+        for column, boxes in enumerate(edits.boxes, start=1):
+            for box, colour in zip(boxes[line], colours):
+                sheet.box(line, column, box, colour)
+        sheet.heat(line, 3, edits.difference[line], limit)
+    return sheet.figure
 
 
 def save_edits(edits: Edits, commands: dict, folder) -> str:

@@ -9,12 +9,14 @@ from tqdm import tqdm
 from analysis.edits import EditOptions, edit_until_reached, encode_and_invert, expected_images
 from analysis.measures.groups import Group, find_groups
 from analysis.measures.scores import KnownScores, quantiles
-from train.data.dataset import ImageSet
+from train.data.dataset import ImageSet, load_split
 from train.images import GREY, to_tensor, to_uint8
 from train.runs import Run
+from train.scores import encode
 
 Setting = tuple[list[int], list[float]]  # prototypes and the scores that they are set to
 PATCHES, EDITS = 5, 3
+GROUPED = 10_000  # training images at most in whose scores groups are found
 ALIKE = 0.7  # |cosine| of what two prototypes say above which one of them is left out
 FLAT = 4.0  # grey levels within its best patches below which a prototype stands for a flat area
 
@@ -32,8 +34,12 @@ def expected_extremes(run: Run, scores: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def groups_of(run: Run, scores: Tensor) -> list[Group]:
-    """Groups of prototypes of a run, of scores (N, m) of a data set; their numbers are their places."""
+def groups_of(run: Run) -> list[Group]:
+    """Groups of a run's prototypes, the same for every script; their numbers are their places. Found in the scores of
+    its training images, GROUPED at most, evenly spread over the set."""
+    train = load_split(run.config.data, "train")
+    rows = np.linspace(0, len(train) - 1, min(GROUPED, len(train))).round().astype(int)
+    scores = encode(run.model, train.subset(rows), device=run.model.encoder.prototypes.device)
     return find_groups(KnownScores(scores), expected_extremes(run, scores))
 
 

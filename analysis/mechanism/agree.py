@@ -71,7 +71,8 @@ def main() -> None:
 
     import torch
 
-    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.drawing.figures import save_figure
+    from analysis.drawing.sheet import picture_rows
     from analysis.mechanism.agreement import table_of
     from analysis.mechanism.batches import settings_of
     from analysis.mechanism.common import all_training_free, levels_of, network_of, open_data, pixel_major, results_dir
@@ -96,7 +97,7 @@ def main() -> None:
     save_json(folder / "agree.json", about | {"denoisers": list(samples), "similarities": found})
     if network.run:
         save_about(folder, network.run)
-    picture = save_figure(picture_rows([x[:SHOWN] for x in pixels.values()], list(pixels))[0], folder / "agree")
+    picture = save_figure(picture_rows([x[:SHOWN] for x in pixels.values()], list(pixels)).figure, folder / "agree")
     print(table.round(3).to_string())
     print(f"table: {file}; samples: {picture[0]} and {folder / 'samples.npy'}")
 

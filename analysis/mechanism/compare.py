@@ -56,13 +56,14 @@ def draw_pictures(outputs: dict, levels, path):
     """The first image at a few levels across: itself made noisy, and what every denoiser makes of it."""
     import torch
 
-    from analysis.drawing.figures import picture_rows, save_figure
+    from analysis.drawing.figures import save_figure
+    from analysis.drawing.sheet import picture_rows
     from train.images import to_uint8
 
     shown = torch.linspace(0, len(levels) - 1, min(SHOWN + 2, len(levels))).round().int().tolist()[1:-1] or [0]
     names = list(outputs[shown[0]])
     rows = [to_uint8(torch.stack([outputs[level][name][0] for level in shown])) for name in names]
-    return save_figure(picture_rows(rows, names, [f"{levels[level]:.3g}" for level in shown])[0], path)
+    return save_figure(picture_rows(rows, names, [f"{levels[level]:.3g}" for level in shown]).figure, path)
 
 
 def print_results(found, table, order) -> None:

@@ -34,20 +34,19 @@ def draw(maps, levels, path):
     """Levels down, pixels across; the pixel asked about is marked."""
     import numpy as np
 
-    from analysis.drawing.figures import heat, panels, save_figure
+    from analysis.drawing.figures import save_figure
+    from analysis.drawing.sheet import Sheet
 
     count, h, w = maps.shape[:3]
     shown = np.unique(np.linspace(0, count - 1, 6).round().astype(int))
     pixels = [(h // 2, w // 2), (h // 4, w // 4), (h // 4, 3 * w // 4), (3 * h // 4, w // 4), (0, 0)]
-    figure, axes = panels(len(shown), len(pixels))
+    labels = [f"sigma {levels[level]:.3g}" for level in shown]
+    sheet = Sheet(labels, [f"pixel ({y}, {x})" for y, x in pixels])
     for line, level in enumerate(shown):
         for column, (y, x) in enumerate(pixels):
-            heat(axes[line, column], maps[level, y, x])
-            axes[line, column].plot(x, y, "c+", markersize=5)
-            if line == 0:
-                axes[line, column].set_title(f"pixel ({y}, {x})", fontsize=7)
-        axes[line, 0].set_ylabel(f"sigma {levels[level]:.3g}", fontsize=7)
-    return save_figure(figure, path)
+            sheet.heat(line, column, maps[level, y, x])
+            sheet.box(line, column, (y, x, y + 1, x + 1), "cyan")
+    return save_figure(sheet.figure, path)
 
 
 def level_maps(args, images, data, levels, device):

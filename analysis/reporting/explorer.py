@@ -10,8 +10,8 @@ from PIL import Image
 
 from analysis.edits import EditOptions, Encoding, edit, encode_and_invert, places, regenerate
 from analysis.measures.auroc import best_attributes
-from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, moves
-from analysis.measures.groups import find_groups, state_names
+from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, groups_of, moves
+from analysis.measures.groups import state_names
 from analysis.measures.labels import TELLS
 from analysis.measures.scores import OTHERS, KnownScores, show_only
 from models.prototype_encoder import Match
@@ -83,7 +83,7 @@ class Explorer:
         self.known = KnownScores(scores.to(device))
         self.places = places(run.model, self.known)
         self.expected = expected_extremes(run, scores)
-        self.groups = find_groups(self.known, self.expected)
+        self.groups = groups_of(run)
         self.state_names = [state_names(group, self.known, self.test.attributes) for group in self.groups]
         self.rows, self.boxes = best_patches(run, self.train, PATCHES)
         self.low, self.high = self.known.limits.T.tolist()

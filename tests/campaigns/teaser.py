@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.drawing.cards import surroundings
-from analysis.drawing.figures import add_box, heat, panel, plt
+from analysis.drawing.sheet import Sheet
 from global_config import RECORDS_DIR, REPO_DIR
 
 COLUMNS = ("image expected", "where", "best patches", "", "before", "after", "before", "after")
@@ -27,21 +27,15 @@ def main() -> None:
     cards = np.load(folder / "prototypes.npz")
     numbers = cards["prototypes"].tolist()
     rows = [numbers.index(int(k)) for k in args.prototypes.split(",")] if args.prototypes else range(4)
-    figure, axes = plt.subplots(len(rows), len(COLUMNS), figsize=(8, 1.06 * len(rows) + 0.25), layout="constrained")
-    for line, row in zip(axes, rows):
-        panel(line[0], cards["expected_high"][row])
-        heat(line[1], cards["where"][row])
-        for axis, pixels, box in zip(line[2:4], cards["patch_images"][row], cards["patch_boxes"][row]):
-            crop, inner = surroundings(pixels, box)
-            panel(axis, crop, box=inner)
+    sheet = Sheet([f"prototype\n{numbers[row]}" for row in rows], COLUMNS, side=0.9, size=9)
+    for line, row in enumerate(rows):
+        sheet.picture(line, 0, cards["expected_high"][row])
+        sheet.heat(line, 1, cards["where"][row])
         for i in range(2):
-            panel(line[4 + 2 * i], cards["before"][row][i])
-            panel(line[5 + 2 * i], cards["after"][row][i])
-            add_box(line[5 + 2 * i], cards["edit_boxes"][row][i])
-        line[0].set_ylabel(f"prototype {numbers[row]}", fontsize=9)
-    for axis, title in zip(axes[0], COLUMNS):
-        axis.set_title(title, fontsize=9)
-    figure.savefig(args.file, dpi=110)
+            sheet.picture(line, 2 + i, *surroundings(cards["patch_images"][row][i], cards["patch_boxes"][row][i]))
+            sheet.picture(line, 4 + 2 * i, cards["before"][row][i])
+            sheet.picture(line, 5 + 2 * i, cards["after"][row][i], cards["edit_boxes"][row][i])
+    sheet.figure.savefig(args.file, dpi=110)
     print(f"picture: {args.file}")
 
 
