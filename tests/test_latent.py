@@ -52,6 +52,12 @@ def test_a_known_mixture_comes_back(tmp_path):
     )["held_out"]
 
 
+def test_few_vectors_get_as_many_steps_as_learning_takes():
+    steps = {vectors: latent_config({}, "test").steps(vectors) for vectors in (40, 6000, 60000)}
+    assert steps == {40: 5600, 6000: 5600, 60000: 28125}  # 120 epochs of 60,000
+    assert latent_config({"epochs": 3}, "test").steps(600) == 8
+
+
 def test_resuming_changes_nothing(tmp_path):
     scores = ScoreSplits(mixture(200), mixture(40))
 

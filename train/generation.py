@@ -253,7 +253,8 @@ def conditional_scores(run, images, device) -> Callable:
 
 
 def unconditional_scores(latent, sampling: Sampling, device) -> Callable:
-    """Image number -> scores sampled from the latent model by the same sampler, one seed an image."""
+    """Image number -> scores sampled from the latent model, one seed an image: by Heun's steps, or those of the images
+    in the published formulation."""
     from models.samplers import SeededNoise, sample
 
     # scores cost little and take their steps even in a preview; in the published formulation they have fewer timesteps
@@ -261,10 +262,12 @@ def unconditional_scores(latent, sampling: Sampling, device) -> Callable:
     steps = max(sampling.steps, STEPS)
     steps = min(steps, latent.schedule.timesteps) if latent.schedule is not None else steps
     sigmas = latent.sigmas(steps)
+    # 18 ancestral steps lose variance of the scores that Heun's keep, and a call of so small a network costs nothing
+    sampler = "heun" if latent.schedule is None else sampling.sampler
 
     def scores_of(numbers):
         noise = SeededNoise([LATENT_SEEDS + sampling.seed + n for n in numbers], latent.mean.shape, device)
-        z = sample(sampling.sampler, latent.denoise, sigmas[0].float() * noise(), sigmas, noise, sampling.eta)
+        z = sample(sampler, latent.denoise, sigmas[0].float() * noise(), sigmas, noise, sampling.eta)
         return latent.scores(z)
 
     return scores_of

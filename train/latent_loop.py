@@ -23,7 +23,8 @@ from train.prefetch import Prefetcher
 from train.signals import interruptible
 from train.whole_files import save_tensors
 
-CHECKPOINT_EPOCHS = 20
+CHECKPOINT_LINES = 20
+LINES = 200  # of metrics.jsonl at most, one an epoch where epochs are fewer
 WARMUP = 100
 LEVELS = 16  # noise levels at which held-out vectors are tried
 
@@ -63,8 +64,8 @@ class LatentTrainer:
         state: dict | None = None,
     ):
         self.config, self.run_step, self.device = config, run_step, device
-        self.steps = math.ceil(config.epochs * len(scores.train) / config.batch_size)
-        self.epoch = max(1, math.ceil(len(scores.train) / config.batch_size))  # steps
+        self.steps = config.steps(len(scores.train))
+        self.interval = max(math.ceil(len(scores.train) / config.batch_size), self.steps // LINES)
         # on the CPU, where noise is drawn
         self.schedule = LinearSchedule(config.timesteps) if config.formulation == "eps" else None
         if state is None:
@@ -152,7 +153,7 @@ class LatentTrainer:
                 losses.append(self.train_step())
                 bar.update()
                 last = self.step == self.steps
-                if last or self.step % self.epoch == 0:
+                if last or self.step % self.interval == 0:
                     held_out = self.held_out_loss()
                     if held_out < self.best:
                         self.best = held_out
@@ -164,7 +165,7 @@ class LatentTrainer:
                         )
                     append_metrics(metrics, {"step": self.step, "loss": loss, "held_out": held_out})
                     bar.set_postfix(refresh=False, loss=f"{loss:.4f}", held_out=f"{held_out:.4f}")
-                if last or received or self.step % (CHECKPOINT_EPOCHS * self.epoch) == 0:
+                if last or received or self.step % (CHECKPOINT_LINES * self.interval) == 0:
                     self.save_last(folder)
                 if received:
                     return received[0]

@@ -1,5 +1,6 @@
 """The latent models of a run: records/latent_ddim/<name>_v<n>/version_<l>/ with best.pt, last.pt and metrics.jsonl."""
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -21,6 +22,7 @@ from train.scores import encode
 from train.whole_files import replace_file
 
 LATENTS_DIR = RECORDS_DIR / "latent_ddim"
+EPOCHS, LEAST_STEPS = 120, 5600
 
 
 class LatentConfig(Section):
@@ -33,12 +35,17 @@ class LatentConfig(Section):
     layers: Positive = 5  # of the mlp
     multipliers: Annotated[list[Positive], Field(min_length=1)] = [1, 2, 4]  # of the unet1d
     blocks: Positive = 3  # of the unet1d
-    epochs: Positive = 120
+    epochs: Positive | Literal["auto"] = "auto"  # 120, but at least 5,600 steps
     batch_size: Positive = 256
-    lr: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Annotated[float, Field(gt=0)] = 3e-3
     lr_decay: Literal["constant", "cosine"] = "cosine"
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.999
     seed: Natural = 0
+
+    def steps(self, vectors: int) -> int:
+        """Of a training on so many score vectors."""
+        epochs, least = (EPOCHS, LEAST_STEPS) if self.epochs == "auto" else (self.epochs, 1)
+        return max(math.ceil(epochs * vectors / self.batch_size), least)
 
 
 PRESETS = {
