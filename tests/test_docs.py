@@ -119,3 +119,8 @@ def test_the_table_of_results_keeps_what_a_run_without_records_had(tmp_path, mon
     row = next(line for line in changed if "best single" in line).split("|")
     assert row[4].strip() == "0.12" and row[5].strip() == ""
     assert row[2:4] == text.strip().splitlines()[2].split("|")[2:4]  # faces
+    for version, single in (("1", 0.2), ("2", 0.4)):
+        folder = tmp_path / "prototype_quality" / f"faces_v{version}"
+        folder.mkdir()
+        (folder / "quality.json").write_text(json.dumps({"single": single}))
+    assert "| 0.30 ± 0.14 |" in results["table"](["faces/1,2", "fmnist/0"], text)

@@ -1,14 +1,15 @@
 """The README's table of results, from what the scripts left in records/.
 
-  python tests/campaigns/results.py [--runs faces/0 fmnist/0] [--into README.md]
+  python tests/campaigns/results.py [--runs faces/0,1,2 fmnist/0] [--into README.md]
 
-The table replaces what stands between the two marks in the file. Numbers that are not in records/ stay as they stand
-there; rows without any are left out.
+Of several versions of a run it gives the mean and the deviation. The table replaces what stands between the two marks
+in the file. Numbers that are not in records/ stay as they stand there; rows without any are left out.
 """
 
 import argparse
 import json
 from pathlib import Path
+from statistics import mean, stdev
 
 from global_config import RECORDS_DIR, REPO_DIR
 
@@ -30,9 +31,8 @@ ROWS = (  # name, our key, key of the untrained encoder or of random prototypes,
 )
 
 
-def numbers_of(run: str) -> dict:
+def numbers_of(name: str, version: str) -> dict:
     """What there is of a run's JSON files, by name."""
-    name, version = run.split("/")
     folders = {"faithfulness": "faithfulness", "quality": "prototype_quality", "untrained": "prototype_quality"}
     files = {key: RECORDS_DIR / folder / f"{name}_v{version}" / f"{key}.json" for key, folder in folders.items()}
     for kind in ("cond", "uncond"):
@@ -45,12 +45,21 @@ def numbers_of(run: str) -> dict:
     return numbers
 
 
-def value(numbers: dict, key: str | None) -> str:
-    """The number of a dotted key as text, '' where there is none."""
+def number(numbers: dict, key: str | None) -> float | None:
+    """The number of a dotted key, None where there is none."""
     node = numbers
     for part in (key or "none").split("."):
         node = node.get(part) if isinstance(node, dict) else None
-    return "" if node is None or node != node else f"{node:.0f}" if node >= 10 else f"{node:.2f}"
+    return None if node is None or node != node else node
+
+
+def value(versions: list[dict], key: str | None) -> str:
+    """The number of a dotted key as text, mean and deviation where several versions have it; '' where none has."""
+    found = [x for numbers in versions if (x := number(numbers, key)) is not None]
+    if not found:
+        return ""
+    digits = 0 if mean(found) >= 10 else 2
+    return f"{mean(found):.{digits}f}" + (f" ± {stdev(found):.{digits}f}" if len(found) > 1 else "")
 
 
 def standing(text: str) -> dict[tuple[str, str], list[str]]:
@@ -62,14 +71,15 @@ def standing(text: str) -> dict[tuple[str, str], list[str]]:
 
 def table(runs: list[str], text: str) -> str:
     """The table of these runs; what records/ has not of a run is taken from `text`, the table that stands."""
-    numbers, old = {run: numbers_of(run) for run in runs}, standing(text)
-    names = [run.split("/")[0] for run in runs]
+    named = [run.split("/") for run in runs]
+    numbers = {name: [numbers_of(name, version) for version in versions.split(",")] for name, versions in named}
+    names, old = list(numbers), standing(text)
     lines = ["| | " + " | ".join(f"{name}, ours | baseline" for name in names) + " | `analysis/evaluation/` |"]
     lines += ["|---" * (2 * len(runs) + 2) + "|"]
     for name, ours, baseline, script in ROWS:
         cells = []
-        for run, data in zip(runs, names):
-            new = [value(numbers[run], key) for key in (ours, baseline)]
+        for data in names:
+            new = [value(numbers[data], key) for key in (ours, baseline)]
             cells += new if any(new) else old.get((name, data), new)
         if any(cells):
             lines.append(f"| {name} | {' | '.join(cells)} | `{script}` |")
@@ -78,7 +88,7 @@ def table(runs: list[str], text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", nargs="+", default=["faces/0", "fmnist/0"], help="DATASET/VERSION")
+    parser.add_argument("--runs", nargs="+", default=["faces/0", "fmnist/0"], help="DATASET/VERSION[,...]")
     parser.add_argument("--into", type=Path, default=REPO_DIR / "README.md", help="default: README.md")
     args = parser.parse_args()
     before, rest = args.into.read_text(encoding="utf-8").split(MARKS[0])
