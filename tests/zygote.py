@@ -15,8 +15,9 @@ from functools import cache
 from pathlib import Path
 
 HEAVY = ["matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "matplotlib.pyplot"]
-HEAVY += ["pandas", "pydantic", "scipy.stats", "skimage.metrics", "sklearn.linear_model"]
-HEAVY += ["torch", "torch.utils.data", "torchvision", "yaml"]
+HEAVY += ["pandas", "pydantic.functional_validators", "pydantic.types", "safetensors.torch", "scipy.stats"]
+HEAVY += ["skimage.metrics", "sklearn.cluster", "sklearn.linear_model"]
+HEAVY += ["torch", "torch.utils.data", "torchvision", "tqdm", "yaml"]
 
 
 @cache
