@@ -12,10 +12,10 @@ from global_config import REPO_DIR
 
 WIDTH, COLOURS = 160, 64
 CUTS = {  # thumbnail: picture of the gallery, left, top, right, bottom as shares of it
-    "what": ("prototypes", 0.105, 0.009, 0.36, 0.123),
+    "what": ("prototypes", 0.097, 0.008, 0.356, 0.117),
     "bits": ("information", 0.24, 0.03, 0.71, 0.17),
     "when": ("emergence", 0.07, 0.0, 0.67, 0.46),
-    "set": ("manipulate", 0.03, 0.08, 0.65, 0.365),
+    "set": ("manipulate", 0.1, 0.095, 0.77, 0.39),
     "true": ("faithfulness", 0.41, 0.53, 0.8, 1.0),
     "bias": ("shortcut_edits", 0.405, 0.065, 0.8, 0.295),
     "near": ("fmnist_pictures", 0.03, 0.02, 1.0, 0.26),
