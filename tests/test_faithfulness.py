@@ -16,6 +16,7 @@ from analysis.measures.groups import (
     find_states,
     likeness,
     state_names,
+    telling_groups,
 )
 from analysis.measures.scores import KnownScores
 from analysis.reporting.explorer import Explorer
@@ -98,6 +99,10 @@ def test_groups_are_what_tells_one_thing_at_one_place():
     assert present == pytest.approx({0: 1, 2: 0, 4: 1}, abs=0.02)
     assert absent == pytest.approx({0: 0, 2: 1, 4: 0}, abs=0.02)
     assert any(name.startswith("A (") for name in state_names(first, known, attributes))
+    lines = telling_groups(groups, known, attributes)
+    assert len(lines) == 2 and all(f"group {n} (" in line for n, line in enumerate(lines))
+    told = lines[groups.index(first)]
+    assert f"state {best['A'].present} A (" in told and f"({', '.join(map(str, first.members))})" in told
     alike = likeness(known, expected)
     assert alike[0, 1] < 0.1 < alike[0, 2] and np.allclose(alike, alike.T)
 

@@ -6,10 +6,10 @@ that lack it before and after its score is raised, the patch boxed. Beside each:
 for labelled sets the attribute that it tells. By default the prototypes that matter most, no two alike, none that
 stands for a flat area. Below them the same of the first groups, one row a state: prototypes that do the same together,
 and the clusters of their scores, such as one colour of several, both found without labels; the state is what is high,
-the mean of all images low. `manipulate.py --set group:N=stateJ` sets one. --paper draws Fig. 5 of Weng et al. 2026 by
-its procedure: invert test images under their own scores, raise the prototype to the largest score seen, regenerate from
-the same noise, keep the image in which it matched best. Beside either a table of every prototype's health. Results go
-to records/vis_prototype/<dataset>_v<n>/.
+the mean of all images low. `manipulate.py --set group:N=stateJ` sets one; those that tell an attribute are printed.
+--paper draws Fig. 5 of Weng et al. 2026 by its procedure: invert test images under their own scores, raise the
+prototype to the largest score seen, regenerate from the same noise, keep the image in which it matched best. Beside
+either a table of every prototype's health. Results go to records/vis_prototype/<dataset>_v<n>/.
 """
 
 import argparse
@@ -182,7 +182,9 @@ def main() -> None:
 
     from analysis.measures.auroc import both_ways
     from analysis.measures.cards import FLAT, best_patches, choose, contrast, expected_extremes, groups_of, moves
+    from analysis.measures.groups import telling_groups
     from analysis.measures.health import health_table, test_effects
+    from analysis.measures.scores import KnownScores
     from analysis.results import results_folder
     from analysis.schemas import HEALTH
     from train.data.dataset import load_split
@@ -198,13 +200,13 @@ def main() -> None:
     table["contrast"] = contrast(train, *patches)
     prototypes = chosen or choose(expected, table["moves"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
 
-    folder = results_folder("vis_prototype", run)
+    folder, groups = results_folder("vis_prototype", run), [] if args.paper else groups_of(run)
     if args.paper:
         files = paper_figure(run, test, scores, prototypes, args=args, device=device, folder=folder)
     else:
         files = card_sheet(
             run, train, test, scores,
-            expected=expected, patches=patches, prototypes=prototypes, groups=groups_of(run), table=table, args=args,
+            expected=expected, patches=patches, prototypes=prototypes, groups=groups, table=table, args=args,
             folder=folder,
         )  # fmt: skip
     health = HEALTH.write(folder, table)
@@ -217,6 +219,8 @@ def main() -> None:
             best.append(f"{attribute} {auroc.argmax()} ({auroc.max():.2f})")
     if best:
         print(f"best single prototype of each attribute (AUROC): {', '.join(best)}")
+    for line in telling_groups(groups, KnownScores(scores), test.attributes):
+        print(line)
     print(f"figure: {files[0]} and .pdf; arrays: {files[1]}; all prototypes: {health}")
 
 

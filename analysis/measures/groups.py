@@ -104,6 +104,17 @@ def state_names(group: Group, known: KnownScores, attributes) -> list[str]:
     return [f"{name.replace('_', ' ')} ({a:.2f})" if name and a >= NAMED else "" for name, a in zip(names, auroc)]
 
 
+def telling_groups(groups: list[Group], known: KnownScores, attributes) -> list[str]:
+    """'group 6 (34, 38, 0): state 0 Blond Hair (0.97), state 2 Black Hair (1.00)' of each group with states that tell
+    an attribute (`state_names`)."""
+    lines = []
+    for number, group in enumerate(groups):
+        named = [f"state {j} {name}" for j, name in enumerate(state_names(group, known, attributes)) if name]
+        if named:
+            lines.append(f"group {number} ({', '.join(map(str, group.members))}): {', '.join(named)}")
+    return lines
+
+
 class StateOf(NamedTuple):
     """The state that tells an attribute, the one of the same group that tells best that it is not there, and the AUROC
     of the first."""
