@@ -31,7 +31,7 @@ def draw_cards(cards: dict, texts: list[str], path: Path) -> list[Path]:
         sheet.heat(line, 2, cards["where"][line])
         names, images, boxes = (cards[f"patch_{key}"][line] for key in ("ids", "images", "boxes"))
         for i, (name, image, box) in enumerate(zip(names[:PATCHES], images, boxes)):
-            sheet.picture(line, 3 + i, *surroundings(image, box), note=str(name)[-12:])
+            sheet.picture(line, 3 + i, *surroundings(image, box), note=str(name)[-20:])
         for i in range(min(EDITS, len(cards["before"][line]))):
             column, scores = 3 + PATCHES + 2 * i, [cards[f"score_{end}"][line][i] for end in ("before", "after")]
             sheet.picture(line, column, cards["before"][line][i], note=f"s {scores[0]:.2f}")
