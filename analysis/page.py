@@ -7,6 +7,11 @@ own decoder and never kept. Needs the extra: pip install -e .[page]. It listens 
 otherwise.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.script import open_run, run_parser

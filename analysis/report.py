@@ -6,6 +6,11 @@ training step, and what is missing is made by calling them, with fewer draws and
 --fast calls none. Goes to records/report/<dataset>_v<n>/report.html.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.script import open_run, run_parser

@@ -20,6 +20,7 @@ DEVICE = os.environ.get("PATRONUS_TEST_DEVICE", "cpu")  # of every script, train
 # closed forms of pure functions are compared on the CPU, the only device sure to have float64 and the seeded generators
 DEVICELESS = {  # scripts that compute nothing
     "train/convert_released.py",
+    "train/data/photographs.py",
     "train/export_run.py",
     "analysis/diagnosis/plant_bias.py",
     "analysis/diagnosis/plant_mark.py",

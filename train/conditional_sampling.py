@@ -6,6 +6,11 @@ processes and interruptions change nothing. `torchrun --nproc_per_node N train/c
 work.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this folder, installed or not
+
 from train.errors import run_script
 from train.generation import conditional_scores, parse_sampling, sample_run, sampling_parser
 

@@ -7,8 +7,12 @@ Conversion is not needed for use: a published run works in place wherever a run 
 needs no pickle any more.
 """
 
-import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this folder, installed or not
+
+import argparse
 
 from train.errors import UserError, listed, run_script
 from train.versions import version_number

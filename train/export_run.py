@@ -9,8 +9,12 @@ An imported one becomes a version of its own below records/patronus/. Folders fr
 in them is used, and nothing in them is run.
 """
 
-import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this folder, installed or not
+
+import argparse
 
 from train.errors import UserError, run_script
 from train.versions import version_number

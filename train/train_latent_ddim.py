@@ -6,9 +6,13 @@ records/latent_ddim/<dataset>_v<n>/version_<l>/: best.pt (averaged weights of th
 metrics.jsonl.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this folder, installed or not
+
 import argparse
 import signal
-import sys
 
 from train.errors import UserError, listed, run_script
 from train.versions import version_number

@@ -1,9 +1,12 @@
 """Train Patronus from a YAML config; with no arguments, on drawn faces."""
 
-import argparse
-import signal
 import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this folder, installed or not
+
+import argparse
+import signal
 from typing import NamedTuple
 
 from global_config import REPO_DIR

@@ -5,6 +5,11 @@ scores and its pixels, so batch size, number of processes and interruptions chan
 both, for scores in 18 steps at least. Train the latent model first: train/train_latent_ddim.py.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this folder, installed or not
+
 from train.errors import run_script
 from train.generation import parse_sampling, sample_run, sampling_parser, unconditional_scores
 

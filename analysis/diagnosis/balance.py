@@ -11,8 +11,12 @@ ones, as many each, and judged on unbiased test images in the cells that the tra
 give: analysis/diagnosis/ties.py.
 """
 
-import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
+import argparse
 from typing import NamedTuple
 
 from analysis.script import parse_prototypes

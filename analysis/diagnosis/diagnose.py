@@ -10,6 +10,11 @@ classifier trained on the labelled images, or by the prototypes alone with
 --no-classifier. Results go to records/diagnose/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 from itertools import combinations
 from typing import NamedTuple

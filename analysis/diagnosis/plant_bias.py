@@ -9,6 +9,11 @@ By default the paper's rule on drawn faces: hair colour tied to smiling. Other e
   python analysis/diagnosis/plant_bias.py --where "Beard == Eyes_Closed" --where "Smiling == Pale_Skin" --strength 0.9
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from global_config import RECORDS_DIR, REPO_DIR

@@ -8,11 +8,15 @@ A config stands beside each: train on the first, diagnose by the second.
   python analysis/diagnosis/plant_mark.py --config configs/fmnist.yaml --attribute Bag
 """
 
-import argparse
+import sys
 from pathlib import Path
-from typing import NamedTuple, get_args
 
-from train.data.marks import Kind
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
+import argparse
+from typing import NamedTuple
+
+from train.data.table import MARKS
 from train.errors import UserError, listed, run_script
 
 FEWEST = 50  # images of each case of class and mark in the training images
@@ -28,7 +32,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--attribute", required=True, metavar="NAME", help="the class to which the mark is tied")
     text = "share of the class that is marked, and of the others that is not, from 0.5 (no shortcut) to 1 (default: 1)"
     parser.add_argument("--strength", type=float, default=1.0, metavar="P", help=text)
-    parser.add_argument("--mark", choices=get_args(Kind), default="tag", help="default: tag")
+    parser.add_argument("--mark", choices=MARKS, default="tag", help="default: tag")
     parser.add_argument("--size", type=int, default=4, help="side of the tag, width of the border (default: 4 pixels)")
     parser.add_argument("--contrast", type=float, default=1.0, help="from 0 (not to be seen) to 1 (default: 1)")
     parser.add_argument("--name", help="name of the marked set (default: <name>_marked)")

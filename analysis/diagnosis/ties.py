@@ -19,6 +19,11 @@ correlation of the axes on images that did not choose them, Wasserstein distance
 records/ties/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 from typing import NamedTuple
 

@@ -5,6 +5,11 @@ image with its patch boxed, and the patch. Printed: how alike the patches of one
 vectors), against patches of different prototypes. Results go to records/consistency/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 from typing import NamedTuple
 

@@ -6,6 +6,11 @@ to both sides (no further than scores can go), or over --range LOW:HIGH (the pap
 records/extrapolate/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 from typing import NamedTuple
 

@@ -9,6 +9,11 @@ found without labels, and random prototypes are judged beside them. A set withou
 to records/faithfulness/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.script import SIGMA_MIN, add_edit_options, edit_options, open_run, require, run_parser

@@ -10,6 +10,11 @@ weights use --features efficientnet-lite0, whose weights lie in a pip package: a
 comparable only to its like. The whole protocol goes to records/fid_scores/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 from collections.abc import Callable
 from typing import NamedTuple

@@ -5,6 +5,11 @@ what each carries; where only the scores change it is an edit of the first image
 score is set, so there are no others to keep or to move. Results go to records/interpolate/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.script import open_run, parse_images, require, run_parser

@@ -19,8 +19,12 @@ best of each column.
 Results go to records/peers/<name>/.
 """
 
-import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
+import argparse
 
 from train.errors import UserError, run_script
 

@@ -8,6 +8,11 @@ shows the same for the model before its first step, since random features of pat
 versions of --version_num are compared. Results go to records/prototype_quality/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 from typing import NamedTuple
 

@@ -5,6 +5,11 @@ scores), one fixed x_T for all, and random x_T. PSNR and SSIM of each are printe
 records/reconstruct/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.script import open_run, parse_images, require, run_parser

@@ -9,6 +9,11 @@ cannot hide scores, as the published ones, are asked beyond the others alone, th
 given them. Results go to records/information/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.script import CI, SIGMA_MIN, open_run, parse_prototypes, require, run_parser

@@ -5,6 +5,11 @@ legend: the colour, the prototype's best training patch, its share of all cells,
 tells. Results go to records/ownership/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.script import open_run, parse_images, require, run_parser

@@ -11,8 +11,12 @@ Timesteps are those of the 1000-step linear schedule at the same noise level. Re
 records/trace_emergence/<dataset>_v<n>/.
 """
 
-import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
+import argparse
 from typing import NamedTuple
 
 from analysis.script import SIGMA_MIN, edit_options, edit_parser, open_run, parse_images, prototypes_or_best, require

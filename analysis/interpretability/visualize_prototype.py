@@ -12,6 +12,11 @@ prototype to the largest score seen, regenerate from the same noise, keep the im
 either a table of every prototype's health. Results go to records/vis_prototype/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.script import (

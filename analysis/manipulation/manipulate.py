@@ -11,6 +11,11 @@ attribute, by that share of the difference between test images with and without 
 values of prototype K instead. Results go to records/manipulate/<dataset>_v<n>/.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 from typing import NamedTuple
 

@@ -9,6 +9,11 @@ samples.npy (denoisers, n, C, H, W), and a grid of samples, one noise a column. 
 denoisers survive an interruption.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism

@@ -11,6 +11,11 @@ Writes compare.csv (means and standard errors over images), compare.json (every 
 order of denoisers holds), told.csv, the curves with the window sizes, and a grid of pictures.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism

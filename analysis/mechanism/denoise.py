@@ -6,6 +6,11 @@ grid beside it. The network of a run of ours sees the scores of the clean images
 a network of --network_pkl.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism

@@ -7,6 +7,11 @@ fitted windows are drawn beside what the network and the Wiener filter look at (
 schedule.json, which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 from collections.abc import Iterator
 

@@ -10,6 +10,11 @@ One backward pass a pixel serves all images of a batch; it passes the network's 
 what is read of hidden scores as matrices. Every thread has images of its own. Finished levels survive an interruption.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 import shlex
 

@@ -4,6 +4,11 @@ From noise at the highest level, one seed an image, or from --z_init, a .npy of 
 <denoiser>_samples.npy and a PNG grid. The network of a run of ours is given the scores of data images, one each.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
 import argparse
 
 from analysis.mechanism.options import mechanism_parser, parse_mechanism

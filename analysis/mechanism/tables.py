@@ -1,7 +1,11 @@
 """The tables of docs/patches.md, in Markdown, from what compare.py, agree.py and heatmaps.py left in their folders."""
 
-import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
+import argparse
 
 from train.errors import UserError, run_script
 

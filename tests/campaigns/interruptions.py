@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from conftest import REPO, Bench, draw_images, group_variables
+from conftest import DEVICE, REPO, Bench, draw_images
 from zygote import Fork
 
 SETTINGS = {"train.steps": 50, "train.encoder_steps": 12, "train.decoder_steps": 12, "train.checkpoint_every": 7}
@@ -346,27 +346,34 @@ def damaged_checkpoint(bench: Bench, cuts: list[float]) -> int:
     return 2 * len(cuts)
 
 
-def half_a_machine(bench: Bench) -> float:
+def half_a_machine(bench: Bench, port: int = 29671) -> float:
     """One of two processes is killed; the other ends with a line, and one alone goes on to the same weights. -> seconds
-    until the other had ended."""
+    until all had ended."""
     import torch
 
-    # small steps: float error differs with the number of processes and grows with the size of Muon's
-    changes = SETTINGS | {"model.dropout": 0.0, "train.muon_lr": 1e-4}
+    # small steps: float error differs with the number of processes and grows with the size of Muon's over 100 of them
+    changes = SETTINGS | {"model.dropout": 0.0, "train.steps": 100, "train.muon_lr": 1e-4}
     train = ["train/train_patronus.py", "--config", str(bench.write_config(changes, "half.yaml"))]
     before = len(list(bench.version(0).parent.glob("version_*")))
     finish(begin(bench, command(*train)))
-    first, second = [begin(bench, command(*train), variables=of_one) for of_one in group_variables(2)]
+    group = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", str(port)]
+    process = begin(bench, [*group, *fresh([*train, "--device", DEVICE])[1:]])
     metrics = bench.version(before + 1) / "metrics.jsonl"
     while not metrics.is_file() or len(metrics.read_text().splitlines()) < 10:
-        assert first.poll() is None, first.communicate()[1]
+        assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
-    os.killpg(second.pid, signal.SIGKILL)
+    listed = subprocess.run(
+        ["ps", "--ppid", str(process.pid), "-o", "pid="], capture_output=True, text=True
+    ).stdout.split()
+    os.kill(int(listed[-1]), signal.SIGKILL)
     started = time.perf_counter()
-    _, errors = first.communicate(timeout=90)
+    _, errors = process.communicate(timeout=90)
     seconds = time.perf_counter() - started
-    second.wait()
-    assert first.returncode != 0 and "lost contact" in errors and "Traceback" not in errors, errors
+    assert (
+        process.returncode != 0
+        and ("lost contact" in errors or "SIGTERM" in errors)  # on a busy machine the launcher ends it first
+        and "train_patronus.py" not in errors.split("lost contact")[0].split("closing signal")[0]
+    ), errors
     finish(begin(bench, [*command(*train), "--resume", str(before + 1)]))
     one, two = (
         torch.load(bench.version(v) / "checkpoints" / "last.pt", weights_only=True)["model"]

@@ -75,7 +75,7 @@ def table(runs: list[str], text: str) -> str:
     numbers = {name: [numbers_of(name, version) for version in versions.split(",")] for name, versions in named}
     names, old = list(numbers), standing(text)
     lines = ["| | " + " | ".join(f"{name}, ours | baseline" for name in names) + " | `analysis/evaluation/` |"]
-    lines += ["|---" * (2 * len(runs) + 2) + "|"]
+    lines += ["|---" * (2 * len(names) + 2) + "|"]
     for name, ours, baseline, script in ROWS:
         cells = []
         for data in names:
@@ -88,7 +88,7 @@ def table(runs: list[str], text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", nargs="+", default=["faces/0", "fmnist/0"], help="DATASET/VERSION[,...]")
+    parser.add_argument("--runs", nargs="+", default=["faces/0,1,2", "fmnist/0"], help="DATASET/VERSION[,...]")
     parser.add_argument("--into", type=Path, default=REPO_DIR / "README.md", help="default: README.md")
     args = parser.parse_args()
     before, rest = args.into.read_text(encoding="utf-8").split(MARKS[0])

@@ -1,16 +1,13 @@
-"""Marks to be planted in images: a tag in the corner, a colour cast, a border."""
-
-from typing import Literal
+"""Marks to be planted in images: a tag in the corner, a colour cast, a border (train.data.table.MARKS)."""
 
 import numpy as np
 
 from train.errors import UserError
 
-Kind = Literal["tag", "cast", "border"]
 MARGIN = 1  # pixels between a tag and the edges
 
 
-def region(kind: Kind, size: int, side: int) -> np.ndarray:
+def region(kind: str, size: int, side: int) -> np.ndarray:
     """Pixels that a mark changes in images of `side` pixels, bool (side, side): a square of `size` in the lower right
     corner, everything, or a frame as wide as `size`. Raises UserError where it is larger than the image."""
     most = {"tag": side - MARGIN, "cast": size, "border": side // 2}[kind]
@@ -28,7 +25,7 @@ def region(kind: Kind, size: int, side: int) -> np.ndarray:
     return inside
 
 
-def mark(pixels: np.ndarray, kind: Kind, inside: np.ndarray, contrast: float, white: bool) -> np.ndarray:
+def mark(pixels: np.ndarray, kind: str, inside: np.ndarray, contrast: float, white: bool) -> np.ndarray:
     """Images (N, H, W, C) uint8 with the mark: in its region they go towards white or black by the share `contrast`, of
     a cast in colour the first channel alone."""
     marked = pixels.copy()

@@ -7,8 +7,12 @@ Tiles of one photograph do not overlap, so that none of the test images is half 
 the photograph of each.
 """
 
-import argparse
+import sys
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this folder, installed or not
+
+import argparse
 
 from train.errors import UserError, run_script
 

@@ -29,6 +29,7 @@ class Source(NamedTuple):
 
 FASHION = ("T_shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle_boot")
 CIFAR = ("Airplane", "Automobile", "Bird", "Cat", "Deer", "Dog", "Frog", "Horse", "Ship", "Truck")
+MARKS = ("tag", "cast", "border")  # that can be planted in images
 HAIR = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair")
 ONE_HAIR = "Black_Hair + Blond_Hair + Brown_Hair == 1"
 # the planted bias of Weng et al. 2026, Sec. 4.4
