@@ -13,6 +13,7 @@ from sklearn.metrics import mutual_info_score
 
 from analysis.diagnosis.diagnose import Asked, Evidence, Labelled, ask, pair_row
 from analysis.drawing.shortcut_figures import draw_edits
+from analysis.measures import readers
 from analysis.measures.quality import mutual_bits
 from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
 from analysis.measures.shortcuts import (
@@ -181,6 +182,28 @@ def test_readers_read():
     for reader in (classifier_reader(images, with_gap, device), prototype_reader(model, scores, with_gap)):
         evidence = read_set(reader, images, device)
         assert reliability(evidence, labels).min() > 0.95 and class_gaps(evidence, labels).min() > 0
+
+
+def test_the_same_labelled_images_train_a_classifier_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(readers, "DATA_DIR", tmp_path)
+    rng, device = np.random.default_rng(0), torch.device(DEVICE)
+    labels, pixels = rng.integers(0, 2, (80, 2)).astype(float), rng.integers(0, 256, (80, 16, 16, 1), dtype=np.uint8)
+    images = ImageSet(pixels, [str(i) for i in range(80)], pd.DataFrame(labels), None)
+    trained = []
+    train = readers._train
+    monkeypatch.setattr(readers, "_train", lambda *args: trained.append(train(*args)))
+
+    def read(of: ImageSet, known: np.ndarray, seed: int = 0) -> np.ndarray:
+        return read_set(classifier_reader(of, known, device, seed), images, device)
+
+    first = read(images, labels)
+    assert np.array_equal(read(images, labels), first) and len(trained) == 1
+    [file] = (tmp_path / "cache").iterdir()
+    file.write_bytes(file.read_bytes()[:100])  # damaged: it is trained anew, to the same
+    assert np.allclose(read(images, labels), first, atol=1e-5) and len(trained) == 2
+    other = ImageSet(255 - pixels, images.ids, images.attributes, None)
+    read(other, labels), read(images, 1 - labels), read(images, labels, seed=1)
+    assert len(trained) == 5
 
 
 LABELLED = np.random.default_rng(0).integers(0, 2, (400, 3)).astype(float)

@@ -1,7 +1,9 @@
 """Reading attributes off images: by the prototypes that match in them, or by a small classifier of pixels."""
 
+import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,11 +15,15 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from analysis.measures.auroc import single_auroc
+from global_config import DATA_DIR
 from models.patronus import Patronus
 from train.data.dataset import ImageSet
 from train.draws import batch_indices
+from train.errors import UserError
 from train.images import to_tensor
 from train.prefetch import Prefetcher
+from train.safe_files import read_tensors
+from train.whole_files import save_tensors
 
 Reader = Callable[[Tensor], np.ndarray]  # images (B, C, H, W) in [-1, 1] -> evidence of each attribute (B, A)
 EPOCHS = 6  # by default, but no more than
@@ -69,12 +75,33 @@ def classifier_reader(
     """A small convolutional classifier of all attributes at once, trained on labelled images; labels (N, A; NaN
     unknown).
 
-    A little noise on its input keeps it from reading textures that generated images lack. The rate rises, then falls to
-    0: what is in between two colours is then read alike by classifiers of several seeds.
+    It is kept beside the cached images: the same labelled images train it once, whichever script asks.
     """
     torch.manual_seed(seed)
     _, size, _, channels = images.pixels.shape
     net = small_classifier(channels, size, labels.shape[1]).to(device, memory_format=torch.channels_last)
+    file = DATA_DIR / "cache" / f"classifier_{_digest(images, labels, seed, epochs)}.pt"
+    try:
+        net.load_state_dict(read_tensors(file))
+    except (UserError, RuntimeError):  # none is there, or it is damaged
+        _train(net, images, labels, device, seed, epochs)
+        save_tensors(file, net.state_dict())
+    net.eval().requires_grad_(False)
+    return lambda x: net(x.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
+
+
+def _digest(images: ImageSet, labels: np.ndarray, seed: int, epochs: int) -> str:
+    """Of all that a classifier is made of, this file included."""
+    digest = hashlib.sha256(Path(__file__).read_bytes() + repr((images.pixels.shape, seed, epochs)).encode())
+    digest.update(np.ascontiguousarray(labels, dtype=np.float64))
+    for start in range(0, len(images.pixels), 4096):  # a memory map may be larger than memory
+        digest.update(np.ascontiguousarray(images.pixels[start : start + 4096]))
+    return digest.hexdigest()[:16]
+
+
+def _train(net: nn.Module, images: ImageSet, labels: np.ndarray, device: torch.device, seed: int, epochs: int) -> None:
+    """A little noise on the input keeps it from reading textures that generated images lack. The rate rises, then falls
+    to 0: what is in between two colours is then read alike by classifiers of several seeds."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=RATE)
     seen = min(MOST_SEEN, epochs * len(images))
     steps = math.ceil(seen / BATCH)
@@ -88,8 +115,6 @@ def classifier_reader(
         loss.backward()
         optimizer.step()
         schedule.step()
-    net.eval().requires_grad_(False)
-    return lambda x: net(x.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
 
 
 def _rate(share: float) -> float:
