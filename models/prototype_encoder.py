@@ -179,7 +179,7 @@ class PrototypeEncoder(nn.Module):
         Random features all point the same way; then every prototype would own a little of every patch, and none would
         compete.
         """
-        last = self.features[-1 if self.competing else -2]
+        last = self.features[-1]
         z = self.embed(x).permute(0, 2, 3, 1).flatten(0, 2)  # (B * H' * W', D)
         mean = z.mean(0)
         values, vectors = torch.linalg.eigh((z - mean).T @ (z - mean) / len(z))

@@ -43,9 +43,8 @@ def parse_args() -> argparse.Namespace:
         "--num_samples", type=int, default=20, help="--paper: test images tried for each prototype (default: 20)"
     )
     parser.add_argument("--seed", type=int, default=0, help="--paper: which test images (default: 0)")
-    parser.add_argument(
-        "--batch", type=int, help="--paper: images regenerated together (default: 32 on a CPU, 250 on a GPU)"
-    )
+    text = "--paper: images regenerated together (default: by the device and the network's size)"
+    parser.add_argument("--batch", type=int, help=text)
     args = parser.parse_args()
     require(parser, args, num_samples=1, batch=1, steps=2, seed=0)
     return args

@@ -122,10 +122,9 @@ class Judge(NamedTuple):
             return {}
         pairs = self.pairs[name]
         row = pair_measures(self.model, pairs, candidate, self.scores[:, k].std().item())
-        row |= region_measures(expected_maps(self.model, [k], self.options.known, self.shape)[0], pairs.region)
-        row |= part_measures(
-            self.model, self.pairs, candidate, expected_maps(self.model, [k], self.options.known, self.shape)[0]
-        )
+        expected = expected_maps(self.model, [k], self.options.known, self.shape)[0]
+        row |= region_measures(expected, pairs.region)
+        row |= part_measures(self.model, self.pairs, candidate, expected)
         if maps:
             row |= map_measures(self.model, pairs, candidate, self.options.known, self.sigma_min)
         return row
