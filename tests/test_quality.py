@@ -34,6 +34,15 @@ def test_latent_auroc_finds_what_is_there_and_only_that():
     assert 0.4 < table.loc["hidden", "latent"] < 0.6
 
 
+def test_ten_positives_are_in_every_fold():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        labels = pd.DataFrame({"rare": (rng.permutation(300) < 10).astype(int)})
+        scores = rng.normal(size=(300, 4))
+        scores[:, 0] += 9 * labels["rare"]
+        assert evaluate(scores, labels).table.loc["rare", "latent"] > 0.99
+
+
 def test_a_regression_is_judged_on_other_images_than_it_learnt_on():
     rng = np.random.default_rng(0)
     labels, others = rng.integers(0, 3, 300), rng.integers(0, 3, 3000)

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm import tqdm
@@ -81,6 +81,20 @@ def regression():
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 
+def latent_aurocs(scores, labels):
+    """AUROC of a regression from scores (N, m) to binary labels (N,) on each of five folds, learnt on the others: (5,).
+
+    Every fold holds its share of the positives, since AUROC is unknown where there is none.
+    """
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(scores, labels)
+    return np.array(
+        [
+            roc_auc_score(labels[held], regression().fit(scores[fit], labels[fit]).decision_function(scores[held]))
+            for fit, held in folds
+        ]
+    )
+
+
 class Evaluation(NamedTuple):
     """What scores tell of attributes: a table of one row an attribute, the names of those captured, and TAD, mean and
     deviation over folds."""
@@ -92,18 +106,18 @@ class Evaluation(NamedTuple):
 
 
 def evaluate(scores, attributes) -> Evaluation:
-    """scores (N, m), attributes (N rows, no unknowns)."""
+    """scores (N, m), attributes (N rows, no unknowns, five images at least with each and without)."""
     names, labels = list(attributes.columns), attributes.to_numpy(int).T
-    latent, tads = np.empty((FOLDS, len(names))), []
-    for fold, (fit, held) in enumerate(folds_of(scores)):
-        for a in range(len(names)):
-            fitted = regression().fit(scores[fit], labels[a, fit])
-            latent[fold, a] = roc_auc_score(labels[a, held], fitted.decision_function(scores[held]))
-        tads.append(captured_and_tad(single_aurocs(scores[held], labels[:, held]), labels[:, held])[1])
+    bar = tqdm(labels, desc="attributes", unit="attribute", leave=False)
+    latent = np.array([latent_aurocs(scores, row) for row in bar])  # (A, FOLDS)
+    tads = [
+        captured_and_tad(single_aurocs(scores[held], labels[:, held]), labels[:, held])[1]
+        for _, held in folds_of(scores)
+    ]
     single = single_aurocs(scores, labels)
     rows = {
-        "latent": latent.mean(0),
-        "deviation": latent.std(0),
+        "latent": latent.mean(1),
+        "deviation": latent.std(1),
         "single": single.max(1),
         "prototype": single.argmax(1),
     }
