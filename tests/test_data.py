@@ -105,6 +105,19 @@ def test_a_mixed_folder_is_cached_once_and_reread(tmp_path):
     assert np.array_equal(train.pixels[0], expected)
 
 
+def test_a_table_without_splits_leaves_them_to_the_folders_and_its_names_fit_rules(tmp_path):
+    root, names = tmp_path / "images", [f"{split}/{i}.png" for split in ("test", "train") for i in range(6)]
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16)).save(root / name)
+    table = tmp_path / "labels.csv"
+    pd.DataFrame({"file": names, "dog ears": [0, 1] * 6, "coat": ["dark red", "grey"] * 6}).to_csv(table, index=False)
+    listing = list_source(config("folder", root, metadata=str(table)))
+    assert listing.splits.tolist() == ["test"] * 6 + ["train"] * 6
+    assert list(listing.attributes) == ["dog_ears", "coat_dark_red", "coat_grey"]
+    assert len(load_split(config("folder", root, metadata=str(table), where="dog_ears"), "train")) == 3
+
+
 def test_where_and_limit(tmp_path):
     root = draw_images(tmp_path / "images")
     table = pd.read_csv(root / "metadata.csv")

@@ -150,9 +150,15 @@ def _require_images(names: list, root: Path) -> None:
         raise UserError(f"{root}: holds no images ({listed(sorted(EXTENSIONS))})")
 
 
+def _folder_splits(names: list[str], seed: int) -> np.ndarray:
+    """The top folders where all are called train, val or test, else a seeded split."""
+    tops = [name.split("/")[0] for name in names]
+    return np.array(tops) if set(tops) <= set(SPLITS) else random_splits(len(names), seed)
+
+
 def _with_table(root: Path, files: list[str], metadata: Path, config) -> Listing:
     """A tree of images with a CSV: a column of file names, optionally `split`; binary columns are attributes, text
-    columns become one attribute a value (up to 10 values), others are left out."""
+    columns become one attribute a value (up to 10 values), others are left out. Spaces in names become _."""
     if not metadata.is_file():
         raise UserError(f"data.metadata: {metadata} does not exist")
     table = _table(metadata)
@@ -168,13 +174,13 @@ def _with_table(root: Path, files: list[str], metadata: Path, config) -> Listing
         if name not in by_name:
             raise UserError(f"{metadata}, row {row + 2}: no image {name} below {root}")
         names.append(by_name[name])
-    splits = _numbered_splits(table["split"], metadata) if "split" in table else random_splits(len(names), config.seed)
+    splits = _numbered_splits(table["split"], metadata) if "split" in table else _folder_splits(names, config.seed)
     attributes = {}
     for c in table.columns.drop([column, *(["split"] if "split" in table else [])]):
         values = table[c]
         if pd.api.types.is_numeric_dtype(values):
             if set(values.dropna().unique()) <= {-1, 0, 1}:
-                attributes[c] = _binary(table, [c], metadata)[c]
+                attributes[c.replace(" ", "_")] = _binary(table, [c], metadata)[c]
         elif values.nunique() <= 10:
             for value in sorted(values.dropna().unique()):
                 attributes[f"{c}_{value}".replace(" ", "_")] = (values == value).astype(float).where(values.notna())
@@ -182,17 +188,15 @@ def _with_table(root: Path, files: list[str], metadata: Path, config) -> Listing
 
 
 def folder(config) -> Listing:
-    """Any tree of images. Top folders called train, val and test are the splits, a CSV may name them, else they are
-    drawn at random.
+    """Any tree of images. A CSV may name the splits; else top folders called train, val and test are the splits, else
+    they are drawn at random.
     """
     root = _root(config)
     names = _walk(root)
     _require_images(names, root)
     if config.metadata:
         return _with_table(root, names, Path(config.metadata), config)
-    tops = [name.split("/")[0] for name in names]
-    splits = np.array(tops) if set(tops) <= set(SPLITS) else random_splits(len(names), config.seed)
-    return _listing(root, names, splits, pd.DataFrame(index=range(len(names))))
+    return _listing(root, names, _folder_splits(names, config.seed), pd.DataFrame(index=range(len(names))))
 
 
 FINDINGS = (
