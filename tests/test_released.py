@@ -463,9 +463,10 @@ def test_export_and_back_is_the_same(tmp_path):
     assert found.model == config.model
     for name, tensor in net.state_dict().items():
         assert torch.equal(weights[name], tensor), name
-    different = validate(merged(values, {"model": {"standardise_scores": True}}), "test")
-    with pytest.raises(UserError, match="model.standardise_scores True"):
-        to_released(different, runs.build_model(different))
+    for key, value in (("standardise_scores", True), ("pixel_channels", 8)):
+        different = validate(merged(values, {"model": {key: value}}), "test")
+        with pytest.raises(UserError, match=f"model.{key} {value}"):
+            to_released(different, runs.build_model(different))
 
 
 @pytest.fixture(scope="module")

@@ -283,6 +283,7 @@ def unpublishable(config: Config) -> list[str]:
     wanted = {
         "model.formulation": (model.formulation, "eps"),
         "model.unshuffle": (model.unshuffle, 1),
+        "model.pixel_channels": (model.pixel_channels, 0),
         "model.standardise_scores": (model.standardise_scores, False),
         "model.encoder.kind": (encoder.kind, "prototypes"),
         "model.encoder.coordinates": (encoder.coordinates, 0.0),
