@@ -11,7 +11,7 @@ from global_config import RECORDS_DIR
 from train.errors import UserError, reading
 from train.versions import version_number
 
-SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral"]
+SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral"]  # of models/samplers.py, which needs torch; --help must not
 SAMPLES_DIR = RECORDS_DIR / "FID"
 STEPS = 18  # of a sampler that was chosen, and of scores at least
 MOST_SEED = 2**31 - 1  # torch's CPU generators look at 32 bits of a seed alone

@@ -20,14 +20,13 @@ from typing import NamedTuple
 from analysis.evaluation.peers import Entry, call, train
 from analysis.measures.dose import Tie
 from global_config import DATA_DIR, RECORDS_DIR, REPO_DIR
-from train.data.table import FASHION, HAIR_SMILE, ONE_HAIR
+from train.data.table import FASHION, HAIR, HAIR_SMILE, ONE_HAIR
 from train.errors import UserError, run_script
 
 STRENGTHS = (0.5, 0.6, 0.75, 0.9, 1.0)
 RANKS = ["world", "tie", "strength", "seed", "rank", "of", "tie_strength", "strongest", "auroc_a", "auroc_b"]
 STAGES = 3  # training, diagnosis, ties
 EDITED, GENERATED = 32, 400  # images of each diagnosis
-HAIR = ("Black_Hair", "Brown_Hair", "Blond_Hair", "Red_Hair")
 HAIR_TIE = Tie("Black_Hair", "Smiling", -1, HAIR, ("Smiling",))
 EYES_TIE = Tie("Long_Hair", "Eyes_Closed", 1, ("Long_Hair",), ("Eyes_Closed",))
 EYES = "Long_Hair == Eyes_Closed"
