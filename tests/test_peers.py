@@ -104,6 +104,30 @@ def test_a_script_that_fails_is_an_error_and_one_that_is_stopped_stops_all(tmp_p
             peers.call(stopped)
 
 
+def test_a_training_that_fails_is_left_out_of_the_table(tmp_path, monkeypatch, capsys):
+    def train(entry):
+        if entry.model == "ours":
+            raise UserError("no such data")
+        entry.state["version"] = 0
+        return {"steps": 7}
+
+    monkeypatch.setattr("global_config.RECORDS_DIR", tmp_path)
+    monkeypatch.setattr(peers, "train", train)
+    monkeypatch.setattr(peers, "judge", lambda entry, args: entry.stage("quality", lambda: {"all": 0.5}))
+    command = ["peers.py", "--config", str(CONFIG), "--seeds", "0", "--models", "ours", "untrained"]
+    monkeypatch.setattr("sys.argv", [*command, "diffae"])
+    peers.main()
+    said = capsys.readouterr().out
+    assert "ours_0: training is left out: no such data" in said and "untrained_0: is left out" in said
+    assert (tmp_path / "peers" / "fmnist" / "mean.csv").read_text().splitlines() == [
+        "model,steps,all",
+        "diffae,7.0,0.5",
+    ]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(UserError, match="no training came to its end"):
+        peers.main()
+
+
 def test_the_table_has_means_deviations_and_winners(tmp_path):
     entries = []
     for model, values in (("ours", (0.8, 0.9)), ("diffae", (0.9, 1.0)), ("untrained", (1.0, 1.0))):

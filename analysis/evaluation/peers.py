@@ -285,16 +285,18 @@ def main() -> None:
         for model in sorted(args.models, key=MODELS.index):
             origin = "ours" if model == "untrained" else model  # the encoder of ours before its first step
             settings = validate(settings_of(origin, config, seed), f"{args.config} as {model}").plain()
-            entry = Entry(folder, model, seed, settings, args.device)
+            entry = trained = by_model[model] = Entry(folder, model, seed, settings, args.device)
             if model == "untrained":
-                twin = by_model.get("ours") or Entry(folder, "ours", seed, settings, args.device)
-                twin.stage("training", partial(train, twin))
-                entry.state["version"] = twin.state["version"]
-            else:
-                entry.stage("training", partial(train, entry))
+                trained = by_model.get("ours") or Entry(folder, "ours", seed, settings, args.device)
+            trained.stage("training", partial(train, trained))
+            if "training" not in trained.state["stages"]:
+                print(f"{entry.file.stem}: is left out of the table, since its run has no training", flush=True)
+                continue
+            entry.state["version"] = trained.state["version"]
             judge(entry, args)
-            by_model[model] = entry
             entries.append(entry)
+    if not entries:
+        raise UserError(f"{config.name}: no training came to its end; the lines above say why")
     means, deviations = table_of(entries)
     for name, table in (("mean", means), ("deviation", deviations)):
         save_table(folder / f"{name}.csv", table)
