@@ -10,7 +10,7 @@ from models.losses import distinctness, spread
 from models.patronus import Patronus
 from models.samplers import SeededNoise
 from train import distributed
-from train.budget import Budget
+from train.budget import Budget, budget_steps, fastest_formats, with_training
 from train.build import build_model
 from train.errors import UserError, run_script
 from train.generation import LATENT_SEEDS, Sampling, generate
@@ -162,8 +162,27 @@ def test_training_out_of_memory_says_how_to_halve_the_batch(tmp_path, monkeypatc
     config = config_of("ours")
     trainer = Trainer(config, build_model(config), IMAGES, torch.device("cpu"))
     monkeypatch.setattr(trainer, "train_step", out_of_memory)
-    with pytest.raises(UserError, match=r"out of memory on cpu: give --set train.accumulate=2"):
-        trainer.run(tmp_path, IMAGES)
+    for phase, advice in (
+        ("encoder", "encoder_batch_size=10"),
+        ("decoder", "encoder_batch_size=10"),
+        ("denoiser", "accumulate=2"),
+    ):
+        trainer.step = next(each.begin for each in trainer.phases if each.name == phase)
+        with pytest.raises(UserError, match=f"out of memory on cpu: give --set train.{advice}"):
+            trainer.run(tmp_path, IMAGES)
+
+
+def test_trials_out_of_memory_say_the_same(monkeypatch):
+    monkeypatch.setattr(Trainer, "train_step", out_of_memory)
+    config = config_of("ours", train__precision="auto")
+
+    def make_trainer(config):
+        return Trainer(config, build_model(config), IMAGES, torch.device("cpu"))
+
+    with pytest.raises(UserError, match="train.accumulate=2"):
+        fastest_formats(config, make_trainer)
+    with pytest.raises(UserError, match="train.encoder_batch_size=10"):
+        budget_steps(with_training(config, minutes=1, precision="float32"), make_trainer)
 
 
 def test_sampling_out_of_memory_says_how_to_halve_the_batch(tmp_path, monkeypatch):

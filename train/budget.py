@@ -31,7 +31,7 @@ def step_seconds(trainer: Trainer, step: int) -> float:
 
     def timed() -> float:
         start = time.perf_counter()
-        trainer.train_step().loss.item()  # waits for the device
+        trainer.step_or_advice().loss.item()  # waits for the device
         return time.perf_counter() - start
 
     trainer.step = step

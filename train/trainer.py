@@ -238,6 +238,17 @@ class Trainer:
         self.step += 1
         return Result(step, loss, norm)
 
+    def step_or_advice(self) -> Result:
+        """train_step. Raises UserError, which says how to halve its images at once, where its memory does not
+        suffice."""
+        phase = phase_at(self.phases, self.step)
+        advice = f"give --set train.encoder_batch_size={max(1, phase.batch_size // 2)}: half the images at once"
+        if "unet" in phase.learns:
+            twice = 2 * phase.accumulate
+            advice = f"give --set train.accumulate={twice}: half the images at once, the same result"
+        with enough_memory(self.device, advice):
+            return self.train_step()
+
     def _backward(self, phase: Phase, batches: list[Batch]) -> Tensor:
         """Gradients of the mean loss of all batches; that loss, detached."""
         total = torch.zeros((), device=self.device)
@@ -315,10 +326,9 @@ class Trainer:
         self.folder = folder if self.rank == 0 else None
         logger = Logger(folder, self.config, self.step) if self.rank == 0 else None
         progress = Progress(self)
-        advice = f"give --set train.accumulate={2 * train.accumulate}: half the images at once, the same result"
-        with progress.bar, interruptible() as received, enough_memory(self.device, advice):
+        with progress.bar, interruptible() as received:
             while self.step < self.steps:
-                progress.add(self.train_step())
+                progress.add(self.step_or_advice())
                 last, stop = self.step == self.steps, self._agreed(bool(received))
                 save = last or stop or self.step % train.checkpoint_every == 0
                 log = last or stop or self.step % train.log_every == 0
