@@ -35,7 +35,8 @@ def parse_args() -> argparse.Namespace:
 
 def missing_work(run, labelled: bool) -> list[tuple[str, str, list[str]]]:
     """(section, script, options) of what is not in records/, in the order in which it is to be made."""
-    from analysis.reporting.sources import SOURCES, distance_files, newest_samples, present
+    from analysis.reporting.sources import SOURCES, distance_files, present
+    from analysis.results import newest_samples
 
     work = [
         (name, source.script, list(source.options))

@@ -10,6 +10,7 @@ import numpy as np
 
 from global_config import RECORDS_DIR, REPO_DIR
 from train.errors import reading
+from train.generation import SAMPLES_DIR
 from train.whole_files import replace_file
 
 
@@ -79,3 +80,14 @@ def made_by(folder: Path) -> str:
     about = read_json(folder / "about.json")
     versions = ", ".join(f"{name} {number}" for name, number in about.get("versions", {}).items())
     return f"{about['command']} ({versions})" if "command" in about else ""
+
+
+def newest_samples(run, kind: str) -> Path | None:
+    """The newest folder of samples, 'cond' or 'uncond', that the run made at its present training step."""
+    folders = (SAMPLES_DIR / f"{kind}_{run.name}_{run.version}").glob("run_*")
+    present = [
+        path
+        for path in folders
+        if any(path.glob("*.png")) and read_json(path.with_name(f"{path.name}.json")).get("training_step") == run.step
+    ]
+    return max(present, key=lambda path: path.stat().st_mtime, default=None)

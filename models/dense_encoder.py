@@ -43,6 +43,7 @@ class DenseEncoder(nn.Module):
 
     highest = None
     competing = False
+    templates = None
 
     def __init__(self, in_channels: int, size: int, width: int, channels: Sequence[int]):
         super().__init__()

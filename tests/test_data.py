@@ -571,3 +571,17 @@ def test_drawings_are_a_data_set_with_counterfactuals_and_a_licence_beside_its_c
     planted = list_source(settings.model_copy(update={"where": HAIR_SMILE}))
     kept = planted.attributes[planted.splits != ""]
     assert 5 < len(kept) < 35 and (kept["Smiling"] != kept["Black_Hair"]).all()
+
+
+def test_the_first_images_of_a_set_in_order_of_class_are_of_every_class(tmp_path):
+    for number in range(60):
+        path = tmp_path / f"class_{number // 20}" / f"{number:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8), number).save(path)
+    config = DataConfig(source="folder", path=str(tmp_path), image_size=8, channels=1)
+    listing, whole = list_source(config), load_split(config, "train")
+    assert sorted(whole.ids) == sorted(np.array(listing.ids)[listing.splits == "train"])
+    assert (whole.pixels[:, 0, 0, 0] == [int(Path(name).stem) for name in whole.ids]).all()
+    few = load_split(config.model_copy(update={"limit": 12}), "train")
+    assert few.ids == whole.ids[:12] and {Path(name).parent.name for name in few.ids} == {f"class_{c}" for c in "012"}
+    assert {Path(name).parent.name for name in load_all(config).ids[:12]} == {f"class_{c}" for c in "012"}

@@ -1,11 +1,15 @@
 """The encoder of DiffAE and InfoDiffusion in the place of prototypes, and the discrepancy to a normal distribution."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
 
+from analysis.measures.health import health_table
 from models.dense_encoder import DenseEncoder
 from models.losses import mmd
 from train import recipe
@@ -84,3 +88,10 @@ def test_widths_must_divide_by_the_groups():
     values = {"name": "x", "data": {"source": "mnist5k", "image_size": 32, "channels": 1}, "train": {"epochs": 3}}
     with pytest.raises(UserError, match="divide by the 8 groups"):
         validate(values | {"model": {"encoder": {"kind": "dense", "channels": [12, 16]}}}, "test")
+
+
+def test_its_coordinates_have_a_health_table():
+    run = SimpleNamespace(model=SimpleNamespace(encoder=encoder()))
+    scores = np.random.default_rng(0).normal(size=(20, 5))
+    table = health_table(run, scores, pd.DataFrame(index=range(20)), np.ones(5))
+    assert not table["dead"].any() and not table["duplicate"].any() and len(table) == 5

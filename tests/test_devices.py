@@ -8,7 +8,7 @@ from fake_gpu import CUDA, IMAGES, KINDS, config_of, gpu  # noqa: F401
 
 import models.patronus
 from analysis.edits import EditOptions, edit, encode_and_invert, expected_images, places, regenerate, slerp
-from analysis.measures import features, information, readers
+from analysis.measures import cards, features, groups, information, readers
 from analysis.measures.emergence import trace_scores
 from analysis.measures.health import effect
 from analysis.measures.regions import sensitivity_maps
@@ -153,6 +153,16 @@ def test_heat_maps(monkeypatch, kind, hidden):
     monkeypatch.setattr(models.patronus, "any_hidden", lambda s: hidden)
     model, (z, sigma, s) = model_of(kind), noisy()
     assert on_gpu(sensitivity(model.denoiser(s), z, sigma[:1], stride=15, model=model))
+
+
+def test_states_of_groups_lie_beside_the_scores_that_are_compared_with_them(monkeypatch):
+    monkeypatch.setattr(cards, "load_split", lambda data, split: IMAGES)
+    monkeypatch.setattr(cards, "expected_extremes", lambda run, scores: None)
+    states = torch.zeros(2, 2)
+    monkeypatch.setattr(cards, "find_groups", lambda known, _: [groups.Group([0, 1], states.to(known.scores))])
+    run = SimpleNamespace(model=model_of("ours"), config=config_of("ours"))
+    [group] = cards.groups_of(run)
+    assert on_gpu(groups.belonging(KnownScores(torch.rand(20, 6, device=CUDA)), group))
 
 
 def test_readers_and_features(monkeypatch):

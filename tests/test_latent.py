@@ -220,7 +220,7 @@ def test_samples_that_are_their_sources_keep_every_attribute(bench, inception_ho
         shutil.copy(real, samples)
     assert "attributes of the source kept: 1.000" in bench.run(*judge).stdout
     samples.with_suffix(".json").unlink()
-    done = bench.run(*judge, check=False)
+    done = bench.run(*judge, "--images", samples, check=False)
     assert done.returncode == 2 and "no conditional samples" in done.stderr
 
 

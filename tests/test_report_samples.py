@@ -1,6 +1,8 @@
 """Which samples a report shows, and what it has made anew: those of the present training step, with their distance."""
 
 import json
+import os
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 from PIL import Image
 
 from analysis import report, results
+from analysis.evaluation.fid import generated_folder, settings_of
+from analysis.evaluation.fid_folders import exactly
 from analysis.reporting import sources
+from train.errors import UserError
 
 
 class Run(NamedTuple):
@@ -19,7 +24,7 @@ class Run(NamedTuple):
 
 @pytest.fixture
 def records(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "SAMPLES_DIR", tmp_path / "FID")
+    monkeypatch.setattr(results, "SAMPLES_DIR", tmp_path / "FID")
     monkeypatch.setattr(results, "RECORDS_DIR", tmp_path)
     monkeypatch.setattr(sources, "present", lambda run, name: True)
     monkeypatch.setattr(report, "latent_of_step", lambda run: False)
@@ -67,11 +72,36 @@ def test_samples_that_are_there_are_judged_and_not_made_again(records):
 def test_samples_of_an_earlier_step_are_made_again(records):
     for kind in ("cond", "uncond"):
         judged(records, sampled(records, kind, 0, step=3))
-    assert sources.newest_samples(Run(), "cond") is None
+    assert results.newest_samples(Run(), "cond") is None
     assert [script for script, _ in work()].count("fid.py") == 2 and "conditional_sampling.py" in dict(work())
 
 
 def test_stale_samples_do_not_hide_those_of_the_present_step(records):
     present = sampled(records, "cond", 0, step=6)
     sampled(records, "cond", 1, step=3)  # newer, of another step
-    assert sources.newest_samples(Run(), "cond") == present
+    assert results.newest_samples(Run(), "cond") == present
+
+
+def test_the_distance_is_of_samples_of_the_present_step(records):
+    present = sampled(records, "uncond", 0, step=6)
+    sampled(records, "uncond", 1, step=3)
+    args = SimpleNamespace(images=None, kind="uncond")
+    assert generated_folder(args, Run(), None, 4) == present
+    with pytest.raises(UserError, match="no unconditional samples of its present training step"):
+        generated_folder(args, Run(step=7), None, 4)
+
+
+def test_a_part_of_the_images_is_of_what_they_are_now(tmp_path):
+    folder = tmp_path / "samples"
+    folder.mkdir()
+    for number in range(4):
+        Image.fromarray(np.full((4, 4, 3), 10, np.uint8)).save(folder / f"{number}.png")
+    files = sorted(folder.iterdir())
+    assert exactly(files, 4) == folder
+    first = exactly(files, 2)
+    assert [path.name for path in sorted(first.iterdir())] == ["0.png", "1.png"] and exactly(files, 2) == first
+    Image.fromarray(np.full((4, 4, 3), 200, np.uint8)).save(files[0])
+    os.utime(files[0], ns=(0, 0))
+    again = exactly(files, 2)
+    assert np.asarray(Image.open(again / "0.png")).max() == 200 and np.asarray(Image.open(first / "0.png")).max() == 10
+    assert settings_of(again) == tmp_path / "samples.json"

@@ -53,20 +53,24 @@ def test_a_run_leaves_what_it_promises(trained):
 
 
 def test_sigterm_saves_and_resuming_goes_on(bench):
-    process = bench.begin("train/train_patronus.py", "--config", bench.config, "--set", "train.steps=5000")
-    metrics = bench.version(0) / "metrics.jsonl"
+    named = ["--set", "name=mine"]
+    process = bench.begin("train/train_patronus.py", "--config", bench.config, *named, "--set", "train.steps=5000")
+    folder = bench.records / "patronus" / "mine" / "version_0"
+    metrics = folder / "metrics.jsonl"
     for _ in range(600):
         if metrics.exists() and len(metrics.read_text().splitlines()) >= 4:
             break
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGTERM)
     output = "".join(process.communicate(timeout=120))
-    assert process.returncode == 128 + signal.SIGTERM and "--resume 0" in output
-    stopped = weights(bench.version(0))["step"]
+    assert (
+        process.returncode == 128 + signal.SIGTERM and f"--config {bench.config} --set name=mine --resume 0" in output
+    )
+    stopped = weights(folder)["step"]
     assert stopped >= 4
-    bench.train("--resume", 0, "--set", f"train.steps={stopped + 4}")
+    bench.train("--resume", 0, *named, "--set", f"train.steps={stopped + 4}")
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
-    assert weights(bench.version(0))["step"] == stopped + 4 and steps == list(range(1, stopped + 5))
+    assert weights(folder)["step"] == stopped + 4 and steps == list(range(1, stopped + 5))
 
 
 def test_resuming_from_a_checkpoint_equals_never_having_stopped(bench):

@@ -1,7 +1,9 @@
 """Training-free denoisers against closed forms and the naive loop, and their programs."""
 
+import argparse
 import json
 import zipfile
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from benchmarks.naive import naive_square
 from conftest import DEVICE, Bench
 from PIL import Image
 
+from analysis.mechanism import batches
 from analysis.mechanism.agreement import CHANCE, similarities
 from analysis.mechanism.batches import in_threads
 from analysis.mechanism.comparison import compare, published_order, table_of
@@ -637,3 +640,20 @@ def test_bad_input_is_one_line(archive, args, expected):
     data = [] if "--data" in args else ["--data", archive.home / "set.zip"]
     done = archive.run("analysis/mechanism/denoise.py", *data, *args, check=False)
     assert done.returncode == 2 and expected in done.stderr and "Traceback" not in done.stderr
+
+
+def test_work_is_gone_on_with_on_the_same_training_of_a_run_alone(monkeypatch):
+    place = SimpleNamespace(name="faces", version=2, time=1.0)
+    monkeypatch.setattr(batches, "find_run", lambda name, version: place)
+    options = {"dataset": None, "version_num": None, "data": "fmnist", "network_pkl": None, "device": "cpu"}
+
+    def settings(**changes) -> dict:
+        return batches.settings_of(argparse.Namespace(**options | changes), [0] * 5)
+
+    before = [settings(), settings(denoiser="network"), settings(data=None, denoiser="pspc_sq")]
+    assert all(s["dataset"] == "faces" and s["version_num"] == 2 and s["images"] == 5 for s in before)
+    alone = settings(denoiser="pspc_sq"), settings(denoiser="network", network_pkl="file")
+    place.time = 2.0  # it was trained on
+    after = [settings(), settings(denoiser="network"), settings(data=None, denoiser="pspc_sq")]
+    assert all(one != other for one, other in zip(before, after))
+    assert alone == (settings(denoiser="pspc_sq"), settings(denoiser="network", network_pkl="file"))

@@ -13,6 +13,8 @@ from global_config import REPO_DIR
 from train.errors import UserError, run_script
 from train.versions import PRETRAINED, version_number
 
+DEFAULT = REPO_DIR / "configs" / "faces.yaml"
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -61,7 +63,6 @@ def read_start(args: argparse.Namespace) -> Start:
     from train.errors import reading
     from train.runs import RUNS_DIR, checkpoint_files, load_checkpoint, run_folder, versions
 
-    file = args.config or str(REPO_DIR / "configs" / "faces.yaml")
     if args.init_from:
         origin = load_origin(args.init_from)
         if args.config:
@@ -69,8 +70,8 @@ def read_start(args: argparse.Namespace) -> Start:
         values = override(origin.config.plain(), args.set)
         return Start(validate(values, f"--init_from {args.init_from} with --set"), origin=origin)
     if args.resume is None:
-        return Start(load_config(file, args.set))
-    name = load_config(file).name
+        return Start(load_config(args.config or DEFAULT, args.set))
+    name = load_config(args.config or DEFAULT, [setting for setting in args.set if setting.startswith("name=")]).name
     folder = run_folder(name, args.resume)
     begun = folder / "config.yaml"
     if not checkpoint_files(folder) and not begun.is_file():
@@ -83,7 +84,7 @@ def read_start(args: argparse.Namespace) -> Start:
             f"--resume {args.resume}: {folder} holds weights alone; start a new run from them: "
             f"--init_from {name}/{args.resume}"
         )
-    fixed = [setting for setting in args.set if not setting.startswith("train.")]
+    fixed = [setting for setting in args.set if not setting.startswith(("train.", "name="))]
     if fixed:
         raise UserError(
             f"--set {fixed[0]}: with --resume only train.* can change, since the weights belong to the rest"
@@ -182,9 +183,13 @@ def print_budget(train, budget) -> None:
 
 
 def report(args, config, folder, version: str, step: int, stopped_by: int | None) -> None:
+    from train.config import load_config
+
     if stopped_by:
+        named = load_config(args.config or DEFAULT).name == config.name
+        options = [f"--config {args.config}"] * bool(args.config) + [f"--set name={config.name}"] * (not named)
         print(f"stopped by {signal.Signals(stopped_by).name} after step {step}, saved; go on with:")
-        print(f"  python train/train_patronus.py {f'--config {args.config} ' if args.config else ''}--resume {version}")
+        print(f"  python train/train_patronus.py {' '.join([*options, f'--resume {version}'])}")
         return
     print(f"done: {folder} (samples below {folder / 'samples'}); next:")
     print(f"  python analysis/interpretability/visualize_prototype.py --dataset {config.name} --version_num {version}")

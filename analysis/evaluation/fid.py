@@ -111,27 +111,22 @@ def generated_folder(args, run, device, real: int):
     """The folder to judge; samples are made where a run has none. Raises UserError."""
     from pathlib import Path
 
+    from analysis.results import newest_samples
     from train.data.dataset import load_split
-    from train.generation import SAMPLES_DIR, Sampling, conditional_scores, generate
+    from train.generation import Sampling, conditional_scores, generate
 
     if args.images:
         folder = Path(args.images)
         if not folder.is_dir():
             raise UserError(f"--images {args.images}: no such folder")
         return folder
-    parent = SAMPLES_DIR / f"{args.kind}_{run.name}_{run.version}"
-    known = [
-        int(number)
-        for path in parent.glob("run_*")
-        if path.is_dir() and (number := path.name.removeprefix("run_")).isdigit()
-    ]
-    if known:
-        return parent / f"run_{max(known)}"
+    if folder := newest_samples(run, args.kind):
+        return folder
     if args.kind == "uncond":
         names = f"--dataset {run.name} --version_num {run.version}"
         raise UserError(
-            f"{run.name} version {run.version} has no unconditional samples; make some: python "
-            f"train/unconditional_sampling.py {names}"
+            f"{run.name} version {run.version} has no unconditional samples of its present training step; make some: "
+            f"python train/unconditional_sampling.py {names}"
         )
     images = load_split(run.config.data, "test")
     return generate(
@@ -243,7 +238,9 @@ def attribute_agreement(sources: Sources, device) -> dict[str, float]:
 
 def settings_of(folder):
     """The file beside a folder of samples, or of the first of them, that says how they were made."""
-    return folder.with_name(folder.name.split("_first_")[0] + ".json")
+    from analysis.evaluation.fid_folders import PART
+
+    return folder.with_name(folder.name.split(PART)[0] + ".json")
 
 
 def protocol(args, run, folders: dict, features: Features) -> dict:

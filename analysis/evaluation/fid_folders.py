@@ -15,6 +15,8 @@ from train.generation import SAMPLES_DIR
 from train.images import save_png
 from train.runs import Run
 
+PART = "_first_"  # between the name of a folder and how many of its images are judged
+
 
 def check_images(folder: Path, data: DataConfig) -> list[Path]:
     """The PNGs of a folder, sorted as pytorch-fid sorts them. Raises UserError where another file or size is among
@@ -40,18 +42,23 @@ def check_images(folder: Path, data: DataConfig) -> list[Path]:
 
 
 def exactly(files: list[Path], count: int) -> Path:
-    """A folder with the first `count` of the files: their own where it holds no more, else links to them in a folder
-    beside it."""
-    folder = files[0].parent
+    """A folder with the first `count` of the files: their own where it holds no more, else copies in a folder beside
+    it, named after what the files are now."""
+    folder, chosen = files[0].parent, files[:count]
     if len(files) == count:
         return folder
-    part = folder.with_name(f"{folder.name}_first_{count}")
+    about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in chosen]
+    key = hashlib.sha256(repr(about).encode()).hexdigest()[:8]
+    part = folder.with_name(f"{folder.name}{PART}{count}_{key}")
     if not part.is_dir():
         making = part.with_name(f".{part.name}.{os.getpid()}.tmp")
-        making.mkdir()
-        for path in files[:count]:
-            os.link(path, making / path.name)
-        os.replace(making, part)
+        try:
+            making.mkdir()
+            for path in chosen:
+                shutil.copyfile(path, making / path.name)
+            os.replace(making, part)
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
     return part
 
 

@@ -35,12 +35,13 @@ def expected_extremes(run: Run, scores: Tensor) -> Tensor:
 
 
 def groups_of(run: Run) -> list[Group]:
-    """Groups of a run's prototypes, the same for every script; their numbers are their places. Found in the scores of
-    its training images, GROUPED at most, evenly spread over the set."""
+    """Groups of a run's prototypes, on the device of its model, the same for every script; their numbers are their
+    places. Found in the scores of its training images, GROUPED at most, evenly spread over the set."""
     train = load_split(run.config.data, "train")
     rows = np.linspace(0, len(train) - 1, min(GROUPED, len(train))).round().astype(int)
-    scores = encode(run.model, train.subset(rows), device=run.model.encoder.prototypes.device)
-    return find_groups(KnownScores(scores), expected_extremes(run, scores))
+    device = run.model.encoder.prototypes.device
+    scores = encode(run.model, train.subset(rows), device=device)
+    return find_groups(KnownScores(scores.to(device)), expected_extremes(run, scores))
 
 
 @torch.no_grad()

@@ -14,14 +14,19 @@ from tqdm import tqdm
 from analysis.results import read_array
 from train.errors import UserError
 from train.images import grid, save_png, to_uint8
+from train.runs import find_run
 from train.whole_files import replace_file
 
 
 def settings_of(args, data, *other: str) -> dict:
-    """What results depend on, for in_batches: every option but those of place and device and the `other` ones, and how
-    many images the data have."""
+    """What results depend on, for in_batches: every option but those of place and device and the `other` ones, how many
+    images the data have, and, where a run is meant, which training of it."""
     without = {"outdir", "device", *other}
-    return {key: value for key, value in vars(args).items() if key not in without} | {"images": len(data)}
+    settings = {key: value for key, value in vars(args).items() if key not in without} | {"images": len(data)}
+    if args.data is None or (getattr(args, "denoiser", "network") == "network" and not args.network_pkl):
+        run = find_run(args.dataset, args.version_num)
+        settings |= {"dataset": run.name, "version_num": run.version, "trained": run.time}
+    return settings
 
 
 def read_noisy(path: str, option: str, *shape: int | str) -> np.ndarray:

@@ -8,8 +8,8 @@ from analysis.measures.auroc import best_attributes
 from analysis.measures.cards import best_patches, expected_extremes
 from analysis.measures.labels import TELLS
 from analysis.reporting.shortcuts import describe_shortcuts, describe_ties
-from analysis.reporting.sources import SOURCES, distance_files, newest_samples, place, present
-from analysis.results import is_current, made_by, read_json
+from analysis.reporting.sources import SOURCES, distance_files, place, present
+from analysis.results import is_current, made_by, newest_samples, read_json
 from analysis.schemas import (
     BITS,
     BITS_SUMS,

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from analysis.results import folder_of, is_current, read_json
-from train.generation import SAMPLES_DIR
+from analysis.results import folder_of, is_current
 from train.runs import Run
 
 
@@ -44,17 +43,6 @@ def present(run: Run, name: str) -> bool:
     """Whether a section's results are there and tell of the run's present training step."""
     folder = place(run, name)
     return (folder / SOURCES[name].file).is_file() and is_current(folder, run)
-
-
-def newest_samples(run: Run, kind: str) -> Path | None:
-    """The newest folder of samples, 'cond' or 'uncond', that the run made at its present training step."""
-    folders = (SAMPLES_DIR / f"{kind}_{run.name}_{run.version}").glob("run_*")
-    present = [
-        path
-        for path in folders
-        if any(path.glob("*.png")) and read_json(path.with_name(f"{path.name}.json")).get("training_step") == run.step
-    ]
-    return max(present, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def distance_files(run: Run, folder: Path) -> list[Path]:

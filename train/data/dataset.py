@@ -150,11 +150,19 @@ def _load(config: DataConfig, listing: Listing, chosen: np.ndarray, name: str) -
     return ImageSet(np.load(cache, mmap_mode="r"), ids, listing.attributes.iloc[chosen].reset_index(drop=True), labels)
 
 
+def _first(among: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Rows of those images, (N,) bool, in the order in which they are used: `data.limit` of them at most."""
+    rows = np.flatnonzero(among)
+    if SOURCES[config.source].ordered:
+        rows = np.random.default_rng(config.seed).permutation(rows)
+    return rows[: config.limit]
+
+
 def load_split(config: DataConfig, split: str) -> ImageSet:
     """One split ('train', 'val' or 'test') through its cache, decoding what is not there yet. Raises UserError."""
     assert split in SPLITS
     listing = list_source(config)
-    chosen = np.flatnonzero(listing.splits == split)[: config.limit]
+    chosen = _first(listing.splits == split, config)
     if not len(chosen):
         counts = ", ".join(f"{name} {(listing.splits == name).sum()}" for name in SPLITS)
         raise UserError(
@@ -165,6 +173,6 @@ def load_split(config: DataConfig, split: str) -> ImageSet:
 
 
 def load_all(config: DataConfig) -> ImageSet:
-    """Every image, whatever its split, in the source's order. Raises UserError."""
+    """Every image, whatever its split. Raises UserError."""
     listing = list_source(config)
-    return _load(config, listing, np.flatnonzero(listing.splits != "")[: config.limit], "all")
+    return _load(config, listing, _first(listing.splits != "", config), "all")

