@@ -314,12 +314,15 @@ def test_faithfulness_of_labelled_images(many):
     assert set(table.index) == {"Bright", "Left"} and np.abs(quarters - quarters.round()).max() < 1e-6
     assert "pair" not in table  # nobody has counterfactuals of these images
     bench.run(FAITHFULNESS, "--steps", 3, "--num_samples", 4, "--untrained")
-    assert (bench.records / "faithfulness" / "tiny_v0" / "untrained.json").is_file()
+    untrained = schemas.FAITHFULNESS.read(bench.records / "faithfulness" / "tiny_v0", "untrained")
+    assert untrained["single"].tolist() == untrained["untrained_single"].tolist()  # both chosen on training images
 
 
 def test_faithfulness_without_labels_says_what_needs_none(trained):
     done = trained.run(FAITHFULNESS, "--steps", 3, "--num_samples", 4)  # ten test images: too few of each class
     assert "dead" in done.stdout and "effectiveness" in done.stdout
+    done = trained.run(FAITHFULNESS, "--steps", 3, "--figure", check=False)
+    assert done.returncode == 2 and "--figure needs an attribute" in done.stderr
 
 
 def test_faithfulness_of_drawn_faces(bench):

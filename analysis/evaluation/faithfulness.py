@@ -17,12 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this
 import argparse
 
 from analysis.script import SIGMA_MIN, add_edit_options, edit_options, open_run, require, run_parser
-from train.errors import run_script
+from train.errors import UserError, run_script
 
 MEANINGS = {  # column -> better where, what it is
     "single": ("high", "AUROC of the detector on test images, chosen on training images"),
     "untrained_single": ("", "the same of the encoder before training"),
-    "second": ("low", "AUROC of the next best prototype"),
+    "second": ("low", "AUROC of the second best prototype by the test images themselves"),
     "latent": ("high", "AUROC of a logistic regression on all scores"),
     "untrained_latent": ("", "the same of the encoder before training"),
     "pair": ("high", "share of counterfactual pairs in which the score moves the right way"),
@@ -91,7 +91,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def prepare(run, model, device, args) -> tuple:
-    """-> (Judge, attributes of the images whose scores are known, those scores)."""
+    """-> (Judge, training images whose scores are known, those scores)."""
     import numpy as np
 
     from analysis.measures.counterfactuals import pairs_of
@@ -108,7 +108,7 @@ def prepare(run, model, device, args) -> tuple:
     reader = classifier_reader(train, labels, device) if names and not args.untrained else None
     pairs = pairs_of(run, names, args.num_samples)
     judge = Judge(run, model, options, scores, test, names, pairs, reader, args.num_samples, SIGMA_MIN)
-    return judge, images.attributes[names], known
+    return judge, images, known
 
 
 def choose(judge, attributes, known) -> tuple:
@@ -129,17 +129,27 @@ def choose(judge, attributes, known) -> tuple:
     return detectors, setters, choice.rankings_agree(effects, known.numpy(), attributes, others)
 
 
-def judge_singles(judge, detectors, setters, agreement, bare):
+def judge_untrained(judge, bare, images):
+    """-> single (A,), chosen on training images like that of the trained encoder, and latent (A,)."""
+    from analysis.measures.candidates import best_candidates, single_of
+    from analysis.measures.quality import evaluate
+    from train.scores import encode
+
+    attributes, device = judge.test.attributes[judge.names], judge.model.encoder.prototypes.device
+    known, scores = (encode(bare, of, device=device).numpy() for of in (images, judge.test))
+    detectors = best_candidates(known, images.attributes[judge.names])
+    return single_of(detectors, scores, attributes), evaluate(scores, attributes).table["latent"]
+
+
+def judge_singles(judge, detectors, setters, agreement):
     """-> (table of one row an attribute, numbers of all scores together)."""
     import pandas as pd
     from tqdm import tqdm
 
     from analysis.measures.candidates import single_of
     from analysis.measures.quality import evaluate
-    from train.scores import encode
 
     attributes, rows = judge.test.attributes[judge.names], []
-    device = judge.model.encoder.prototypes.device
     for detector, setter in tqdm(list(zip(detectors, setters)), desc="attributes", unit="attribute", leave=False):
         row = {"prototype": detector.prototype, "direction": detector.direction} | judge.detection(detector)
         if judge.reader is not None:
@@ -147,13 +157,8 @@ def judge_singles(judge, detectors, setters, agreement, bare):
         rows.append(row)
     table = pd.DataFrame(rows, index=pd.Index(judge.names, name="attribute"))
     trained = evaluate(judge.scores.numpy(), attributes)
-    latent, untrained = trained.table, evaluate(encode(bare, judge.test, device=device).numpy(), attributes).table
-    table["single"], table["second"] = single_of(detectors, judge.scores.numpy(), attributes), latent["second"]
-    table["latent"], table["untrained_single"], table["untrained_latent"] = (
-        latent["latent"],
-        untrained["single"],
-        untrained["latent"],
-    )
+    table["single"] = single_of(detectors, judge.scores.numpy(), attributes)
+    table[["second", "latent"]] = trained.table[["second", "latent"]]
     if agreement:
         table["agreement"] = pd.Series(agreement)
     return table, {"tad": trained.tad, "captured": len(trained.captured)}
@@ -201,7 +206,7 @@ def measure(run, device, args) -> tuple:
 
     bare = untrained_model(run, device)
     model = bare if args.untrained else run.model
-    judge, attributes, known = prepare(run, model, device, args)
+    judge, images, known = prepare(run, model, device, args)
     numbers = {"guidance": judge.options.guidance, "others": judge.options.others, "images": args.num_samples}
     if not args.untrained:
         health = health_table(
@@ -210,8 +215,10 @@ def measure(run, device, args) -> tuple:
         numbers |= {"dead": int(health["dead"].sum()), "duplicates": int(health["duplicate"].sum())}
     if not judge.names:
         return None, None, None, numbers | (unlabelled_measures(judge, args) if not args.untrained else {}), None
+    attributes = images.attributes[judge.names]
     detectors, setters, agreement = choose(judge, attributes, known)
-    table, sums = judge_singles(judge, detectors, setters, agreement, bare)
+    table, sums = judge_singles(judge, detectors, setters, agreement)
+    table["untrained_single"], table["untrained_latent"] = judge_untrained(judge, bare, images)
     groups = None
     if judge.reader is not None:
         groups, count = judge_groups(judge, attributes)
@@ -281,12 +288,17 @@ def figure(run, device, args) -> None:
 
     from analysis.drawing.faithfulness import draw_before_after
     from analysis.measures.faithfulness import images_for_edits, set_scores
+    from analysis.measures.labels import LEAST
     from analysis.results import results_folder
     from train.images import to_uint8
 
-    judge, attributes, known = prepare(run, run.model, device, args)
+    judge, images, known = prepare(run, run.model, device, args)
+    if not judge.names:
+        raise UserError(
+            f"{run.name}: --figure needs an attribute that at least {LEAST} test images have and as many have not"
+        )
     rows = []
-    for setter in choose(judge, attributes, known)[1]:
+    for setter in choose(judge, images.attributes[judge.names], known)[1]:
         pixels = images_for_edits(setter.attribute, judge.pairs, judge.test, FIGURE_IMAGES)[0]
         value = judge.options.known.limits[setter.prototype, 1 if setter.direction > 0 else 0].item()
         edits = set_scores(judge.model, pixels, [setter.prototype], [value], judge.options)

@@ -2,10 +2,11 @@
 
 Over five shuffled folds of encoded images (test images first, then the others: the encoder saw no labels of either):
 AUROC of a logistic regression on all scores (latent; accuracy where images have one class label), of the best single
-prototype, and TAD with the number of captured attributes (Yeats et al. 2022). Where images have class labels, also the
-accuracy on the test images of a regression that learnt on the training images, beside that of raw pixels. --untrained
-shows the same for the model before its first step, since random features of patches already tell a good deal. Several
-versions of --version_num are compared. Results go to records/prototype_quality/<dataset>_v<n>/.
+prototype, which is chosen on the same images, as the protocol does, and TAD with the number of captured attributes
+(Yeats et al. 2022). Where images have class labels, also the accuracy on the test images of a regression that learnt on
+the training images, beside that of raw pixels. --untrained shows the same for the model before its first step, since
+random features of patches already tell a good deal. Several versions of --version_num are compared. Results go to
+records/prototype_quality/<dataset>_v<n>/.
 """
 
 import sys
