@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
@@ -18,6 +19,8 @@ from models.latent import LatentMLP, LatentModel, LatentUNet1d
 from models.prototype_encoder import MAX_SCORE
 from models.samplers import SeededNoise, heun
 from models.schedule import LinearSchedule
+from train import latents
+from train.errors import UserError
 from train.latent_loop import LatentTrainer
 from train.latents import ScoreSplits, build_latent, latent_config
 
@@ -88,6 +91,24 @@ def test_resuming_changes_nothing(tmp_path):
     torch.testing.assert_close(straight.averaged.state_dict(), second.averaged.state_dict(), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("splits", "enough"), [({"train": 3}, True), ({"train": 2}, False), ({"train": 1, "val": 5}, False)]
+)
+def test_a_deviation_takes_two_vectors(tmp_path, monkeypatch, splits, enough):
+    listing = SimpleNamespace(splits=[split for split, count in splits.items() for _ in range(count)])
+    run = SimpleNamespace(name="tiny", version=0, step=6, config=SimpleNamespace(data=None))
+    monkeypatch.setattr(latents, "LATENTS_DIR", tmp_path)
+    monkeypatch.setattr(latents, "list_source", lambda data: listing)
+    (tmp_path / "tiny_v0").mkdir()
+    for split, count in splits.items():
+        np.save(tmp_path / "tiny_v0" / f"scores_{split}_step6.npy", np.ones((count, 4), dtype=np.float32))
+    if enough:
+        assert [len(part) for part in latents.cached_scores(run, torch.device("cpu"))] == [2, 1]
+    else:
+        with pytest.raises(UserError, match="tiny: a latent model learns from 2 training images at least"):
+            latents.cached_scores(run, torch.device("cpu"))
+
+
 @pytest.mark.parametrize("scores", [5, 30, 100])
 def test_the_published_network_takes_any_length(scores):
     net = LatentUNet1d(8, (1, 2, 4), 1).eval()
@@ -144,6 +165,8 @@ def test_unconditional_images_do_not_depend_on_batches(with_latent):
         ("train/unconditional_sampling.py", ["--eta", 0.5, "--sampler", "heun"], "--sampler ancestral"),
         ("train/train_latent_ddim.py", ["--set", "depth=3"], "depth: unknown key; allowed here: network"),
         ("train/train_latent_ddim.py", ["--resume", 5], "holds no training"),
+        ("train/train_latent_ddim.py", ["--resume", 0, "--set", "width=64"], "only epochs, batch_size, lr"),
+        ("train/train_latent_ddim.py", ["--set", f"seed={10**20}"], "seed = 1000"),
         ("analysis/evaluation/fid.py", ["--images", "/nowhere"], "no such folder"),
         ("analysis/evaluation/fid.py", ["--inception-weights", "/nowhere.pth"], "/nowhere.pth"),
     ],

@@ -14,7 +14,7 @@ from models.receptive_field import ReceptiveField
 from train import recipe
 from train.data.config import DataConfig
 from train.errors import UserError, listed, reading
-from train.schema import Natural, Positive, Section, complaint
+from train.schema import Natural, Positive, Section, Seed, complaint
 
 Auto = Literal["auto"]  # derived by train/recipe.py
 LENGTHS = ("steps", "epochs", "minutes")  # of a training; one of them is given
@@ -169,7 +169,7 @@ class TrainConfig(Section):
     # both are timed on a CPU, where the faster depends on the processor
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     compile: bool = False  # the denoising network by torch.compile
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     checkpoint_every: Positive = 1000
     samples_every: Positive = 2000
     log_every: Positive = 50

@@ -17,12 +17,13 @@ from train.data.dataset import list_source, load_split
 from train.errors import UserError, listed
 from train.released import read_released_latent, released_latents
 from train.runs import Run, load_state
-from train.schema import Natural, Positive, Section, complaint
+from train.schema import Positive, Section, Seed, complaint
 from train.scores import encode
 from train.whole_files import replace_file
 
 LATENTS_DIR = RECORDS_DIR / "latent_ddim"
 EPOCHS, LEAST_STEPS = 120, 5600
+RESUMABLE = ("epochs", "batch_size", "lr", "lr_decay", "ema", "seed")  # the weights belong to the other settings
 
 
 class LatentConfig(Section):
@@ -40,7 +41,7 @@ class LatentConfig(Section):
     lr: Annotated[float, Field(gt=0)] = 3e-3
     lr_decay: Literal["constant", "cosine"] = "cosine"
     ema: Annotated[float, Field(gt=0, lt=1)] = 0.999
-    seed: Natural = 0
+    seed: Seed = 0
 
     def steps(self, vectors: int) -> int:
         """Of a training on so many score vectors."""
@@ -96,12 +97,14 @@ def cached_scores(run: Run, device: torch.device) -> ScoreSplits:
             scores = encode(run.model, load_split(run.config.data, split), device=device)
             replace_file(file, partial(np.save, arr=scores.numpy()))
         scores_of[split] = torch.from_numpy(np.load(file))
-    if "val" in scores_of:
-        return ScoreSplits(scores_of["train"], scores_of["val"])
-    scores = scores_of["train"]
-    order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(0))
-    tenth = max(1, len(scores) // 10)
-    return ScoreSplits(scores[order[tenth:]], scores[order[:tenth]])
+    scores, held_out = scores_of["train"], scores_of.get("val")
+    if held_out is None:
+        order = torch.randperm(len(scores), generator=torch.Generator().manual_seed(0))
+        tenth = max(1, len(scores) // 10)
+        scores, held_out = scores[order[tenth:]], scores[order[:tenth]]
+    if len(scores) < 2:
+        raise UserError(f"{run.name}: a latent model learns from 2 training images at least, beside those held out")
+    return ScoreSplits(scores, held_out)
 
 
 def latent_files(run: Run) -> dict[int, Path]:

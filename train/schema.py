@@ -8,6 +8,7 @@ from train.errors import listed
 
 Positive = Annotated[int, Field(gt=0)]
 Natural = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]  # torch's CPU generators heed 32 bits
 
 
 class Section(BaseModel):

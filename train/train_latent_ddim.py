@@ -44,7 +44,15 @@ def main() -> None:
     from train.distributed import pick_device
     from train.errors import reading
     from train.latent_loop import LatentTrainer
-    from train.latents import PRESETS, build_latent, cached_scores, latent_config, latent_files, latents_folder
+    from train.latents import (
+        PRESETS,
+        RESUMABLE,
+        build_latent,
+        cached_scores,
+        latent_config,
+        latent_files,
+        latents_folder,
+    )
     from train.runs import claim_version, load_run, load_state, save_config
 
     device = pick_device(args.device)
@@ -69,6 +77,12 @@ def main() -> None:
             raise UserError(
                 f"{folder}: learnt the scores of training step {state['run_step']}, but the run is at "
                 f"{run.step}; start a new one"
+            )
+        fixed = [setting for setting in args.set if setting.partition("=")[0] not in RESUMABLE]
+        if fixed:
+            raise UserError(
+                f"--set {fixed[0]}: with --resume only {', '.join(RESUMABLE)} can change, since the weights belong to "
+                "the rest"
             )
     config = latent_config(override(values, args.set), "--set")
     scores = cached_scores(run, device)
