@@ -236,6 +236,32 @@ def test_two_processes_train_like_one(bench):
     assert one == pytest.approx(two, rel=1e-3)
 
 
+UNLIKE = """
+import os
+import torch
+from train import trainer
+
+first, run = trainer.initialise, trainer.Trainer.run
+
+def initialise(model, *args):
+    first(model, *args)
+    model.encoder.templates.vectors.mul_(1 + float(os.environ["RANK"]))
+
+def compared(self, *args):
+    found = [None, None]
+    torch.distributed.all_gather_object(found, self.model.encoder.templates.vectors)
+    assert torch.equal(*found)
+    return run(self, *args)
+
+trainer.initialise, trainer.Trainer.run = initialise, compared
+"""
+
+
+def test_templates_are_those_of_the_first_process(bench):
+    bench.config, bench.prelude = bench.write_config({"model.encoder.templates": 2}), UNLIKE
+    assert "broadcast_buffers" not in bench.train(processes=2).stderr  # which torch warns of
+
+
 def test_accumulation_changes_nothing_but_float_error(bench):
     bench.config = bench.write_config({"model.dropout": 0.0, "model.standardise_scores": False})
     bench.train()

@@ -94,8 +94,8 @@ class Trainer:
         if config.train.compile:
             self.model.unet.compile()
         loss = PhaseLoss(self.model, config.train)
-        if world > 1:  # modules take turns; buffers are kept equal by the standardiser itself
-            loss = DistributedDataParallel(loss, find_unused_parameters=True, broadcast_buffers=False)
+        if world > 1:  # modules take turns; weights and buffers become those of the first process
+            loss = DistributedDataParallel(loss, find_unused_parameters=True)
         self.loss = loss
         self.draw = Drawer(config, self.phases, np.array(train.pixels.shape)[[3, 1, 2]].tolist())
         self.load = Prefetcher(self._batches, device, self.steps)
