@@ -8,6 +8,7 @@ from test_models import residual_model
 
 from analysis.measures import edit_metrics as metrics
 from analysis.measures.candidates import Effects, best_setters, effect_values, quick_edit, rankings_agree
+from analysis.measures.faithfulness import others_of
 from analysis.measures.groups import (
     Group,
     belonging,
@@ -20,6 +21,7 @@ from analysis.measures.groups import (
 )
 from analysis.measures.scores import KnownScores
 from analysis.reporting.explorer import Explorer
+from train.data.table import HAIR, SOURCES
 
 BEFORE = np.array([[-1.0, 1.0, -1.0], [-1.0, -1.0, 1.0]])
 AFTER = np.array([[1.0, 1.0, -1.0], [1.0, 1.0, 1.0]])
@@ -29,6 +31,23 @@ def test_shares_of_changed_attributes():
     assert metrics.steerability(AFTER, 0, True) == 1 and metrics.steerability(AFTER, 2, False) == 0.5
     assert metrics.side_changes(BEFORE, AFTER, [1, 2]) == 0.25 and np.isnan(metrics.side_changes(BEFORE, AFTER, []))
     assert metrics.mnac(BEFORE, AFTER) == 1.5  # the first image changes one attribute, the second two
+
+
+def test_an_edit_must_leave_alone_what_the_labels_do_not_exclude():
+    subject = np.repeat(["brick", "grass", "sand"], 100)
+    labels = pd.get_dummies(pd.DataFrame({"subject": subject})).astype(float)
+    labels["Bright"] = np.arange(300) % 2
+    labels[["rare", "odd"]] = 0.0
+    labels.loc[:29, "rare"] = labels.loc[100:129, "odd"] = 1.0  # by chance three have both, so that none says nothing
+    labels.loc[::50, "odd"] = np.nan
+    others = others_of(labels, SOURCES["folder"])
+    assert others["subject_brick"] == [3, 4, 5] and others["Bright"] == [0, 1, 2, 4, 5]
+    assert others["rare"] == [0, 3, 5]  # on bricks alone, where ten on grass and ten on sand were to be expected
+    hair = pd.DataFrame(np.eye(5), columns=[*HAIR, "Smiling"])
+    assert others_of(hair, SOURCES["faces"])["Red_Hair"] == [4]
+    assert others_of(hair, SOURCES["folder"])["Red_Hair"] == [0, 1, 2, 4]
+    digits = pd.DataFrame(np.eye(2), columns=["Class_0", "Class_1"])
+    assert others_of(digits, SOURCES["mnist"]) == {"Class_0": [], "Class_1": []}
 
 
 def test_correlation_difference_is_0_for_what_has_the_true_correlations():

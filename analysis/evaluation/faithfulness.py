@@ -93,11 +93,13 @@ def parse_args() -> argparse.Namespace:
 def prepare(run, model, device, args) -> tuple:
     """-> (Judge, training images whose scores are known, those scores)."""
     import numpy as np
+    import pandas as pd
 
     from analysis.measures.counterfactuals import pairs_of
-    from analysis.measures.faithfulness import Judge
+    from analysis.measures.faithfulness import Judge, others_of
     from analysis.measures.labels import labelled_splits
     from analysis.measures.readers import classifier_reader
+    from train.data.table import SOURCES
     from train.scores import encode
 
     train, test, names = labelled_splits(run)
@@ -107,7 +109,8 @@ def prepare(run, model, device, args) -> tuple:
     options, labels = edit_options(args, model, known), train.attributes[names].to_numpy(float)
     reader = classifier_reader(train, labels, device) if names and not args.untrained else None
     pairs = pairs_of(run, names, args.num_samples)
-    judge = Judge(run, model, options, scores, test, names, pairs, reader, args.num_samples, SIGMA_MIN)
+    others = others_of(pd.concat([train.attributes, test.attributes])[names], SOURCES[run.config.data.source])
+    judge = Judge(run, model, options, scores, test, names, others, pairs, reader, args.num_samples, SIGMA_MIN)
     return judge, images, known
 
 
@@ -124,9 +127,8 @@ def choose(judge, attributes, known) -> tuple:
     effects = choice.setting_effects(
         judge.model, judge.reader, choice.validation_images(judge.run, train, VALIDATION), judge.options
     )
-    others = {name: judge.others(name) for name in judge.names}
-    setters = choice.best_setters(effects, judge.names, others)
-    return detectors, setters, choice.rankings_agree(effects, known.numpy(), attributes, others)
+    setters = choice.best_setters(effects, judge.names, judge.others)
+    return detectors, setters, choice.rankings_agree(effects, known.numpy(), attributes, judge.others)
 
 
 def judge_untrained(judge, bare, images):

@@ -18,20 +18,32 @@ from analysis.measures.readers import Reader
 from analysis.measures.regions import expected_maps, map_measures, region_measures
 from models.patronus import Patronus
 from train.data.dataset import ImageSet
-from train.data.table import SOURCES
+from train.data.table import Source
 from train.images import to_tensor
 from train.runs import Run
 
 NULLS = 3  # random prototypes an attribute
 REPEATED = 12  # images of measures that edit or invert again
+EXPECTED = (
+    10  # images with two attributes, were they independent, from which on none at all means that they cannot meet
+)
 PREVIOUS = {"guidance": (1.0,), "others": "joint", "places": None}  # the way that minimality is compared with
 
 
-def exclusive_of(name: str, names: list[str], source) -> list[int]:
-    """Columns of attributes that an edit of `name` must leave alone: all but itself and those of which an image has one
-    at most."""
-    group = source.exclusive or tuple(n for n in names if n.startswith("Class_"))
-    return [i for i, n in enumerate(names) if n != name and not (n in group and name in group)]
+def others_of(labels: pd.DataFrame, source: Source) -> dict[str, list[int]]:
+    """For each attribute the columns of those that an edit of it must leave alone: all but itself and those that
+    exclude it.
+
+    labels: (N, A), NaN where unknown. Two exclude each other where the source says so, or where no image has both
+    although EXPECTED or more would if they were independent.
+    """
+    has = (labels.to_numpy(float) == 1).astype(float)
+    never, count = has.T @ has == 0, has.sum(0)
+    apart = never & (np.outer(count, count) >= EXPECTED * len(has))
+    group = source.exclusive or tuple(name for name in labels if name.startswith("Class_"))
+    in_group = labels.columns.isin(group)
+    apart |= np.outer(in_group, in_group) | np.eye(len(count), dtype=bool)
+    return {name: np.flatnonzero(~row).tolist() for name, row in zip(labels, apart)}
 
 
 def images_for_edits(name: str, pairs: dict[str, Pairs], test: ImageSet, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -91,6 +103,7 @@ class Judge(NamedTuple):
 
     options: how scores are set; its known scores are of the training images. scores (N, m), test: of images that no
         choice was made on.
+    others: for each attribute the columns of the reader's evidence that an edit of it must leave alone.
     sigma_min: the lowest noise level of information.
     """
 
@@ -100,6 +113,7 @@ class Judge(NamedTuple):
     scores: Tensor
     test: ImageSet
     names: list[str]
+    others: dict[str, list[int]]
     pairs: dict[str, Pairs]
     reader: Reader | None
     count: int
@@ -110,10 +124,6 @@ class Judge(NamedTuple):
         """(C, H, W)."""
         data = self.run.config.data
         return data.channels, data.image_size, data.image_size
-
-    def others(self, name: str) -> list[int]:
-        """Columns of the reader's evidence that an edit of `name` must leave alone."""
-        return exclusive_of(name, self.names, SOURCES[self.run.config.data.source])
 
     def detection(self, candidate: Candidate, maps: bool = True) -> dict:
         """Whether the prototype tells the attribute, and where, as far as there are counterfactuals."""
@@ -147,7 +157,7 @@ class Judge(NamedTuple):
             commanded, reached = [*commanded, rise], [*reached, rise_reached]
             before, after = self.reader(edited.x0), self.reader(edited.result.images)
             seen = metrics.steerability(after, column, up)
-            side = metrics.side_changes(before, after, self.others(name))
+            side = metrics.side_changes(before, after, self.others[name])
             if not up:
                 row |= {"vanishes": seen, "side_vanishes": side}
                 continue
@@ -214,7 +224,7 @@ def pairs_of_commands(judge: Judge, candidates: list[Candidate]) -> dict[str, fl
     shares, limits = {}, judge.options.known.limits
     for first, second in zip(candidates, [*candidates[1:], candidates[0]]):
         i, j = judge.names.index(first.attribute), judge.names.index(second.attribute)
-        if j not in judge.others(first.attribute) or first.prototype == second.prototype:
+        if j not in judge.others[first.attribute] or first.prototype == second.prototype:
             continue
         pixels = images_for_edits(first.attribute, judge.pairs, judge.test, judge.count)[0][:REPEATED]
         values = [limits[c.prototype, 1 if c.direction > 0 else 0].item() for c in (first, second)]
