@@ -14,7 +14,7 @@ from PIL import Image
 from analysis import schemas
 from analysis.edits import encode_and_invert, regenerate, slerp
 from analysis.evaluation.consistency import alikeness
-from analysis.manipulation.manipulate import parse_setting
+from analysis.manipulation.manipulate import Commands, parse_setting
 from analysis.measures import information
 from analysis.measures.counterfactuals import Pairs
 from analysis.measures.emergence import half_rise, spectral_centroid, true_change
@@ -155,6 +155,15 @@ def test_figure_scripts_draw_something(trained, script):
         file = trained.records / name
         assert file.stat().st_size > 300, name
         assert file.suffix != ".png" or np.asarray(Image.open(file).convert("L")).std() > 5, name  # not blank
+
+
+def test_an_attribute_moves_scores_as_far_as_they_reach(capsys):
+    known = torch.tensor([[0.0, 0.2], [1.0, 0.8]])
+    own = torch.tensor([[0.9, 0.5], [0.1, 0.5], [1.3, 0.5]])  # the last lies outside already
+    shift = (np.array([0.5, -0.1], np.float32), 0)
+    edited = Commands([], [], [shift]).scores(own, None, known)
+    torch.testing.assert_close(edited, torch.tensor([[1.0, 0.4], [0.6, 0.4], [1.3, 0.4]]))
+    assert "prototype 0: 1.80 lies outside the scores seen, 0.00 to 1.00" in capsys.readouterr().out
 
 
 def test_an_edit_that_changes_nothing_is_the_reconstruction(trained):

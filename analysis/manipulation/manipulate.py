@@ -7,8 +7,8 @@ pushes those images, as little as it takes, in which the commanded scores are no
 group of prototypes to the scores of one of its states, such as one colour of several (both are found without labels and
 numbered as visualize_prototype.py shows them). Without --set the prototype that matters most is raised to its largest
 score in the test set. --attribute NAME=AMOUNT (the one option that needs labels) moves all prototypes that tell an
-attribute, by that share of the difference between test images with and without it. --sweep K shows a strip over the
-values of prototype K instead. Results go to records/manipulate/<dataset>_v<n>/.
+attribute, by that share of the difference between test images with and without it, as far as scores of test images
+reach. --sweep K shows a strip over the values of prototype K instead. Results go to records/manipulate/<dataset>_v<n>/.
 """
 
 import sys
@@ -175,8 +175,11 @@ class Commands(NamedTuple):
         return list(dict.fromkeys([*self.set_prototypes, *(best for _, best in self.shifts)]))
 
     def scores(self, own, options, known):
-        """Own scores (n, m) -> edited ones; known (N, m): of the test set, beyond whose range it warns."""
+        """Own scores (n, m) -> edited ones; known (N, m): of the test set, beyond whose range it warns and no shift
+        leads."""
         import torch
+
+        from analysis.measures.scores import KnownScores
 
         edited = own
         if self.settings:
@@ -186,8 +189,11 @@ class Commands(NamedTuple):
             values = target[:, self.set_prototypes]
             warn_outside(values, self.set_prototypes, known)
             edited = options.set(own, self.set_prototypes, values)
-        for gap, _ in self.shifts:
-            edited = edited + torch.from_numpy(gap).to(edited)
+        lowest, highest = KnownScores(known).range.T.to(own)
+        for gap, best in self.shifts:
+            shifted = edited + torch.from_numpy(gap).to(edited)
+            warn_outside(shifted[:, [best]], [best], known)
+            edited = shifted.clamp(torch.minimum(lowest, edited), torch.maximum(highest, edited))
         return edited
 
 
