@@ -1,11 +1,14 @@
 """Information by denoisers, against closed forms."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from analysis.interpretability.trace_emergence import chosen_prototypes
 from models.information import Levels, integrate, measure, quantile_level
 
 PIXELS = 4
@@ -169,3 +172,12 @@ def test_draws_are_spread_evenly_and_weighted_back():
         & (np.log(sigma) <= np.append(levels.edges[1:], levels.edges[-1])[bins] + 1e-9)
     ).all()
     assert levels.weights(bins).mean() == pytest.approx(levels.widths.sum())
+
+
+def test_an_attribute_of_one_class_chooses_no_prototype_to_be_traced():
+    run = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(source="faces")))
+    smiling = np.arange(20) % 2
+    test = SimpleNamespace(attributes=pd.DataFrame({"Red_Hair": 0, "Smiling": smiling}))
+    scores = torch.rand(20, 3, generator=torch.Generator().manual_seed(0))
+    scores[:, 2] = torch.from_numpy(smiling)
+    assert chosen_prototypes(SimpleNamespace(prototypes=None), run, test, scores) == [2]

@@ -69,10 +69,12 @@ class Traces(NamedTuple):
 def chosen_prototypes(args, run, test, scores) -> list[int]:
     """What --prototypes asks for, else those whose regions are known, else those that matter most."""
     from analysis.measures.candidates import best_candidates
+    from analysis.measures.labels import usable_attributes
     from train.data.table import SOURCES
 
-    if SOURCES[run.config.data.source].counterfactuals and not args.prototypes:
-        return list(dict.fromkeys(c.prototype for c in best_candidates(scores.numpy(), test.attributes)))
+    names, _ = usable_attributes([test.attributes], 1)
+    if SOURCES[run.config.data.source].counterfactuals and names and not args.prototypes:
+        return list(dict.fromkeys(c.prototype for c in best_candidates(scores.numpy(), test.attributes[names])))
     return prototypes_or_best(args, run, test, scores, COUNT)
 
 
