@@ -21,7 +21,7 @@ EXPLORERS = 3  # runs kept ready
 
 
 def parse_args() -> argparse.Namespace:
-    parser = run_parser(__doc__, steps=None)
+    parser = run_parser(__doc__, steps=None, outdir=False)
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets other machines in (default: 127.0.0.1)"
     )

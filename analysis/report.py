@@ -142,7 +142,8 @@ def main() -> None:
     values = {"title": title, "runs": reports, "sorts": SORTS, "tells": TELLS, "versions": versions}
     text = templates.get_template("report.html").render(**values)
     name = "report.html" if not args.compare else f"report_beside_{gathered[1][0].name}_v{gathered[1][0].version}.html"
-    file = replace_file(results_folder("report", run) / name, lambda path: path.write_text(text, encoding="utf-8"))
+    folder = results_folder("report", run, args.outdir)
+    file = replace_file(folder / name, lambda path: path.write_text(text, encoding="utf-8"))
 
     for line in reports[0]["short"]:
         print(line)

@@ -54,9 +54,9 @@ def folder_of(what: str, run) -> Path:
     return RECORDS_DIR / what / f"{run.name}_v{run.version}"
 
 
-def results_folder(what: str, run) -> Path:
-    """The same, with about.json in it."""
-    folder = folder_of(what, run)
+def results_folder(what: str, run, outdir: str | None = None) -> Path:
+    """The same, or <outdir>/<dataset>_v<n>, with about.json in it."""
+    folder = Path(outdir) / f"{run.name}_v{run.version}" if outdir else folder_of(what, run)
     save_about(folder, run)
     return folder
 

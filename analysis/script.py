@@ -11,11 +11,13 @@ CI = 1.96  # standard errors on each side of an estimate: its 95 % confidence in
 WAYS = ("transport", "keep", "joint", "release")  # keys of analysis.measures.scores.OTHERS, which would import torch
 
 
-def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> argparse.ArgumentParser:
+def run_parser(
+    doc: str, steps: int | None = STEPS, several: bool = False, outdir: bool = True
+) -> argparse.ArgumentParser:
     """A parser with the options by which every script names its run; steps: default of --steps, None where there is
     none.
 
-    several: --version_num takes more than one.
+    several: --version_num takes more than one; outdir: whether there are results, which --outdir puts elsewhere.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
@@ -24,6 +26,9 @@ def run_parser(doc: str, steps: int | None = STEPS, several: bool = False) -> ar
         "--version_num", type=version_number, nargs="+" if several else None, help=f"{text} (default: the newest)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    if outdir:
+        text = "results go to FOLDER/<dataset>_v<n>/, so that those of before stay (default: below records/)"
+        parser.add_argument("--outdir", metavar="FOLDER", help=text)
     if steps:
         parser.add_argument(
             "--steps", type=int, default=steps, help=f"Heun steps to invert and to regenerate (default: {steps})"

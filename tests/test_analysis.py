@@ -193,6 +193,18 @@ def test_interpolation_ends_at_the_reconstructions(trained):
         assert np.abs(arrays[kind][column].astype(int) - back[image]).max() <= 1
 
 
+def test_results_go_elsewhere_and_images_of_one_name_stay_two(trained, tmp_path):
+    own = [trained.images / "001.png", tmp_path / "001.png"]
+    own[1].write_bytes((trained.images / "002.png").read_bytes())
+    before = sorted(trained.records.rglob("*manipulate*"))
+    images = [word for file in own for word in ("--image", file)]
+    done = trained.run(MANIPULATE, "--steps", 2, "--set", "1=max", "--outdir", tmp_path / "mine", *images)
+    folder = tmp_path / "mine" / "tiny_v0"
+    assert str(folder / "manipulate.npz") in done.stdout and (folder / "about.json").is_file()
+    assert list(json.loads((folder / "manipulate.json").read_text())["images"]) == ["001.png", str(own[1])]
+    assert sorted(trained.records.rglob("*manipulate*")) == before
+
+
 def test_the_animation_has_a_frame_a_step(trained):
     trained.run(TRACE, "--steps", 4, "--num_samples", 2, "--prototypes", "1,3", "--draws", 60)
     folder = trained.records / "trace_emergence" / "tiny_v0"

@@ -363,7 +363,7 @@ def main() -> None:
     labelled = read_labelled(run, args)
     asked = ask(labelled, args, rng)
     findings = diagnose(run, labelled, asked, args, device, rng)
-    folder = results_folder("diagnose", run)
+    folder = results_folder("diagnose", run, args.outdir)
     matrix, edits = draw(labelled, asked, findings, folder)
     arrays = save(labelled, asked, findings, folder)
     tell(labelled, asked, findings)

@@ -206,7 +206,7 @@ def main() -> None:
     found = compute(run, args, device)
     told = stand_for(run, device, found.ranked["pair"])
     found = found._replace(ranked=found.ranked.assign(**told))
-    folder = results_folder("ties", run)
+    folder = results_folder("ties", run, args.outdir)
     file = save(found, args, folder)
     draw(run, found, args, folder)
     tell(found, args, list(told))

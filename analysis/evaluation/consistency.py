@@ -106,7 +106,7 @@ def main() -> None:
     raised = raise_each(run, pixels, prototypes, scores, args, device)
     within, between = alikeness(raised.vectors)
 
-    folder, ids = results_folder("consistency", run), [test.ids[i] for i in rows]
+    folder, ids = results_folder("consistency", run, args.outdir), [test.ids[i] for i in rows]
     files = save_figure(draw(pixels, prototypes, raised), folder / "consistency")
     arrays = {"original": pixels, "regenerated": raised.images, "boxes": raised.boxes, "within": within}
     file = save_arrays(folder / "consistency.npz", ids=ids, prototypes=prototypes, **arrays)

@@ -118,7 +118,7 @@ def main() -> None:
         run, test.pixels[row : row + 1], prototypes, values, scores=scores, args=args, device=device
     )
 
-    folder = results_folder("extrapolate", run)
+    folder = results_folder("extrapolate", run, args.outdir)
     files = save_figure(draw(prototypes, values, low, high, extrapolated), folder / "extrapolate")
     arrays = {"values": values, "images": extrapolated.images, "reached": extrapolated.reached}
     file = save_arrays(folder / "extrapolate.npz", id=test.ids[row], prototypes=prototypes, **arrays)

@@ -263,7 +263,8 @@ def report(run, device, args) -> dict:
     from analysis.schemas import FAITHFULNESS, FAITHFULNESS_MEANS
 
     table, groups, null, numbers, maps = measure(run, device, args)
-    folder, name = results_folder("faithfulness", run), "untrained" if args.untrained else "faithfulness"
+    folder = results_folder("faithfulness", run, args.outdir)
+    name = "untrained" if args.untrained else "faithfulness"
     print(f"{run.name} version {run.version}{' (untrained)' if args.untrained else ''}")
     if table is not None:
         means = {c: float(table[c].mean()) for c in MEANINGS if c in table}
@@ -306,7 +307,8 @@ def figure(run, device, args) -> None:
         edits = set_scores(judge.model, pixels, [setter.prototype], [value], judge.options)
         title = f"{setter.attribute}\nprototype {setter.prototype} {'high' if setter.direction > 0 else 'low'}"
         rows.append((title, np.array(pixels), to_uint8(torch.as_tensor(edits.result.images))))
-    print(f"figure: {draw_before_after(rows, results_folder('faithfulness', run) / 'before_after')[0]} and .pdf")
+    folder = results_folder("faithfulness", run, args.outdir)
+    print(f"figure: {draw_before_after(rows, folder / 'before_after')[0]} and .pdf")
 
 
 def main() -> None:

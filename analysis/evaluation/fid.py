@@ -344,7 +344,7 @@ def main() -> None:
     kind = "" if args.features == "inception" else "_efficientnet"
     name = f"{folders['generated'].parent.name}_{folders['generated'].name}_{args.split}_{features.dims}{kind}"
     numbers |= protocol(args, run, folders, features)
-    file = DISTANCE.write(results_folder("fid_scores", run), numbers, name)
+    file = DISTANCE.write(results_folder("fid_scores", run, args.outdir), numbers, name)
     print_notes(args, run, folders, count, features.dims)
     print(f"protocol: {file}")
 

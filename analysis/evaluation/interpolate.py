@@ -60,7 +60,7 @@ def main() -> None:
 
     titles = [f"{share:.2f}" for share in shares.tolist()]
     sheet = picture_rows(list(images.values()), ["s and x_T", "s alone", "x_T alone"], titles)
-    folder = results_folder("interpolate", run)
+    folder = results_folder("interpolate", run, args.outdir)
     files = save_figure(sheet.figure, folder / "interpolate")
     originals = np.array(test.pixels[rows])
     arrays = save_arrays(

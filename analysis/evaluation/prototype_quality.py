@@ -101,7 +101,7 @@ def judge_run(args, version: int | None) -> dict:
     quality = measure(run, device, args)
     table, numbers = quality.table, quality.numbers
     name = "untrained" if args.untrained else "quality"
-    folder = results_folder("prototype_quality", run)
+    folder = results_folder("prototype_quality", run, args.outdir)
     file = save_table(folder / f"{name}.csv", table)
     print(f"{run.name} version {run.version}")
     print(table.round(3).to_string())

@@ -96,7 +96,7 @@ def main() -> None:
     drawn = [pixels[:columns], *(images[kind][:columns] for kind in images), *more]
     labels = ["original", "own noise", "fixed noise", *[f"noise {i}" for i in range(args.variations)]]
     sheet = picture_rows(drawn, labels)
-    folder = results_folder("reconstruct", run)
+    folder = results_folder("reconstruct", run, args.outdir)
     files = save_figure(sheet.figure, folder / "reconstruct")
     json_file = RECONSTRUCTION.write(folder, numbers)
     arrays = save_arrays(folder / "reconstruct.npz", original=pixels, ids=[test.ids[i] for i in rows], **images)

@@ -192,7 +192,7 @@ def main() -> None:
     information = measure_information(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
     table = bits_table(information, prototypes, test, scores)
 
-    folder, lines = results_folder("information", run), summary_of(information, table)
+    folder, lines = results_folder("information", run, args.outdir), summary_of(information, table)
     figure = draw_information(
         run, test, scores, information, table, prototypes=prototypes, device=device, path=folder / "information"
     )[0]

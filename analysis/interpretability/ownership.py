@@ -113,7 +113,7 @@ def main() -> None:
     names = [f"\n{attribute[k]} {auroc[k]:.2f}" if attribute[k] else "" for k in legend]
     texts = [f"prototype {k}, {share[k]:.1%}{text}" for k, text in zip(legend, names)]
     owned = spread_to_pixels(run, winner, run.config.data.image_size)
-    folder = results_folder("ownership", run)
+    folder = results_folder("ownership", run, args.outdir)
     files = draw(
         pixels, [test.ids[i] for i in rows], owned,
         legend=legend, patches=patches, texts=texts, path=folder / "ownership",

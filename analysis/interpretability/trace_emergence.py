@@ -275,7 +275,7 @@ def main() -> None:
     information = measure_information(run.model, test, scores, prototypes, args.draws, SIGMA_MIN)
     traces = trace(run, test, rows, scores, prototypes, alone=information.alone is not None, args=args, device=device)
     table = emergence_table(run, test, scores, information, traces)
-    folder = results_folder("trace_emergence", run)
+    folder = results_folder("trace_emergence", run, args.outdir)
     figures, numbers = draw(run, table, information, traces, folder), save(table, information, traces, folder)
     print_table(table)
     print(f"{figures}; {numbers}")

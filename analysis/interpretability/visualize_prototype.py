@@ -204,7 +204,7 @@ def main() -> None:
     table["contrast"] = contrast(train, *patches)
     prototypes = chosen or choose(expected, table["moves"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
 
-    folder, groups = results_folder("vis_prototype", run), [] if args.paper else groups_of(run)
+    folder, groups = results_folder("vis_prototype", run, args.outdir), [] if args.paper else groups_of(run)
     if args.paper:
         files = paper_figure(run, test, scores, prototypes, args=args, device=device, folder=folder)
     else:

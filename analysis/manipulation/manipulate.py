@@ -153,7 +153,8 @@ def read_images(args, run, test):
     for path in args.image:
         with reading(f"--image {path}"), Image.open(path) as image:
             pixels.append(to_pixels(image, run.config.data.image_size, run.config.data.channels))
-        names.append(path.rsplit("/", 1)[-1])
+        short = path.rsplit("/", 1)[-1]
+        names.append(path if short in names else short)
     return np.stack(pixels), names
 
 
@@ -377,7 +378,7 @@ def main() -> None:
     options = edit_options(args, run.model, scores)
     encoding = encode_and_invert(run.model, to_tensor(pixels, device), args.steps)
     edited = commands.scores(encoding.scores, options, scores)
-    folder = results_folder("manipulate", run)
+    folder = results_folder("manipulate", run, args.outdir)
     if args.sweep is not None:
         save_sweep(sweep(run, args, encoding, edited, options), pixels, names, folder)
         return
