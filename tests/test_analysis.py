@@ -32,6 +32,7 @@ from train.scores import encode
 MANIPULATE = "analysis/manipulation/manipulate.py"
 OWNERSHIP = "analysis/interpretability/ownership.py"
 FAITHFULNESS = "analysis/evaluation/faithfulness.py"
+ENCODE = "analysis/interpretability/encode.py"
 TRACE = "analysis/interpretability/trace_emergence.py"
 INFORMATION = "analysis/interpretability/information.py"
 FIGURES = {
@@ -191,6 +192,26 @@ def test_interpolation_ends_at_the_reconstructions(trained):
     back = np.load(trained.records / "manipulate" / "tiny_v0" / "manipulate.npz")["reconstruction"]
     for kind, column, image in (("both", 0, 0), ("both", 2, 1), ("scores_only", 0, 0), ("noise_only", 0, 0)):
         assert np.abs(arrays[kind][column].astype(int) - back[image]).max() <= 1
+
+
+def test_scores_of_own_images_are_a_table(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "RUNS_DIR", trained.records / "patronus")
+    run = runs.load_run("tiny", 0)
+    for folder, images in ((None, load_split(run.config.data, "test")), (tmp_path / "own", None)):
+        if folder:
+            folder.mkdir()
+            Image.open(trained.images / "001.png").convert("L").resize((40, 30)).save(folder / "grey.png")
+        trained.run(ENCODE, *(["--folder", folder] if folder else []), "--outdir", tmp_path)
+        table = pd.read_csv(tmp_path / "tiny_v0" / "scores.csv", index_col="image")
+        arrays = np.load(tmp_path / "tiny_v0" / "scores.npz")
+        assert list(table.index) == arrays["ids"].tolist() == (images.ids if images else ["grey.png"])
+        columns = [f"s{k}" for k in range(arrays["scores"].shape[1])]
+        np.testing.assert_allclose(table[columns], arrays["scores"], rtol=1e-6)
+        if images:
+            np.testing.assert_allclose(arrays["scores"], encode(run.model, images), atol=1e-5)
+            assert list(table.columns[len(columns) :]) == list(images.attributes) and len(images.attributes.columns)
+        top, left, bottom, right = arrays["boxes"].transpose(2, 0, 1)
+        assert (top < bottom).all() and (left < right).all() and bottom.max() <= 16 and min(top.min(), left.min()) >= 0
 
 
 def test_results_go_elsewhere_and_images_of_one_name_stay_two(trained, tmp_path):

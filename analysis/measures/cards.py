@@ -10,6 +10,7 @@ from analysis.edits import EditOptions, edit_until_reached, encode_and_invert, e
 from analysis.measures.groups import Group, find_groups
 from analysis.measures.scores import KnownScores, quantiles
 from train.data.dataset import ImageSet, load_split
+from train.distributed import images_a_call
 from train.images import GREY, to_tensor, to_uint8
 from train.runs import Run
 from train.scores import encode
@@ -45,17 +46,23 @@ def groups_of(run: Run) -> list[Group]:
 
 
 @torch.no_grad()
-def best_patches(run: Run, images: ImageSet, count: int = PATCHES, batch: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """The images in which each prototype matches best, one patch an image: rows (m, count) and boxes (m, count, 4)."""
-    device = run.model.encoder.prototypes.device
-    scores, boxes = [], []
+def match_all(run: Run, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of every image, (N, m) float32, and the boxes of the patches that gave them, (N, m, 4) int16."""
+    encoder = run.model.encoder
+    device = encoder.prototypes.device
+    scores, boxes, batch = [], [], images_a_call(device, encoder.largest_map(images.pixels.shape[1]))
     for start in tqdm(range(0, len(images), batch), desc="matching", unit="batch", leave=False):
-        match = run.model.encoder.match(to_tensor(images.pixels[start : start + batch], device))
-        scores.append(match.scores.cpu())
+        match = encoder.match(to_tensor(images.pixels[start : start + batch], device))
+        scores.append(match.scores.float().cpu())
         boxes.append(match.boxes.short().cpu())  # of 100,000 images and 128 prototypes: 100 MB
-    scores, boxes = torch.cat(scores), torch.cat(boxes)  # (N, m), (N, m, 4)
-    best = scores.topk(min(count, len(scores)), dim=0).indices.T  # (m, count)
-    return best.numpy(), boxes[best, torch.arange(len(best))[:, None]].long().numpy()
+    return torch.cat(scores).numpy(), torch.cat(boxes).numpy()
+
+
+def best_patches(run: Run, images: ImageSet, count: int = PATCHES) -> tuple[np.ndarray, np.ndarray]:
+    """The images in which each prototype matches best, one patch an image: rows (m, count) and boxes (m, count, 4)."""
+    scores, boxes = match_all(run, images)
+    best = torch.from_numpy(scores).topk(min(count, len(scores)), dim=0).indices.T.numpy()  # (m, count)
+    return best, boxes[best, np.arange(len(best))[:, None]].astype(np.int64)
 
 
 def contrast(images: ImageSet, rows: np.ndarray, boxes: np.ndarray) -> np.ndarray:
