@@ -201,9 +201,12 @@ def test_the_same_labelled_images_train_a_classifier_once(monkeypatch, tmp_path)
     [file] = (tmp_path / "cache").iterdir()
     file.write_bytes(file.read_bytes()[:100])  # damaged: it is trained anew, to the same
     assert np.allclose(read(images, labels), first, atol=1e-5) and len(trained) == 2
+    with monkeypatch.context() as read_only:
+        read_only.setattr(readers, "DATA_DIR", file)  # below a file nothing can be written
+        assert np.allclose(read(images, labels), first, atol=1e-5) and len(trained) == 3
     other = ImageSet(255 - pixels, images.ids, images.attributes, None)
     read(other, labels), read(images, 1 - labels), read(images, labels, seed=1)
-    assert len(trained) == 5
+    assert len(trained) == 6
 
 
 LABELLED = np.random.default_rng(0).integers(0, 2, (400, 3)).astype(float)

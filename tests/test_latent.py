@@ -215,7 +215,7 @@ def test_fid_is_that_of_pytorch_fid_by_hand(with_latent, inception_home, tmp_pat
     done = with_latent.run(
         "analysis/evaluation/fid.py", "--images", folder, "--dims", 64, "--inception-weights", weights
     )
-    report = json.loads(next((with_latent.records / "fid_scores" / "tiny_v0").glob("*.json")).read_text())
+    report = json.loads(next((with_latent.records / "fid_scores" / "tiny_v0").glob("cond_*.json")).read_text())
     assert report["images_a_side"] == 10 and report["images_a_side_of_floor"] == 5 and report["sampling"]["seed"] == 5
     pair = [report["folders"]["generated"], report["folders"]["real"]]
     command = [sys.executable, "-m", "pytorch_fid", *pair, "--dims", "64", "--device", DEVICE, "--num-workers", "0"]

@@ -133,7 +133,7 @@ def test_a_report_of_two_runs_and_of_results_that_are_out_of_date(reported):
 def test_what_is_missing_is_made_and_what_cannot_be_is_said(trained, monkeypatch):
     for name in ("analysis.results.RECORDS_DIR", "train.latents.LATENTS_DIR"):
         monkeypatch.setattr(name, trained.records if "RECORDS" in name else trained.records / "latent_ddim")
-    monkeypatch.setattr("analysis.reporting.sources.SAMPLES_DIR", trained.records / "FID")
+    monkeypatch.setattr("analysis.results.SAMPLES_DIR", trained.records / "FID")
     monkeypatch.setattr("train.runs.RUNS_DIR", trained.records / "patronus")
     for name in ("PATRONUS_DATA_DIR", "PATRONUS_RECORDS_DIR"):
         monkeypatch.setenv(name, trained.environment[name])

@@ -94,8 +94,9 @@ class Trainer:
         if config.train.compile:
             self.model.unet.compile()
         loss = PhaseLoss(self.model, config.train)
-        if world > 1:  # modules take turns; weights and buffers become those of the first process
+        if world > 1:  # modules take turns; weights and buffers become those of the first process, once:
             loss = DistributedDataParallel(loss, find_unused_parameters=True)
+            loss.broadcast_buffers = False  # from then on the standardiser keeps its own equal
         self.loss = loss
         self.draw = Drawer(config, self.phases, np.array(train.pixels.shape)[[3, 1, 2]].tolist())
         self.load = Prefetcher(self._batches, device, self.steps)

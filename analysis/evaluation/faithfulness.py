@@ -132,7 +132,9 @@ def choose(judge, attributes, known) -> tuple:
 
 
 def judge_untrained(judge, bare, images):
-    """-> single (A,), chosen on training images like that of the trained encoder, and latent (A,)."""
+    """-> (A, 2): single, chosen on training images like that of the trained encoder, and latent."""
+    import numpy as np
+
     from analysis.measures.candidates import best_candidates, single_of
     from analysis.measures.quality import evaluate
     from train.scores import encode
@@ -140,7 +142,7 @@ def judge_untrained(judge, bare, images):
     attributes, device = judge.test.attributes[judge.names], judge.model.encoder.prototypes.device
     known, scores = (encode(bare, of, device=device).numpy() for of in (images, judge.test))
     detectors = best_candidates(known, images.attributes[judge.names])
-    return single_of(detectors, scores, attributes), evaluate(scores, attributes).table["latent"]
+    return np.stack([single_of(detectors, scores, attributes), evaluate(scores, attributes).table["latent"]], axis=1)
 
 
 def judge_singles(judge, detectors, setters, agreement):
@@ -220,7 +222,8 @@ def measure(run, device, args) -> tuple:
     attributes = images.attributes[judge.names]
     detectors, setters, agreement = choose(judge, attributes, known)
     table, sums = judge_singles(judge, detectors, setters, agreement)
-    table["untrained_single"], table["untrained_latent"] = judge_untrained(judge, bare, images)
+    columns = ["untrained_single", "untrained_latent"]
+    table[columns] = table[["single", "latent"]] if args.untrained else judge_untrained(judge, bare, images)
     groups = None
     if judge.reader is not None:
         groups, count = judge_groups(judge, attributes)

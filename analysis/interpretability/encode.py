@@ -43,7 +43,7 @@ def main() -> None:
         images = load_all(DataConfig(source="folder", path=path, image_size=data.image_size, channels=data.channels))
     else:
         images = load_split(data, args.split)
-    scores, boxes = match_all(run, images)
+    scores, boxes = match_all(run.model, images)
     table = pd.DataFrame(scores, columns=[f"s{k}" for k in range(scores.shape[1])])
     table = pd.concat([table, images.attributes], axis=1).set_axis(pd.Index(images.ids, name="image"))
     folder = results_folder("encode", run, args.outdir)

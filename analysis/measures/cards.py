@@ -9,6 +9,7 @@ from tqdm import tqdm
 from analysis.edits import EditOptions, edit_until_reached, encode_and_invert, expected_images
 from analysis.measures.groups import Group, find_groups
 from analysis.measures.scores import KnownScores, quantiles
+from models.patronus import Patronus
 from train.data.dataset import ImageSet, load_split
 from train.distributed import images_a_call
 from train.images import GREY, to_tensor, to_uint8
@@ -46,10 +47,9 @@ def groups_of(run: Run) -> list[Group]:
 
 
 @torch.no_grad()
-def match_all(run: Run, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+def match_all(model: Patronus, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
     """Scores of every image, (N, m) float32, and the boxes of the patches that gave them, (N, m, 4) int16."""
-    encoder = run.model.encoder
-    device = encoder.prototypes.device
+    encoder, device = model.encoder, model.encoder.prototypes.device
     scores, boxes, batch = [], [], images_a_call(device, encoder.largest_map(images.pixels.shape[1]))
     for start in tqdm(range(0, len(images), batch), desc="matching", unit="batch", leave=False):
         match = encoder.match(to_tensor(images.pixels[start : start + batch], device))
@@ -60,7 +60,7 @@ def match_all(run: Run, images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
 
 def best_patches(run: Run, images: ImageSet, count: int = PATCHES) -> tuple[np.ndarray, np.ndarray]:
     """The images in which each prototype matches best, one patch an image: rows (m, count) and boxes (m, count, 4)."""
-    scores, boxes = match_all(run, images)
+    scores, boxes = match_all(run.model, images)
     best = torch.from_numpy(scores).topk(min(count, len(scores)), dim=0).indices.T.numpy()  # (m, count)
     return best, boxes[best, np.arange(len(best))[:, None]].astype(np.int64)
 

@@ -24,9 +24,7 @@ from train.runs import Run
 
 NULLS = 3  # random prototypes an attribute
 REPEATED = 12  # images of measures that edit or invert again
-EXPECTED = (
-    10  # images with two attributes, were they independent, from which on none at all means that they cannot meet
-)
+EXPECTED = 10  # images with two attributes, were they independent, from which on none means that they cannot meet
 PREVIOUS = {"guidance": (1.0,), "others": "joint", "places": None}  # the way that minimality is compared with
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,8 @@ def classifier_reader(
         net.load_state_dict(read_tensors(file))
     except (UserError, RuntimeError):  # none is there, or it is damaged
         _train(net, images, labels, device, seed, epochs)
-        save_tensors(file, net.state_dict())
+        with suppress(UserError):  # where nothing can be written it is trained each time
+            save_tensors(file, net.state_dict())
     net.eval().requires_grad_(False)
     return lambda x: net(x.contiguous(memory_format=torch.channels_last)).float().cpu().numpy()
 

@@ -24,11 +24,11 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from analysis.edits import expected_together
+from analysis.measures.cards import match_all
 from analysis.measures.scores import KnownScores, hide_all
 from models.patronus import Patronus
 from models.samplers import SeededNoise, sample
 from train.data.dataset import ImageSet
-from train.images import to_tensor
 
 TENTH = 0.1  # of the known images: those of the lowest and of the highest values
 LEVEL = 0.05  # share of false ones among the ties called sure (Benjamini and Hochberg 1995)
@@ -63,18 +63,17 @@ def extremes(scores: Tensor) -> Extremes:
     return Extremes(rows, torch.stack([scores.gather(0, end).mean(0) for end in rows]))
 
 
-def places(model: Patronus, images: ImageSet, ends: Extremes, batch: int = 256) -> Tensor:
+def places(model: Patronus, images: ImageSet, ends: Extremes) -> Tensor:
     """Where each prototype looks: share of its best patches, in the images of its highest scores, that cover each
     pixel, summing to 1: (m, H, W)."""
-    device, side = model.encoder.prototypes.device, images.pixels.shape[1]
+    side = images.pixels.shape[1]
     high = torch.zeros(len(images), ends.rows.shape[2], dtype=torch.bool)
     high.scatter_(0, ends.rows[1].cpu(), True)
     maps = torch.zeros(high.shape[1], side, side)
-    for start in tqdm(range(0, len(images), batch), desc="placing", unit="batch", leave=False):
-        boxes = model.encoder.match(to_tensor(images.pixels[start : start + batch], device)).boxes.cpu()
-        for i, k in high[start : start + batch].nonzero().tolist():
-            top, left, bottom, right = boxes[i, k].tolist()
-            maps[k, top:bottom, left:right] += 1
+    boxes = match_all(model, images)[1]
+    for i, k in high.nonzero().tolist():
+        top, left, bottom, right = boxes[i, k].tolist()
+        maps[k, top:bottom, left:right] += 1
     return maps / maps.sum((1, 2), keepdim=True).clamp(min=1e-12)
 
 
