@@ -14,7 +14,8 @@ class LinearSchedule(nn.Module):
     def __init__(self, timesteps: int = 1000):
         super().__init__()
         scale = 1000 / timesteps
-        betas = torch.linspace(1e-4 * scale, 0.02 * scale, timesteps, dtype=torch.float64)
+        # on the CPU where torch.device("meta") builds the rest, since values are read
+        betas = torch.linspace(1e-4 * scale, 0.02 * scale, timesteps, dtype=torch.float64, device="cpu")
         if not betas[-1] < 1:
             raise ValueError(f"{timesteps} timesteps give betas up to {betas[-1]:.2f}; at least 21 are needed")
         abar = torch.cumprod(1 - betas, dim=0)

@@ -12,8 +12,10 @@ from conftest import REPO, Bench
 from safetensors.torch import load_file, save_file
 
 from train import pretrained, runs
+from train.build import build_model
+from train.config import load_config
 from train.errors import UserError
-from train.pretrained import EXACT, read_pretrained, stored_tensors
+from train.pretrained import EXACT, Provenance, read_pretrained, stored_tensors
 from train.versions import version_number
 
 
@@ -85,6 +87,16 @@ def test_scores_are_those_of_the_run_and_float32_changes_nothing(trained, monkey
     state = stored_tensors(own.model.state_dict(), "F32")
     assert pretrained.change_by_storage(own.config, own.model, state) < 1e-5
     assert runs.find_run(None, None).kind == "trained" and runs.find_run(None, "pretrained").kind == "pretrained"
+
+
+def test_a_run_of_the_published_formulation_can_be_shared(tmp_path):
+    """Its schedule is computed, not stored, also where the network is built without values to learn its shapes."""
+    config = load_config(REPO / "configs" / "paper" / "fmnist.yaml", ["model.base_channels=8"])
+    state = stored_tensors(build_model(config).state_dict(), "F16")
+    origin = Provenance(name="x", version=0, step=1, seed=0, averaged=False, date="", command="", storage="F16")
+    pretrained.write_pretrained(tmp_path, config, state, origin)
+    found, weights, _ = read_pretrained(tmp_path)
+    assert found.model.formulation == "eps" and weights.keys() == state.keys()
 
 
 def test_scripts_take_a_shipped_run_where_there_is_no_other(bench, shared):

@@ -17,7 +17,7 @@ from train import runs
 from train.build import build_model
 from train.config import load_config
 from train.data.dataset import ImageSet
-from train.draws import batch_indices
+from train.draws import batch_indices, draw_sigmas
 from train.errors import UserError
 from train.phases import learning_rate
 from train.trainer import Trainer
@@ -336,6 +336,15 @@ def test_every_image_is_seen_once_an_epoch():
     seen = [i for step in range(5) for i in batch_indices(0, step, 4, 10)]
     assert sorted(seen[:10]) == list(range(10)) and sorted(seen[10:]) == list(range(10))
     assert seen[:10] != seen[10:]
+
+
+def test_the_largest_uniform_number_is_a_finite_noise_level(bench):
+    """torch.rand's largest float32, which a long training meets; ndtri(1 - 2^-24) is 5.29, ndtri(1/2) 0."""
+    config = load_config(bench.config)
+    uniform = torch.tensor([1 - 2**-24, 0.5, 0.0])
+    sigma = draw_sigmas(config, None, uniform, torch.zeros(3, dtype=torch.bool))
+    deviations = (sigma.log() - config.train.noise.mean) / config.train.noise.deviation
+    torch.testing.assert_close(deviations, torch.tensor([5.29, 0.0, -5.42]), atol=0.02, rtol=0)
 
 
 def test_learning_rate_warms_up_and_falls(bench):

@@ -80,7 +80,8 @@ def draw_sigmas(config: Config, schedule: LinearSchedule | None, uniform: Tensor
         return schedule.sigma((uniform * schedule.timesteps).long())
     noise = config.train.noise
     low, top = noise.high_range
-    normal = torch.special.ndtri((uniform + 2**-25).double()).float()  # uniform numbers are multiples of 2^-24
+    inside = (uniform + 2**-25).clamp(max=1 - 2**-24)  # multiples of 2^-24, of which the largest would round to 1
+    normal = torch.special.ndtri(inside.double()).float()
     return torch.where(wide, low + (top - low) * uniform, noise.mean + noise.deviation * normal).exp()
 
 
