@@ -118,6 +118,45 @@ def test_a_table_without_splits_leaves_them_to_the_folders_and_its_names_fit_rul
     assert len(load_split(config("folder", root, metadata=str(table), where="dog_ears"), "train")) == 3
 
 
+def paint(root, **shades: int):
+    """Grey PNGs of one shade each; __ stands for /."""
+    for name, shade in shades.items():
+        path = root / f"{name.replace('__', '/')}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (16, 16), shade).save(path)
+    return root
+
+
+def test_a_table_means_the_image_that_it_names(tmp_path):
+    """Base names that two images share are refused: the label of one would land on the other."""
+    root, table = paint(tmp_path / "images", cat__0=10, cat__1=20, dog__0=240), tmp_path / "labels.csv"
+
+    def labelled(*names):
+        table.write_text("file,cat\n" + "".join(f"{name},1\n" for name in names))
+        _list_source.cache_clear()
+        return load_all(config("folder", root, metadata=str(table)))
+
+    assert labelled("1.png", "dog/0.png").ids == ["cat/1.png", "dog/0.png"]
+    with pytest.raises(UserError, match="row 3: 0.png may be cat/0.png or dog/0.png; give paths below"):
+        labelled("1.png", "0.png")
+    with pytest.raises(UserError, match="cat/1.png: stands twice in the table"):
+        labelled("1.png", "cat/1.png")
+    paint(root, **{"0": 0})
+    assert labelled("0.png").ids == ["0.png"]  # a path
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path):
+    root = paint(tmp_path / "images", a=1, b__c=2, x=3)
+    paint(root, **{".ipynb_checkpoints__a": 1, "b__._c": 1, "y.png__z": 4})
+    assert files._walk(root) == ["a.png", "b/c.png", "x.png", "y.png/z.png"]
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("a.png", "__MACOSX/._a.png", ".hidden/a.png"):
+            archive.write(root / "a.png", name)
+        archive.writestr("y.png/", b"")  # a folder
+    assert list_source(config("edm", path)).ids == ["a.png"]
+
+
 def test_where_and_limit(tmp_path):
     root = draw_images(tmp_path / "images")
     table = pd.read_csv(root / "metadata.csv")

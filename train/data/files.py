@@ -4,8 +4,9 @@ import hashlib
 import io
 import json
 import zipfile
+from collections import Counter
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,10 @@ def _open(paths: list[Path], index: int) -> Image.Image:
 
 
 def _listing(root: Path, names: list[str], splits, attributes: pd.DataFrame, labels=None) -> Listing:
-    """Files named relative to root; the fingerprint covers every name, size and time."""
+    """Files named relative to root; the fingerprint covers every name, size and time. Raises UserError."""
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise UserError(f"{root / twice}: stands twice in the table")
     paths, digest = [root / name for name in names], hashlib.sha256()
     for name, path in zip(names, paths):
         try:
@@ -62,13 +66,16 @@ def _listing(root: Path, names: list[str], splits, attributes: pd.DataFrame, lab
     )
 
 
+def _names_image(name: str) -> bool:
+    """Whether a relative path is that of an image. Hidden files and folders hold copies and notes of other programs."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in EXTENSIONS and not any(part.startswith(".") for part in path.parts)
+
+
 def _walk(root: Path) -> list[str]:
     """Images below root at any depth, sorted by relative path."""
-    return sorted(
-        p.relative_to(root).as_posix()
-        for p in root.rglob("*")
-        if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".")
-    )
+    names = (path.relative_to(root).as_posix() for path in root.rglob("*"))
+    return sorted(name for name in names if _names_image(name) and (root / name).is_file())
 
 
 def _numbered_splits(column: pd.Series, path: Path) -> np.ndarray:
@@ -158,7 +165,10 @@ def _folder_splits(names: list[str], seed: int) -> np.ndarray:
 
 def _with_table(root: Path, files: list[str], metadata: Path, config) -> Listing:
     """A tree of images with a CSV: a column of file names, optionally `split`; binary columns are attributes, text
-    columns become one attribute a value (up to 10 values), others are left out. Spaces in names become _."""
+    columns become one attribute a value (up to 10 values), others are left out. Spaces in names become _.
+
+    File names are paths below root, or base names that only one image has.
+    """
     if not metadata.is_file():
         raise UserError(f"data.metadata: {metadata} does not exist")
     table = _table(metadata)
@@ -168,12 +178,16 @@ def _with_table(root: Path, files: list[str], metadata: Path, config) -> Listing
             f"{metadata}: no column of file names (img_filename, filename, file, path or image); "
             f"there are {listed(table.columns)}"
         )
-    by_name = {Path(name).name: name for name in files} | {name: name for name in files}
-    names = []
+    by_base, names = {}, []
+    for name in files:
+        by_base.setdefault(PurePosixPath(name).name, []).append(name)
+    paths = {name: [name] for name in files}
     for row, name in enumerate(table[column].astype(str)):
-        if name not in by_name:
-            raise UserError(f"{metadata}, row {row + 2}: no image {name} below {root}")
-        names.append(by_name[name])
+        found = paths.get(name) or by_base.get(name, [])
+        if len(found) != 1:
+            several = f"{name} may be {' or '.join(found[:2])}; give paths" if found else f"no image {name}"
+            raise UserError(f"{metadata}, row {row + 2}: {several} below {root}")
+        names += found
     splits = _numbered_splits(table["split"], metadata) if "split" in table else _folder_splits(names, config.seed)
     attributes = {}
     for c in table.columns.drop([column, *(["split"] if "split" in table else [])]):
@@ -278,7 +292,7 @@ def edm(config) -> Listing:
             infos = {info.filename: info for info in archive.infolist()}
         with reading(f"{root}: dataset.json"):
             document = archive.read("dataset.json").decode() if "dataset.json" in infos else None
-        names = sorted(name for name in infos if Path(name).suffix.lower() in EXTENSIONS)
+        names = sorted(name for name, info in infos.items() if _names_image(name) and not info.is_dir())
         packed = [name for name in names if infos[name].compress_type != zipfile.ZIP_STORED]
         if packed:
             raise UserError(f"{root}: {packed[0]} is compressed; the format wants an uncompressed zip (zip -0)")
