@@ -98,6 +98,41 @@ def test_resuming_from_a_checkpoint_equals_never_having_stopped(bench):
     assert_same_state(whole.state(), rest.state())
 
 
+def test_what_is_set_when_a_run_goes_on_counts(bench):
+    """Another weight decay, and an average of weights, which then starts at those of the checkpoint."""
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8)
+    data = ImageSet(pixels, [str(i) for i in range(20)], pd.DataFrame(index=range(20)), None)
+
+    def trainer(*settings, state=None):
+        config = load_config(bench.config, settings)
+        return Trainer(config, build_model(config), data, torch.device(DEVICE), state=state)
+
+    begun = trainer("train.ema=null")
+    begun.train_step()
+    rest = trainer("train.ema=0.9", "train.weight_decay=0.5", state=begun.state())
+    assert [group["weight_decay"] for group in rest.optimizer.param_groups] == [0.5, 0.5]
+    expected = begun.model.state_dict()
+    assert all(torch.equal(values, expected[name]) for name, values in rest.ema.state_dict().items())
+
+
+def test_a_run_finds_its_images_from_any_folder_and_where_they_are_moved_to(bench):
+    def placed(folder):
+        return ["--set", f"data.path={folder}", "--set", f"data.metadata={folder}/metadata.csv"]
+
+    bench.train(*placed("images"))  # relative to the folder where one works
+    stored = yaml.safe_load((bench.version(0) / "config.yaml").read_text())["data"]
+    assert stored["path"] == str(bench.images) and stored["metadata"] == str(bench.images / "metadata.csv")
+    bench.images.rename(bench.home / "moved")
+    more = ["--resume", 0, "--set", "train.steps=7"]
+    done = bench.train(*more, check=False)
+    assert done.returncode == 2 and "images does not exist; set data.path" in done.stderr
+    done = bench.train(*more, *placed("moved"), "--set", "data.limit=3", check=False)
+    assert done.returncode == 2 and "--set data.limit=3: with --resume only train.*, data.path" in done.stderr
+    bench.train(*more, *placed("moved"))
+    state = weights(bench.version(0))
+    assert state["step"] == 7 and state["config"]["data"]["path"] == str(bench.home / "moved")
+
+
 def test_samples_may_come_before_the_first_line_of_the_log(bench):
     bench.train("--set", "train.samples_every=4", "--set", "train.log_every=100")
     assert (bench.version(0) / "samples" / "step_0000004.png").is_file() and (bench.version(0) / "loss.png").is_file()

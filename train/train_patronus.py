@@ -14,6 +14,7 @@ from train.errors import UserError, run_script
 from train.versions import PRETRAINED, version_number
 
 DEFAULT = REPO_DIR / "configs" / "faces.yaml"
+CHANGEABLE = ("name=", "train.", "data.path=", "data.metadata=")  # with --resume
 
 
 def parse_args() -> argparse.Namespace:
@@ -84,11 +85,10 @@ def read_start(args: argparse.Namespace) -> Start:
             f"--resume {args.resume}: {folder} holds weights alone; start a new run from them: "
             f"--init_from {name}/{args.resume}"
         )
-    fixed = [setting for setting in args.set if not setting.startswith(("train.", "name="))]
+    fixed = [setting for setting in args.set if not setting.startswith(CHANGEABLE)]
     if fixed:
-        raise UserError(
-            f"--set {fixed[0]}: with --resume only train.* can change, since the weights belong to the rest"
-        )
+        changeable = "train.*, data.path and data.metadata can change"
+        raise UserError(f"--set {fixed[0]}: with --resume only {changeable}, since the weights belong to the rest")
     if any(setting.startswith("train.minutes=") for setting in args.set):
         raise UserError("--set train.minutes: a budget belongs to the start of a run; with --resume give train.steps")
     with reading(begun):
@@ -117,7 +117,8 @@ def build_from(config, origin):
 def main() -> None:
     args = parse_args()
     start = read_start(args)
-    config, folder, origin = start.config, start.folder, start.origin
+    folder, origin = start.folder, start.origin
+    config = start.config.model_copy(update={"data": start.config.data.absolute()})
 
     import numpy as np
     import torch

@@ -142,8 +142,10 @@ class Trainer:
             )
         self.model.load_state_dict(state["model"])
         if self.ema is not None:
-            self.ema.load_state_dict(state["ema"])
+            self.ema.load_state_dict(state["ema"] or state["model"])  # none where the run kept no average until now
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:  # rates are set at every step
+            group["weight_decay"] = self.config.train.weight_decay
         if self.muon is not None:
             self.muon.load_state_dict(state["muon"])
         if state["scaler"]:  # none where the run trained in another precision until now

@@ -1,5 +1,6 @@
 """The settings of a data set: which images, of which size, and which of them."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -31,6 +32,12 @@ class DataConfig(Section):
         if value not in SOURCES:
             raise ValueError(f"one of {listed(SOURCES, 20)}")
         return value
+
+    def absolute(self) -> "DataConfig":
+        """The same with paths that mean the same in every working directory."""
+        places = {name: getattr(self, name) for name in ("path", "metadata")}
+        found = {name: str(Path(place).expanduser().absolute()) for name, place in places.items() if place}
+        return self.model_copy(update=found)
 
     def unbiased(self) -> "DataConfig":
         """The same images without what restricts or ties them."""
