@@ -58,7 +58,7 @@ def missing_work(run, labelled: bool) -> list[tuple[str, str, list[str]]]:
 
 
 def latent_of_step(run) -> bool:
-    """Whether the newest latent model of a run can be used: it learnt the scores of the run's present training step."""
+    """Whether the newest latent model of a run can be used: it learnt the scores of the present encoder."""
     from train.latents import load_latent
 
     try:

@@ -81,7 +81,7 @@ def test_batches_of_both_sampling_scripts(kind):
 def test_latent_models(network, formulation):
     config = latent_config({"network": network, "formulation": formulation, "width": 8, "layers": 2, "blocks": 1}, "")
     model = build_latent(config, 6, 1.0)
-    trainer = LatentTrainer(config, model, ScoreSplits(torch.rand(300, 6), torch.rand(30, 6)), 0, CUDA)
+    trainer = LatentTrainer(config, model, ScoreSplits(torch.rand(300, 6), torch.rand(30, 6)), {}, CUDA)
     assert on_gpu(trainer.train_step(), trainer.train_step(), *trainer.averaged.parameters())
     grid = model.sigmas(18)
     assert grid.device.type == "cpu"

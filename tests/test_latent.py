@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
@@ -19,10 +20,13 @@ from models.latent import LatentMLP, LatentModel, LatentUNet1d
 from models.prototype_encoder import MAX_SCORE
 from models.samplers import SeededNoise, heun
 from models.schedule import LinearSchedule
-from train import latents
+from train import latents, runs
+from train.data import dataset
+from train.data.dataset import load_split
 from train.errors import UserError
 from train.latent_loop import LatentTrainer
 from train.latents import ScoreSplits, build_latent, latent_config
+from train.scores import encode
 
 WEIGHTS = "pt_inception-2015-12-05-6726825d.pth"
 
@@ -41,7 +45,7 @@ def test_a_known_mixture_comes_back(tmp_path):
     scores = mixture(3000)
     config = latent_config({"width": 96, "layers": 3, "epochs": 60, "lr": 2e-3}, "test")
     splits, device = ScoreSplits(scores[300:], scores[:300]), torch.device(DEVICE)
-    trainer = LatentTrainer(config, build_latent(config, 4, MAX_SCORE), splits, 0, device)
+    trainer = LatentTrainer(config, build_latent(config, 4, MAX_SCORE), splits, {}, device)
     trainer.run(tmp_path)
     model = trainer.averaged
     sigmas = model.sigmas(18)
@@ -77,7 +81,7 @@ def test_resuming_changes_nothing(tmp_path):
             },
             "test",
         )
-        return LatentTrainer(config, build_latent(config, 4, MAX_SCORE), scores, 0, torch.device(DEVICE), state)
+        return LatentTrainer(config, build_latent(config, 4, MAX_SCORE), scores, {}, torch.device(DEVICE), state)
 
     straight, first = trainer(), trainer()
     for _ in range(6):
@@ -96,17 +100,60 @@ def test_resuming_changes_nothing(tmp_path):
 )
 def test_a_deviation_takes_two_vectors(tmp_path, monkeypatch, splits, enough):
     listing = SimpleNamespace(splits=[split for split, count in splits.items() for _ in range(count)])
-    run = SimpleNamespace(name="tiny", version=0, step=6, config=SimpleNamespace(data=None))
-    monkeypatch.setattr(latents, "LATENTS_DIR", tmp_path)
+    run = SimpleNamespace(name="tiny", config=SimpleNamespace(data=None))
+    monkeypatch.setattr(latents, "scores_file", lambda run, split: tmp_path / f"{split}.npy")
     monkeypatch.setattr(latents, "list_source", lambda data: listing)
-    (tmp_path / "tiny_v0").mkdir()
     for split, count in splits.items():
-        np.save(tmp_path / "tiny_v0" / f"scores_{split}_step6.npy", np.ones((count, 4), dtype=np.float32))
+        np.save(tmp_path / f"{split}.npy", np.ones((count, 4), dtype=np.float32))
     if enough:
         assert [len(part) for part in latents.cached_scores(run, torch.device("cpu"))] == [2, 1]
     else:
         with pytest.raises(UserError, match="tiny: a latent model learns from 2 training images at least"):
             latents.cached_scores(run, torch.device("cpu"))
+
+
+@pytest.fixture
+def placed_run(trained, tmp_path, monkeypatch):
+    """A run with images of its own; its latent models and caches lie below a temporary folder."""
+    monkeypatch.setattr(runs, "RUNS_DIR", trained.records / "patronus")
+    monkeypatch.setattr(latents, "LATENTS_DIR", tmp_path / "latents")
+    monkeypatch.setattr(dataset, "DATA_DIR", tmp_path / "data")
+    run = runs.load_run("tiny", 0)
+    data = run.config.data.model_copy(update={"path": str(draw_images(tmp_path / "images")), "metadata": None})
+    return run._replace(config=run.config.model_copy(update={"data": data}))
+
+
+def test_cached_scores_are_those_of_the_present_encoder_and_images(placed_run):
+    def found():
+        scores = latents.cached_scores(placed_run, torch.device("cpu"))
+        expected = encode(placed_run.model, load_split(placed_run.config.data, "train"), progress=False)
+        assert torch.equal(scores.train, expected)
+        return len(expected)
+
+    assert found() == 28  # of 40, without 20 % for testing and 10 % for validation
+    placed_run.model.encoder.prototypes.mul_(2)  # as of a version that was deleted and trained anew
+    assert found() == 28
+    draw_images(Path(placed_run.config.data.path), 50)
+    dataset._list_source.cache_clear()
+    assert found() == 35
+
+
+def test_a_latent_model_of_another_training_of_the_same_step_is_refused(placed_run):
+    config, scores = latent_config({"width": 8, "layers": 1}, "test"), torch.rand(20, 6)
+    splits, origin = ScoreSplits(scores, scores), latents.origin_of(placed_run)
+    trainer = LatentTrainer(config, build_latent(config, 6, None), splits, origin, torch.device("cpu"))
+    folder = latents.latents_folder(placed_run) / "version_0"
+    folder.mkdir(parents=True)
+    trainer.save_best(folder)
+    assert latents.load_latent(placed_run)[1] == 0
+    placed_run.model.encoder.prototypes.mul_(2)
+    with pytest.raises(UserError, match="learnt the scores of another training of tiny version 0, at step 6"):
+        latents.load_latent(placed_run)
+    trainer.origin = {"run_step": placed_run.step}  # as files of before
+    trainer.save_best(folder)
+    assert latents.load_latent(placed_run)[1] == 0
+    with pytest.raises(UserError, match="another training"):
+        latents.load_latent(placed_run._replace(step=7))
 
 
 @pytest.mark.parametrize("scores", [5, 30, 100])

@@ -85,7 +85,7 @@ def test_a_latent_training_step_waits_for_nothing(network):
     formulation = "eps" if network == "unet1d" else "edm"
     config = latent_config({"network": network, "formulation": formulation, "width": 8, "layers": 1, "blocks": 1}, "")
     scores = ScoreSplits(torch.rand(300, 6), torch.rand(30, 6))
-    trainer = LatentTrainer(config, build_latent(config, 6, 1.0), scores, 0, CUDA)
+    trainer = LatentTrainer(config, build_latent(config, 6, 1.0), scores, {}, CUDA)
     with Waits() as waits:
         trainer.train_step()
     assert not waits.found

@@ -52,18 +52,19 @@ class Inputs(NamedTuple):
 
 
 class LatentTrainer:
-    """State of a latent training. state: what last.pt holds, to go on from, or None."""
+    """State of a latent training. origin: whose scores these are, plain values for its files; state: what last.pt
+    holds, to go on from, or None."""
 
     def __init__(
         self,
         config: LatentConfig,
         model: LatentModel,
         scores: ScoreSplits,
-        run_step: int,
+        origin: dict,
         device: torch.device,
         state: dict | None = None,
     ):
-        self.config, self.run_step, self.device = config, run_step, device
+        self.config, self.origin, self.device = config, origin, device
         self.steps = config.steps(len(scores.train))
         self.interval = max(math.ceil(len(scores.train) / config.batch_size), self.steps // LINES)
         # on the CPU, where noise is drawn
@@ -127,7 +128,7 @@ class LatentTrainer:
         return denoising_loss(self.averaged, self.held, self.held_levels, self.held_noise).item()
 
     def _plain(self) -> dict:
-        return {"config": self.config.model_dump(mode="json"), "run_step": self.run_step, "step": self.step}
+        return self.origin | {"config": self.config.model_dump(mode="json"), "step": self.step}
 
     def save_best(self, folder: Path) -> None:
         save_tensors(folder / "best.pt", self._plain() | {"model": self.averaged.state_dict(), "held_out": self.best})

@@ -1,5 +1,6 @@
 """The latent models of a run: records/latent_ddim/<name>_v<n>/version_<l>/ with best.pt, last.pt and metrics.jsonl."""
 
+import hashlib
 import math
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor
 from global_config import RECORDS_DIR
 from models.latent import LatentMLP, LatentModel, LatentUNet1d
 from models.schedule import LinearSchedule
-from train.data.dataset import list_source, load_split
+from train.data.dataset import list_source, load_split, split_key
 from train.errors import UserError, listed
 from train.released import read_released_latent, released_latents
 from train.runs import Run, load_state
@@ -78,6 +79,36 @@ def latents_folder(run: Run) -> Path:
     return LATENTS_DIR / f"{run.name}_v{run.version}"
 
 
+def encoder_key(run: Run) -> str:
+    """12 characters that change with the encoder's weights."""
+    digest = hashlib.sha256()
+    for name, values in run.model.encoder.state_dict().items():
+        digest.update(name.encode() + values.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def origin_of(run: Run) -> dict:
+    """Whose scores a latent model of a run learns, as its files keep it."""
+    return {"run_step": run.step, "encoder": encoder_key(run)}
+
+
+def check_origin(state: dict, run: Run, where: Path) -> None:
+    """Raises UserError where a latent model's file is of other scores than those of the run. Older files know the
+    training step alone."""
+    origin = origin_of(run)
+    key = "encoder" if "encoder" in state else "run_step"
+    if state[key] != origin[key]:
+        raise UserError(
+            f"{where}: learnt the scores of another training of {run.name} version {run.version}, at step "
+            f"{state['run_step']}; train a new latent model"
+        )
+
+
+def scores_file(run: Run, split: str) -> Path:
+    """The cached scores of a split, by another name where encoder or images are others."""
+    return latents_folder(run) / f"scores_{split}_{encoder_key(run)}_{split_key(run.config.data, split)}.npy"
+
+
 class ScoreSplits(NamedTuple):
     train: Tensor  # (N, m)
     held_out: Tensor  # (K, m)
@@ -87,12 +118,12 @@ def cached_scores(run: Run, device: torch.device) -> ScoreSplits:
     """Scores of the training images, and of the val split (else of a tenth of the training images, then left out of the
     first).
 
-    Encoded once a run and training step. Raises UserError.
+    Encoded once for the same encoder and images. Raises UserError.
     """
     scores_of = {}
     splits = [split for split in ("train", "val") if split in set(list_source(run.config.data).splits)]
     for split in splits:
-        file = latents_folder(run) / f"scores_{split}_step{run.step}.npy"
+        file = scores_file(run, split)
         if not file.is_file():
             scores = encode(run.model, load_split(run.config.data, split), device=device)
             replace_file(file, partial(np.save, arr=scores.numpy()))
@@ -134,11 +165,7 @@ def load_latent(run: Run, version: int | None = None, device: torch.device | str
     if path.name != "best.pt":
         return read_released_latent(path, scores).to(device).eval().requires_grad_(False), version
     state = load_state(path, {"config", "model", "run_step"})
-    if state["run_step"] != run.step:
-        raise UserError(
-            f"{path}: learnt the scores of training step {state['run_step']}, but the run is at "
-            f"{run.step}; train a new latent model"
-        )
+    check_origin(state, run, path)
     model = build_latent(latent_config(state["config"], str(path)), scores, run.model.encoder.highest)
     try:
         model.load_state_dict(state["model"])

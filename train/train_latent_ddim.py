@@ -49,9 +49,11 @@ def main() -> None:
         RESUMABLE,
         build_latent,
         cached_scores,
+        check_origin,
         latent_config,
         latent_files,
         latents_folder,
+        origin_of,
     )
     from train.runs import claim_version, load_run, load_state, save_config
 
@@ -73,11 +75,8 @@ def main() -> None:
         else:
             known = [path.parent.name for path in latents_folder(run).glob("version_*/config.yaml")]
             raise UserError(f"--resume {args.resume}: {folder} holds no training; there are {listed(sorted(known))}")
-        if state is not None and state["run_step"] != run.step:
-            raise UserError(
-                f"{folder}: learnt the scores of training step {state['run_step']}, but the run is at "
-                f"{run.step}; start a new one"
-            )
+        if state is not None:
+            check_origin(state, run, folder)
         fixed = [setting for setting in args.set if setting.partition("=")[0] not in RESUMABLE]
         if fixed:
             raise UserError(
@@ -88,7 +87,7 @@ def main() -> None:
     scores = cached_scores(run, device)
     torch.manual_seed(config.seed)
     model = build_latent(config, scores.train.shape[1], run.model.encoder.highest)
-    trainer = LatentTrainer(config, model, scores, run.step, device, state)
+    trainer = LatentTrainer(config, model, scores, origin_of(run), device, state)
     if args.resume is None:
         folder = claim_version(
             latents_folder(run), lambda folder: save_config(folder, config.model_dump(mode="json")), latent_files(run)

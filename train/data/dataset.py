@@ -137,10 +137,15 @@ def _decode_all(listing: Listing, chosen: np.ndarray, config: DataConfig, file: 
             pool.shutdown(cancel_futures=True)
 
 
+def _key(listing: Listing, chosen: np.ndarray) -> str:
+    """Changes with the chosen images, their files and their order."""
+    text = "\n".join([listing.fingerprint, *(listing.ids[i] for i in chosen)])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def _load(config: DataConfig, listing: Listing, chosen: np.ndarray, name: str) -> ImageSet:
     """The chosen images of a listing through their cache, decoding what is not there yet."""
-    ids = [listing.ids[i] for i in chosen]
-    key = hashlib.sha256("\n".join([listing.fingerprint, *ids]).encode()).hexdigest()[:12]
+    ids, key = [listing.ids[i] for i in chosen], _key(listing, chosen)
     cache = DATA_DIR / "cache" / f"{config.source}_{name}_{config.channels}x{config.image_size}_{key}.npy"
     if not cache.is_file():
         replace_file(cache, lambda file: _decode_all(listing, chosen, config, file, f"{config.source} {name}"))
@@ -156,6 +161,12 @@ def _first(among: np.ndarray, config: DataConfig) -> np.ndarray:
     if SOURCES[config.source].ordered:
         rows = np.random.default_rng(config.seed).permutation(rows)
     return rows[: config.limit]
+
+
+def split_key(config: DataConfig, split: str) -> str:
+    """12 characters that change with the images of a split, their files and their order. Raises UserError."""
+    listing = list_source(config)
+    return _key(listing, _first(listing.splits == split, config))
 
 
 def load_split(config: DataConfig, split: str) -> ImageSet:
