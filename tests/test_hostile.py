@@ -13,15 +13,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from yaml import MappingNode, ScalarNode
 
-from train.config import load_config
+from train.config import Config, _Loader, load_config
 from train.data import dataset, files
 from train.data.config import DataConfig
 from train.data.dataset import _Decoder
 from train.data.idx import read_idx
 from train.data.listing import select
 from train.errors import UserError
+from train.runs import load_checkpoint
 from train.safe_files import read_plain_pickle, read_tensors
+from train.schema import complaint
 
 
 def png(rng, size: int = 8) -> bytes:
@@ -168,6 +171,58 @@ def test_hostile_pickles(tmp_path, case, read):
     path = tmp_path / "x.pt"
     path.write_bytes(HOSTILE[case])
     assert str(path) in refused_or_read(read, path)
+
+
+FOREIGN = [{"model": [1]}, {"model": None}, {"model": {"a": 1}}, {"model": {1: torch.ones(1)}}, {"ema": [1]}]
+
+
+@pytest.mark.parametrize("changes", [*FOREIGN, {"step": "1"}])
+def test_a_checkpoint_of_something_else_is_passed_over(tmp_path, capsys, changes):
+    (tmp_path / "checkpoints").mkdir()
+    whole = {"config": {}, "step": 1, "model": {"a": torch.ones(2)}, "ema": None}
+    torch.save(whole | changes, tmp_path / "checkpoints" / "last.pt")
+    assert "last.pt: not a Patronus checkpoint" in refused_or_read(load_checkpoint, tmp_path)
+    torch.save(whole | {"step": 7}, tmp_path / "checkpoints" / "previous.pt")
+    assert load_checkpoint(tmp_path)["step"] == 7
+    assert "last.pt: not a Patronus checkpoint" in capsys.readouterr().err
+
+
+class Loud(int):
+    """Counts how often it is written out."""
+
+    written = 0
+
+    def __repr__(self):
+        Loud.written += 1
+        return "1"
+
+
+def test_a_line_writes_out_no_more_of_a_value_than_it_shows():
+    values = [Loud(1)] * 10
+    for _ in range(4):
+        values = [values] * 10  # as YAML's aliases do: 100,000 from a few lines
+    error = {"loc": ("name",), "type": "string_type", "msg": "Input should be a string", "input": values}
+    line = complaint(error, "x.yaml", Config)
+    assert line.startswith("x.yaml: name = [[") and line.endswith("Input should be a string") and len(line) < 140
+    assert Loud.written < 200
+
+
+class Compared(str):
+    """Counts how often it is compared."""
+
+    times = 0
+    __hash__ = str.__hash__
+
+    def __eq__(self, other):
+        Compared.times += 1
+        return str.__eq__(self, other)
+
+
+def test_keys_of_a_text_are_not_compared_each_with_each():
+    text = "tag:yaml.org,2002:str"
+    pairs = [(ScalarNode(text, Compared(i)), ScalarNode(text, "")) for i in range(1000)]
+    values = _Loader("").construct_mapping(MappingNode("tag:yaml.org,2002:map", pairs))
+    assert len(values) == 1000 and Compared.times < 10_000
 
 
 def test_bombs(tmp_path):

@@ -350,6 +350,30 @@ def test_hostile_and_foreign_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {1: torch.ones(1)},
+        {"encoder_blocks.0.conv_1.weight": 3},
+        {"first.weight": torch.ones(0, 3, 3, 3)},
+        {"proactBlock.encoder.features.0.weight": torch.ones(())},
+    ],
+)
+def test_a_damaged_published_run_is_one_line(tmp_path, changes):
+    config = pickled_config((3, 32, 32), (2, 1, 1, 1), (1, 0, 0, 0))
+    folder = write_run(tmp_path, published_state() | changes, config)
+    with pytest.raises(UserError, match="ckpt.tar: ") as error:
+        read_released(folder, "cifar10")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("changes", [{3: torch.ones(1)}, {"down_blocks.0.conv1.weight": torch.ones(())}])
+def test_a_damaged_published_latent_network_is_one_line(tmp_path, changes):
+    torch.save(latent_state((1, 2)) | changes, tmp_path / "best_model.pt")
+    with pytest.raises(UserError, match="best_model.pt: "):
+        read_released_latent(tmp_path / "best_model.pt", 20)
+
+
+@pytest.mark.parametrize(
     "value", [{1: (2.0, None)}, {"a": {3, 4}}, {"d": torch.device("cuda", 1)}, {"s": frozenset("ab"), "b": b"x"}]
 )
 @pytest.mark.parametrize("protocol", [0, 2, 4])

@@ -14,7 +14,7 @@ from models.receptive_field import ReceptiveField
 from train import recipe
 from train.data.config import DataConfig
 from train.errors import UserError, listed, reading
-from train.schema import Natural, Positive, Section, Seed, complaint
+from train.schema import Natural, Positive, Section, Seed, complaint, shortened
 
 Auto = Literal["auto"]  # derived by train/recipe.py
 LENGTHS = ("steps", "epochs", "minutes")  # of a training; one of them is given
@@ -247,10 +247,11 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.2's floats (1e-4) and no silent duplicates."""
 
     def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key '{key}' stands twice", node.start_mark)
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key '{key.value}' stands twice", node.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -375,7 +376,8 @@ def read_settings(path: Path, children: tuple[Path, ...] = ()) -> dict:
     if base is None:
         return values
     if not isinstance(base, str):
-        raise UserError(f"{path}: base = {base!r:.80}: must be the path of another YAML file, relative to this one")
+        another = "must be the path of another YAML file, relative to this one"
+        raise UserError(f"{path}: base = {shortened(base)}: {another}")
     if not (path.parent / base).is_file():
         raise UserError(f"{path}: base: there is no file {path.parent / base}")
     return merged(read_settings(path.parent / base, (*children, path.resolve())), values)

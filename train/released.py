@@ -21,7 +21,7 @@ from models.schedule import LinearSchedule
 from models.unet import sinusoids
 from train.build import build_model
 from train.config import Config, merged, read_settings, validate
-from train.errors import UserError, listed
+from train.errors import UserError, listed, reading
 from train.published_config import LOSSES, check_published
 from train.safe_files import read_plain_pickle, read_tensors
 
@@ -221,17 +221,17 @@ def published_config(name: str, state: dict, pickled: dict, path: Path) -> Confi
 def read_released(folder: Path, name: str) -> tuple[Config, dict[str, Tensor]]:
     """A published run -> our config and the weights under our names. Raises UserError."""
     path = folder / "ckpt.tar"
-    checkpoint = read_tensors(path)
-    state = checkpoint.get("model")
-    if not isinstance(state, dict):
-        raise UserError(f"{path}: no key 'model', so not a published checkpoint")
-    if not (folder / "config.pickle").is_file():
-        raise UserError(f"{folder / 'config.pickle'}: missing; a published run holds it beside ckpt.tar")
-    config = published_config(name, state, read_plain_pickle(folder / "config.pickle"), path)
-    _check_table(state, TABLES[0], config.model.base_channels, path)
-    return config, rename(
-        build_model(config).state_dict(), state, published_name, path, (TABLES[0], "proactBlock.ones")
-    )
+    with reading(path):
+        checkpoint = read_tensors(path)
+        state = checkpoint.get("model")
+        if not isinstance(state, dict):
+            raise UserError(f"{path}: no key 'model', so not a published checkpoint")
+        if not (folder / "config.pickle").is_file():
+            raise UserError(f"{folder / 'config.pickle'}: missing; a published run holds it beside ckpt.tar")
+        config = published_config(name, state, read_plain_pickle(folder / "config.pickle"), path)
+        _check_table(state, TABLES[0], config.model.base_channels, path)
+        ours = build_model(config).state_dict()
+        return config, rename(ours, state, published_name, path, (TABLES[0], "proactBlock.ones"))
 
 
 def released_runs() -> list[tuple[str, int, Path]]:
@@ -253,28 +253,31 @@ def released_latents(name: str, version: int) -> dict[int, Path]:
 
 def read_released_latent(path: Path, scores: int) -> LatentModel:
     """A published latent network: eps on its own number of timesteps, over raw scores. Raises UserError."""
-    state = read_tensors(path)
-    if not isinstance(state.get("initial_conv.weight"), Tensor) or state["initial_conv.weight"].dim() != 3:
-        raise UserError(f"{path}: no tensor 'initial_conv.weight' of three dimensions, so not a published latent model")
-    base, _, kernel = state["initial_conv.weight"].shape
-    multipliers, blocks, _ = _levels(state, "down_blocks", base, ("down.", "weight"), "conv1", path)
-    first = state.get("time_emb.time_blocks.1.weight")
-    embedding = first.shape[0] if isinstance(first, Tensor) and first.dim() == 2 else 4 * base
-    network = LatentUNet1d(base, multipliers, blocks, embedding=embedding, kernel=kernel)
-    plain = any(
-        re.fullmatch(r"(down|up)_blocks\.\d+\.weight", key) for key in state
-    )  # resampling layers without a name of their own
+    with reading(path):
+        state = read_tensors(path)
+        if not isinstance(state.get("initial_conv.weight"), Tensor) or state["initial_conv.weight"].dim() != 3:
+            raise UserError(
+                f"{path}: no tensor 'initial_conv.weight' of three dimensions, so not a published latent model"
+            )
+        base, _, kernel = state["initial_conv.weight"].shape
+        multipliers, blocks, _ = _levels(state, "down_blocks", base, ("down.", "weight"), "conv1", path)
+        first = state.get("time_emb.time_blocks.1.weight")
+        embedding = first.shape[0] if isinstance(first, Tensor) and first.dim() == 2 else 4 * base
+        network = LatentUNet1d(base, multipliers, blocks, embedding=embedding, kernel=kernel)
+        plain = any(
+            re.fullmatch(r"(down|up)_blocks\.\d+\.weight", key) for key in state
+        )  # resampling layers without a name of their own
 
-    def name_of(name: str) -> str:
-        key = published_latent_name(name)
-        return re.sub(r"(\d+)\.(down|up)\.", r"\1.", key) if plain else key
+        def name_of(name: str) -> str:
+            key = published_latent_name(name)
+            return re.sub(r"(\d+)\.(down|up)\.", r"\1.", key) if plain else key
 
-    _check_table(state, TABLES[1], base, path)
-    weights = rename(network.state_dict(), state, name_of, path, (TABLES[1],))
-    if scores % 2 ** (len(multipliers) - 1):
-        raise UserError(f"{path}: {len(multipliers)} levels do not fit vectors of {scores} scores")
-    network.load_state_dict(weights)
-    return LatentModel(network, scores, LinearSchedule(len(state[TABLES[1]])), MAX_SCORE)
+        _check_table(state, TABLES[1], base, path)
+        weights = rename(network.state_dict(), state, name_of, path, (TABLES[1],))
+        if scores % 2 ** (len(multipliers) - 1):
+            raise UserError(f"{path}: {len(multipliers)} levels do not fit vectors of {scores} scores")
+        network.load_state_dict(weights)
+        return LatentModel(network, scores, LinearSchedule(len(state[TABLES[1]])), MAX_SCORE)
 
 
 def unpublishable(config: Config) -> list[str]:

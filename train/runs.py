@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import yaml
+from torch import Tensor
 
 from global_config import PRETRAINED_DIR, RECORDS_DIR
 from models.patronus import Patronus
@@ -94,7 +95,16 @@ def load_state(path: Path, keys: set[str]) -> dict:
     missing = keys - set(state)
     if missing:
         raise UserError(f"{path}: not a Patronus checkpoint: no key {listed(sorted(missing))}")
+    for name in {"model", "ema", "averaged"} & set(state):
+        if not _are_weights(state[name]) and not (name == "ema" and state[name] is None):
+            raise UserError(f"{path}: not a Patronus checkpoint: {name} does not hold tensors by name")
+    if not isinstance(state.get("step", 0), int):
+        raise UserError(f"{path}: not a Patronus checkpoint: step is no integer")
     return state
+
+
+def _are_weights(values: object) -> bool:
+    return isinstance(values, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in values.items())
 
 
 def load_checkpoint(folder: Path) -> dict:

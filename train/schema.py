@@ -1,5 +1,6 @@
 """What every validated section of settings shares: strict types, no unknown keys, and errors of one line."""
 
+import reprlib
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +27,13 @@ def _allowed_keys(model: type[BaseModel], loc: tuple) -> list[str]:
     return list(model.model_fields)
 
 
+def shortened(value: object) -> str:
+    """80 characters of a value at most. What is cut is not written first: a YAML of a few aliases holds millions."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxlist, short.maxtuple, short.maxstring = 2, 12, 12, 80
+    return f"{short.repr(value):.80}"
+
+
 def complaint(error: dict, where: str, model: type[BaseModel]) -> str:
     """One of pydantic's errors about a model as one line: file, key, value and what is allowed."""
     loc = tuple(key for key in error["loc"] if isinstance(key, str) and key.isidentifier() and key not in BRANCHES)
@@ -36,5 +44,5 @@ def complaint(error: dict, where: str, model: type[BaseModel]) -> str:
         return f"{where}: {key}: missing"
     message = error["msg"].removeprefix("Value error, ")
     value = error["input"]
-    text = f" = {value!r:.80}" if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else ""
+    text = f" = {shortened(value)}" if isinstance(value, (str, int, float, bool, list, tuple, type(None))) else ""
     return f"{where}: {key}{text}: {message}" if key else f"{where}: {message}"
