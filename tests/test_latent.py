@@ -145,6 +145,9 @@ def test_a_latent_model_of_another_training_of_the_same_step_is_refused(placed_r
     folder = latents.latents_folder(placed_run) / "version_0"
     folder.mkdir(parents=True)
     trainer.save_best(folder)
+    for name in ("version_0_old", "version_²"):  # no versions
+        (folder.with_name(name)).mkdir()
+        trainer.save_best(folder.with_name(name))
     assert latents.load_latent(placed_run)[1] == 0
     placed_run.model.encoder.prototypes.mul_(2)
     with pytest.raises(UserError, match="learnt the scores of another training of tiny version 0, at step 6"):

@@ -16,6 +16,7 @@ from train.build import build_model
 from train.config import load_config
 from train.errors import UserError
 from train.pretrained import EXACT, Provenance, read_pretrained, stored_tensors
+from train.released import read_released
 from train.versions import version_number
 
 
@@ -89,14 +90,20 @@ def test_scores_are_those_of_the_run_and_float32_changes_nothing(trained, monkey
     assert runs.find_run(None, None).kind == "trained" and runs.find_run(None, "pretrained").kind == "pretrained"
 
 
-def test_a_run_of_the_published_formulation_can_be_shared(tmp_path):
+def test_a_run_of_the_published_formulation_can_be_shared_and_written_in_the_published_format(bench):
     """Its schedule is computed, not stored, also where the network is built without values to learn its shapes."""
     config = load_config(REPO / "configs" / "paper" / "fmnist.yaml", ["model.base_channels=8"])
     state = stored_tensors(build_model(config).state_dict(), "F16")
     origin = Provenance(name="x", version=0, step=1, seed=0, averaged=False, date="", command="", storage="F16")
-    pretrained.write_pretrained(tmp_path, config, state, origin)
-    found, weights, _ = read_pretrained(tmp_path)
+    folder = bench.home / "pretrained" / config.name
+    folder.mkdir(parents=True)
+    pretrained.write_pretrained(folder, config, state, origin)
+    found, weights, _ = read_pretrained(folder)
     assert found.model.formulation == "eps" and weights.keys() == state.keys()
+    bench.run("train/convert_released.py", "--export")
+    written = bench.records / "released_format" / f"{config.name}_vpretrained"
+    _, back = read_released(written, "FMNIST_clean")
+    assert all(torch.equal(values, back[name]) for name, values in weights.items())
 
 
 def test_scripts_take_a_shipped_run_where_there_is_no_other(bench, shared):

@@ -165,8 +165,8 @@ class TrainConfig(Section):
     distinct_margin: Annotated[float, Field(ge=0, le=1)] = 0.2
     noise: NoiseConfig = NoiseConfig()
     mask: MaskConfig = MaskConfig()
+    # auto: timed, the precision on a CPU alone
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    # both are timed on a CPU, where the faster depends on the processor
     memory_format: Literal["auto", "channels_last", "contiguous"] = "auto"
     compile: bool = False  # the denoising network by torch.compile
     seed: Seed = 0

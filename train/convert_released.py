@@ -37,12 +37,14 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def without_devices(value):
-    """Plain values with torch.device as text, which checkpoints may hold."""
+def storable(value):
+    """Plain values as checkpoints may hold them: torch.device as text, frozenset as tuple."""
     import torch
 
     if isinstance(value, dict):
-        return {key: without_devices(inner) for key, inner in value.items()}
+        return {storable(key): storable(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return (tuple if isinstance(value, frozenset) else type(value))(map(storable, value))
     return str(value) if isinstance(value, torch.device) else value
 
 
@@ -58,7 +60,7 @@ def convert(path: Path, name: str | None) -> None:
     if not name and not known:
         raise UserError(f"{folder}: no published data set name in the path; give --name, one of {listed(SOURCES)}")
     config, weights = read_released(folder, name or known[-1])
-    published = without_devices(read_plain_pickle(folder / "config.pickle"))
+    published = storable(read_plain_pickle(folder / "config.pickle"))
     converted = new_run_folder(config)
     state = {"config": config.plain(), "step": 0, "model": weights, "ema": None, "published": published}
     save_checkpoint(converted, state)
@@ -76,9 +78,11 @@ def export(dataset: str | None, version: int | None) -> None:
     from train.safe_files import read_plain_pickle
     from train.whole_files import replace_file, save_tensors
 
-    run = load_run(dataset, version)
-    ours = bool(checkpoint_files(run.folder))
-    origin = load_checkpoint(run.folder).get("published") if ours else read_plain_pickle(run.folder / "config.pickle")
+    run, origin = load_run(dataset, version), None  # none of shipped runs
+    if checkpoint_files(run.folder):
+        origin = load_checkpoint(run.folder).get("published")
+    elif (run.folder / "config.pickle").is_file():
+        origin = read_plain_pickle(run.folder / "config.pickle")
     checkpoint, config = to_released(run.config, run.model, origin)
     folder = RECORDS_DIR / "released_format" / f"{run.name}_v{run.version}"
     save_tensors(folder / "ckpt.tar", checkpoint)

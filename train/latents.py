@@ -17,7 +17,7 @@ from models.schedule import LinearSchedule
 from train.data.dataset import list_source, load_split, split_key
 from train.errors import UserError, listed
 from train.released import read_released_latent, released_latents
-from train.runs import Run, load_state
+from train.runs import Run, load_state, versions
 from train.schema import Positive, Section, Seed, complaint
 from train.scores import encode
 from train.whole_files import replace_file
@@ -140,9 +140,9 @@ def cached_scores(run: Run, device: torch.device) -> ScoreSplits:
 
 def latent_files(run: Run) -> dict[int, Path]:
     """Version -> file of a run's latent models, the authors' published ones too, ascending."""
-    ours = {
-        int(path.parent.name.removeprefix("version_")): path for path in latents_folder(run).glob("version_*/best.pt")
-    }
+    folder = latents_folder(run)
+    paths = {number: folder / f"version_{number}" / "best.pt" for number in versions(folder)}
+    ours = {number: path for number, path in paths.items() if path.is_file()}
     return dict(sorted((released_latents(run.name, run.version) | ours).items()))
 
 

@@ -34,11 +34,7 @@ class _Section(BaseModel):
 
 
 class PublishedModel(_Section):
-    BASE_CH: Size | None = None
-    BASE_CH_MULT: Sizes | None = None
-    APPLY_ATTENTION: Annotated[list[bool], BeforeValidator(_sequence)] | None = None
     DROPOUT_RATE: Annotated[Number, Field(ge=0, lt=1)] = 0.1
-    TIME_EMB_MULT: Size | None = None
 
 
 class PublishedTraining(_Section):
@@ -47,21 +43,11 @@ class PublishedTraining(_Section):
     BATCH_SIZE: Positive = 64
     NUM_EPOCHS: Positive | None = None
     LR: Annotated[Number, Field(gt=0)] = 1e-5
-    NUM_PROTOS: Size | None = None
-    P_VECTOR_SHAPE: Sizes | None = None
-    dataset: str | None = None
-    encoder_type: str | None = None
     loss_fn: Annotated[list[str], BeforeValidator(_alone_or_several)] = list(LOSSES)
     loss_lambda: Annotated[list[Annotated[Number, Field(ge=0)]], BeforeValidator(_alone_or_several)] = [1.0, 0.0]
     distinct_margin: Annotated[Number, Field(ge=0, le=1)] = 0.2
-    plb_channel_inputs: Sizes | None = None
-    plb_layer_filter_sizes: Sizes | None = None
     plb_layer_strides: Sizes | None = None
     plb_layer_paddings: Paddings | None = None
-    SAMPLE_NUM: Natural | None = None
-    NUM_WORKERS: Natural | None = None
-    new_training: bool | None = None
-    training_from_version: int | None = None
 
     @model_validator(mode="after")
     def consistent(self):

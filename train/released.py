@@ -239,7 +239,7 @@ def released_runs() -> list[tuple[str, int, Path]]:
     runs = []
     for path in RELEASED_DIR.glob("*/Logs_Checkpoints/checkpoints/version_*/ckpt.tar"):
         number = path.parent.name.removeprefix("version_")
-        if number.isdigit():
+        if number.isdecimal():
             runs.append((path.parts[-5].removesuffix("-train"), int(number), path.parent))
     return sorted(runs)
 
@@ -248,7 +248,7 @@ def released_latents(name: str, version: int) -> dict[int, Path]:
     """Version -> file of the published latent models of a run."""
     paths = (LATENT_DIR / f"{name}-{version}").glob("version_*/best_model.pt")
     numbers = ((path.parent.name.removeprefix("version_"), path) for path in paths)
-    return {int(number): path for number, path in numbers if number.isdigit()}
+    return {int(number): path for number, path in numbers if number.isdecimal()}
 
 
 def read_released_latent(path: Path, scores: int) -> LatentModel:

@@ -46,7 +46,7 @@ def run_folder(name: str, version: int) -> Path:
 def versions(parent: Path) -> list[int]:
     """Numbers of the folders version_<n> in a folder, ascending."""
     numbers = (path.name.removeprefix("version_") for path in parent.glob("version_*"))
-    return sorted(int(number) for number in numbers if number.isdigit())
+    return sorted(int(number) for number in numbers if number.isdecimal())
 
 
 def claim_version(parent: Path, write: Callable[[Path], object], others: Iterable[int] = ()) -> Path:

@@ -44,7 +44,7 @@ def load_origin(text: str):
     from train.runs import load_run
 
     name, slash, version = text.rpartition("/")
-    if not slash or not (version.isdigit() or version == PRETRAINED):
+    if not slash or not (version.isdecimal() or version == PRETRAINED):
         raise UserError(f"--init_from {text}: must be DATASET/VERSION, e.g. CelebA/4")
     return load_run(name, version_number(version))
 
