@@ -183,6 +183,24 @@ def test_select_follows_its_truth_table_and_leaves_unknowns_out():
             select(bad, table)
 
 
+def test_attributes_are_named_as_they_are_called():
+    """CelebA's 5_o_Clock_Shadow and a text value with a hyphen are no names in Python; numbers stay numbers."""
+    names = {
+        "5_o_Clock_Shadow": [1, 0, 1],
+        "T-shirt": [0, 0, 1],
+        "T-shirt-long": [1, 1, 0],
+        "1": [0, 0, 0],
+        "A": [1, 0, 1],
+    }
+    table = pd.DataFrame(names)
+    assert select("5_o_Clock_Shadow == A", table).tolist() == [True, True, True]
+    assert select("not T-shirt and (T-shirt-long)", table).tolist() == [True, True, False]
+    assert select("A + T-shirt == 1", table).tolist() == [True, False, False]
+    for bad in ("15_o_Clock_Shadow", "A-shirt", "T-shirts"):
+        with pytest.raises(UserError):
+            select(bad, table)
+
+
 def test_broken_and_missing_files_are_named(tmp_path):
     root = draw_images(tmp_path / "images", 8)
     (root / "003.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")

@@ -2,7 +2,8 @@
 
 import ast
 import operator
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,6 +77,16 @@ _COMPARE = {
 }
 
 
+def _as_python(expression: str, names: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """An expression in which names that are none in Python, such as 5_o_Clock_Shadow or T-shirt, have stand-ins; and
+    what these stand for. Numbers stay numbers, whatever columns are called."""
+    odd = [name for name in names if not name.isidentifier() and re.search(r"[^\W\d]", name)]
+    stands_for = {f"_name_{i}_": name for i, name in enumerate(sorted(odd, key=len, reverse=True))}
+    pattern = "|".join(f"(?P<{key}>{re.escape(name)})" for key, name in stands_for.items())
+    python = re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", lambda found: found.lastgroup, expression) if odd else expression
+    return python, stands_for
+
+
 def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
     """Which rows satisfy an expression over attribute names: and, or, not, + and comparisons, e.g. "Smiling == (A or
     B)".
@@ -84,10 +95,12 @@ def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
     bool (N,)
     """
     unknown = np.zeros(len(attributes), dtype=bool)
+    python, stands_for = _as_python(expression, attributes)
 
     def value(node: ast.expr) -> np.ndarray:
         match node:
-            case ast.Name(id=name):
+            case ast.Name(id=written):
+                name = stands_for.get(written, written)
                 if name not in attributes:
                     raise UserError(
                         f"where '{expression}': no attribute '{name}'; there are {listed(attributes.columns, 50)}"
@@ -112,5 +125,5 @@ def select(expression: str, attributes: pd.DataFrame) -> np.ndarray:
         )
 
     with reading(f"where '{expression:.200}': not an expression"):  # a RecursionError where it is nested too deep
-        tree = ast.parse(expression, mode="eval")
+        tree = ast.parse(python, mode="eval")
         return (value(tree.body) != 0) & ~unknown
