@@ -36,7 +36,7 @@ def save_table(path: Path, table) -> Path:
     return replace_file(path, lambda file: table.to_csv(file))
 
 
-def save_about(folder: Path, run) -> Path:
+def save_about(folder: Path, run, kind: str = "") -> Path:
     """about.json: which run and training step the results beside it tell of, the command that made them, and the
     versions it used."""
     script = Path(sys.argv[0]).resolve()
@@ -44,7 +44,7 @@ def save_about(folder: Path, run) -> Path:
     versions = {name: version(name) for name in ("patronus", "torch", "numpy")}
     command = shlex.join(["python", called.as_posix(), *sys.argv[1:]])
     return save_json(
-        folder / "about.json",
+        folder / f"about{kind}.json",
         {"run": f"{run.name}/{run.version}", "step": run.step, "command": command, "versions": versions},
     )
 
@@ -54,10 +54,11 @@ def folder_of(what: str, run) -> Path:
     return RECORDS_DIR / what / f"{run.name}_v{run.version}"
 
 
-def results_folder(what: str, run, outdir: str | None = None) -> Path:
-    """The same, or <outdir>/<dataset>_v<n>, with about.json in it."""
+def results_folder(what: str, run, outdir: str | None = None, kind: str = "") -> Path:
+    """The same, or <outdir>/<dataset>_v<n>, with about.json in it; about<kind>.json where a script's option makes other
+    files than usual."""
     folder = Path(outdir) / f"{run.name}_v{run.version}" if outdir else folder_of(what, run)
-    save_about(folder, run)
+    save_about(folder, run, kind)
     return folder
 
 
@@ -69,10 +70,14 @@ def read_json(path: Path) -> dict:
         return {}
 
 
-def is_current(folder: Path, run) -> bool:
-    """Whether the results in a folder tell of the run's present training step."""
-    about = read_json(folder / "about.json")
-    return about.get("run") == f"{run.name}/{run.version}" and about.get("step") == run.step
+def is_current(result: Path, run) -> bool:
+    """Whether a file is there and tells of the run's present training step: about.json beside it says so, and is no
+    younger, as it is where a later command was stopped before it had written the file anew."""
+    file = result.with_name("about.json")
+    about = read_json(file)
+    if not result.is_file() or (about.get("run"), about.get("step")) != (f"{run.name}/{run.version}", run.step):
+        return False
+    return result.stat().st_mtime_ns >= file.stat().st_mtime_ns
 
 
 def made_by(folder: Path) -> str:

@@ -133,13 +133,21 @@ def parse_prototypes(text: str, count: int, option: str = "--prototypes") -> lis
         raise UserError(f"{option} {text}: must be numbers separated by commas, e.g. 0,3,17") from None
     for number in numbers:
         check_prototype(number, count, option)
-    return numbers
+    return list(dict.fromkeys(numbers))  # each once
 
 
 def check_prototype(number: int, count: int, where: str) -> None:
     """Raises UserError where a prototype does not exist."""
     if not 0 <= number < count:
         raise UserError(f"{where}: there is no prototype {number}; the run has 0 to {count - 1}")
+
+
+def parse_image(text: str, images) -> int:
+    """The row of the one image that is named. Raises UserError."""
+    rows = parse_images(text, images)
+    if len(rows) != 1:
+        raise UserError(f"--images {text}: one image is shown, not {len(rows)}")
+    return rows[0]
 
 
 def parse_images(text: str, images) -> list[int]:

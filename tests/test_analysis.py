@@ -55,7 +55,7 @@ FIGURES = {
     ],
     OWNERSHIP: ["ownership/tiny_v0/ownership.png", "ownership/tiny_v0/ownership.npz"],
     INFORMATION: [
-        f"information/tiny_v0/{name}"
+        f"information_of_some/tiny_v0/{name}"
         for name in ("information.png", "information.pdf", "information.npz", "information.csv")
     ],
     TRACE: [
@@ -240,14 +240,14 @@ def test_the_animation_has_a_frame_a_step(trained):
 
 def test_bits_add_up_over_pixels_and_noise_levels(trained):
     done = trained.run(INFORMATION, "--num_samples", 60, "--prototypes", "4,1,2")
-    arrays = np.load(trained.records / "information" / "tiny_v0" / "information.npz")
+    arrays = np.load(trained.records / "information_of_some" / "tiny_v0" / "information.npz")
     widths = np.append(np.diff(np.log(arrays["sigma_edges"])), 0.5)
     for name, count in (("alone", 3), ("beyond", 3), ("total", 1)):
         total, where, density = (arrays[f"{name}_{part}"] for part in ("total", "where", "density"))
         assert where.shape == (count, 16, 16) and (total > 0).all()
         np.testing.assert_allclose(where.sum((1, 2)), total, rtol=1e-4)
         np.testing.assert_allclose(density @ widths, total, rtol=1e-6)
-    table = BITS.read(trained.records / "information" / "tiny_v0")
+    table = BITS.read(trained.records / "information_of_some" / "tiny_v0")
     assert sorted(table.index) == [1, 2, 4] and table["alone"].is_monotonic_decreasing
     assert "all scores together" in done.stdout and "noise levels covered" in done.stdout
 

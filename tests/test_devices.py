@@ -163,6 +163,9 @@ def test_states_of_groups_lie_beside_the_scores_that_are_compared_with_them(monk
     run = SimpleNamespace(model=model_of("ours"), config=config_of("ours"))
     [group] = cards.groups_of(run)
     assert on_gpu(groups.belonging(KnownScores(torch.rand(20, 6, device=CUDA)), group))
+    assert on_gpu(
+        groups.belonging(KnownScores(torch.rand(20, 6, device="cpu")), group)
+    )  # scores as `encode` gives them
 
 
 def test_readers_and_features(monkeypatch):

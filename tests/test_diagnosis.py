@@ -233,14 +233,18 @@ def test_what_could_have_been_found_counts_the_pairs_that_are_asked_about():
     rng, rows = np.random.default_rng(0), np.arange(400)
     effects = [rng.normal(size=(20, 3)) for _ in range(3)]
     before, after, nulls = rng.normal(size=(400, 3)), rng.normal(size=(400, 3)), 0.1 * rng.normal(size=(10, 3))
-    seen = Evidence(before, after, np.ones(3), np.ones(3), effects, nulls)
-    row = pair_row(labelled, Asked(rows[:20], rows, [(0, 1), (1, 0), (1, 2), (2, 1)], [(0, 2)]), seen, 0, 1)
+    seen = Evidence(before, after, np.ones(3), np.ones(3), effects, nulls, np.ones((3, 10)))
+    question = Asked(rows[:20], rows, [(0, 1), (1, 0), (1, 2), (2, 1)], [(0, 2)])
+    row = pair_row(labelled, question, seen, 0, 1)
     edit, error = (
         edit_effect(effects[0][:, 1], nulls[:, 1]),
         generated_effect((after - before)[:, 1], *LABELLED.T[:2])[1],
     )
     four, six = (detectable(edit, 20, 10, error, 400, pairs) for pairs in (4, 6))
     assert row["detectable"] == four < six and (row["raised"], row["moved"]) == ("A", "B")
+    ratios = np.array([[3.0], [1], [1]]) * np.ones(10)  # an edit that is three times as large as every random one
+    larger = pair_row(labelled, question, seen._replace(ratios=ratios), 0, 1)
+    assert larger["edit_p"] == edit_effect(effects[0][:, 1], 3 * nulls[:, 1]).p > row["edit_p"]
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ def test_what_other_bars_would_name():
     table = pd.DataFrame([effect("a", "b", 0.15, 0.4), effect("a", "c", -0.1, -0.1), effect("b", "c", 0.5, -0.5)])
     table["p"] = 0.01
     assert [dose.named_at(table, bar).sum() for bar in (0.05, 0.12, 0.2)] == [2, 1, 0]
+    assert dose.named_at(table, 0.0).sum() == 2  # the third pair's effects contradict each other
     assert not dose.named_at(table.assign(p=0.06), 0.05).any()
 
 

@@ -104,6 +104,8 @@ def test_plant_mark_writes_exact_pairs(labelled, monkeypatch):
     changed = [pair["with", n] != pair["without", n] for side, n in pair if side == "with"]
     assert np.any(changed, axis=(0, 3))[inside].all() and not np.any(changed, axis=(0, 3))[~inside].any()
     assert "is there already" in labelled.run(MARK, *options, check=False).stderr
+    again = ["--config", folder / "planted.yaml", "--attribute", "Left", "--name", "twice"]
+    assert "has an attribute Mark already" in labelled.run(MARK, *again, check=False).stderr
 
 
 def pair_of(name: str) -> tuple[str, str]:

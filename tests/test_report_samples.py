@@ -91,6 +91,23 @@ def test_the_distance_is_of_samples_of_the_present_step(records):
         generated_folder(args, Run(step=7), None, 4)
 
 
+def test_results_of_an_earlier_step_are_not_taken_for_present_ones(records):
+    first, second = Run(step=3), Run()
+    folder = results.results_folder("faithfulness", first)
+    file = folder / "faithfulness.json"
+    assert not results.is_current(file, first)
+    file.write_text("{}")
+    assert results.is_current(file, first) and not results.is_current(file, second)
+    results.results_folder("faithfulness", second, kind="_untrained")  # makes other files
+    assert not results.is_current(file, second)
+    results.results_folder("faithfulness", second)  # and was stopped before it wrote any
+    os.utime(folder / "about.json", ns=(0, file.stat().st_mtime_ns + 1))
+    assert not results.is_current(file, second)
+    file.write_text("{}")
+    os.utime(folder / "about.json", ns=(0, file.stat().st_mtime_ns))
+    assert results.is_current(file, second)
+
+
 def test_a_part_of_the_images_is_of_what_they_are_now(tmp_path):
     folder = tmp_path / "samples"
     folder.mkdir()

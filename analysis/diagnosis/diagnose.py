@@ -23,6 +23,7 @@ from analysis.script import CI, open_run, require, run_parser
 from train.errors import UserError, listed, run_script
 
 REPORTED = 3  # images of each shortcut that the report shows
+LEARNT = 20_000  # training images at most that the reader of prototypes learns from
 UNREADABLE = 0.8  # AUROC below which an attribute cannot be read off images
 
 
@@ -98,7 +99,7 @@ class Asked(NamedTuple):
 class Evidence(NamedTuple):
     """What one reader sees: before and after in the images generated from (n, A), the class gaps (A,), how well it
     reads each attribute (A,), the effects of each attribute's edit (A of (images, A)), means of those of random ones
-    (R, A)."""
+    (R, A), and how large each attribute's edit is, as a multiple of each random one (A, R)."""
 
     before: object
     after: object
@@ -106,6 +107,7 @@ class Evidence(NamedTuple):
     legible: object
     effects: list
     nulls: object
+    ratios: object
 
 
 class Findings(NamedTuple):
@@ -188,19 +190,23 @@ def measure(run, labelled: Labelled, asked: Asked, args, device, rng):
     from tqdm import tqdm
 
     from analysis.measures.readers import class_gaps, classifier_reader, prototype_reader, read_set, reliability
-    from analysis.measures.shortcuts import Edits, as_tensor, class_gap, generated_evidence, random_gap
+    from analysis.measures.shortcuts import Edits, as_tensor, class_gap, gap_size, generated_evidence, random_gap
     from train.images import to_tensor
     from train.scores import encode
 
     test, data, labels = labelled.test, labelled.data, labelled.labels("test")
     scores = encode(run.model, test, device=device)
-    readers = {"prototypes": prototype_reader(run.model, scores.numpy(), labels)}
+    learnt = labelled.train.subset(rng.permutation(len(labelled.train))[:LEARNT])
+    known = encode(run.model, learnt, device=device).numpy()
+    readers = {"prototypes": prototype_reader(run.model, known, learnt.attributes[labelled.names].to_numpy(float))}
     if args.classifier:
         readers["classifier"] = classifier_reader(labelled.train, labelled.labels("train"), device)
     edits = Edits(run.model, readers, to_tensor(test.pixels[asked.edited], device), args.steps, args.guidance)
     gaps, ranks = zip(*(class_gap(scores.numpy(), column, args.top) for column in labels.T))
     deviation = scores.std(0).numpy().clip(1e-6)
-    random = [random_gap(gaps[i % len(gaps)], deviation, rng) for i in range(args.nulls)]
+    telling = [gap for gap in gaps if gap.any()] or gaps
+    random = [random_gap(telling[i % len(telling)], deviation, rng) for i in range(args.nulls)]
+    sizes, random_sizes = (np.array([gap_size(gap, deviation) for gap in changes]) for changes in (gaps, random))
 
     def effects_of(changes, title: str) -> list[dict]:
         bar = tqdm(changes, desc=title, unit="edit", leave=False)
@@ -219,6 +225,7 @@ def measure(run, labelled: Labelled, asked: Asked, args, device, rng):
             reliability(seen, labels),
             [effect[name] for effect in effects],
             np.array([effect[name].mean(0) for effect in nulls]),
+            sizes[:, None] / random_sizes.clip(1e-6),
         )
     return evidence, edits, gaps, ranks
 
@@ -232,7 +239,8 @@ def pair_row(labelled: Labelled, asked: Asked, seen: Evidence, i: int, j: int) -
 
     labels = labelled.labels("test")[asked.generated]
     known = ~np.isnan(labels[:, [i, j]]).any(axis=1)
-    edit = edit_effect(seen.effects[i][:, j] / seen.scale[j], seen.nulls[:, j] / seen.scale[j])
+    nulls = seen.nulls[:, j] * seen.ratios[i]  # as if each were as large as this edit
+    edit = edit_effect(seen.effects[i][:, j] / seen.scale[j], nulls / seen.scale[j])
     change = (seen.after - seen.before)[known, j] / seen.scale[j]
     coefficient, error, p = generated_effect(change, labels[known, i], labels[known, j])
     return {
@@ -252,7 +260,8 @@ def pair_row(labelled: Labelled, asked: Asked, seen: Evidence, i: int, j: int) -
 
 
 def diagnose(run, labelled: Labelled, asked: Asked, args, device, rng) -> Findings:
-    """Measure, and judge by each reader; what the main one cannot read is no shortcut."""
+    """Measure, and judge by each reader; what the main one cannot read is no shortcut, and of an attribute that no
+    prototype tells nothing can be said."""
     import pandas as pd
 
     from analysis.measures.shortcuts import judge
@@ -263,8 +272,9 @@ def diagnose(run, labelled: Labelled, asked: Asked, args, device, rng) -> Findin
         tables[name] = judge(pd.DataFrame([pair_row(labelled, asked, seen, i, j) for i, j in asked.pairs]))
     findings = Findings(evidence, tables, *rest)
     table, read = tables[findings.main], readable(labelled, findings)
+    untold = [name for name, gap in zip(labelled.names, findings.gaps) if not gap.any()]
     table["shortcut"] &= table["moved"].isin(read)
-    table.loc[~table["moved"].isin(read), "verdict"] = "cannot tell"
+    table.loc[~table["moved"].isin(read) | table["raised"].isin(untold), "verdict"] = "cannot tell"
     return findings
 
 
@@ -299,10 +309,13 @@ def save(labelled: Labelled, asked: Asked, findings: Findings, folder):
     import pandas as pd
 
     from analysis.results import save_arrays, save_table
-    from analysis.schemas import EFFECTS
+    from analysis.schemas import EFFECTS, READERS
 
-    for reader, table in findings.tables.items():
-        EFFECTS.write(folder, table, reader)
+    for reader in READERS:
+        if reader in findings.tables:
+            EFFECTS.write(folder, findings.tables[reader], reader)
+        else:
+            (folder / EFFECTS.file.format(reader)).unlink(missing_ok=True)  # of an earlier call
     ranking = pd.DataFrame({name: rank[:10] for name, rank in zip(labelled.names, findings.ranks)})
     save_table(folder / "ranking.csv", ranking)
     ids = [labelled.test.ids[i] for i in asked.edited]

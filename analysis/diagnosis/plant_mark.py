@@ -79,6 +79,8 @@ def plant(config, args) -> Planted:
     listing = list_source(config.data)
     if args.attribute not in listing.attributes:
         raise UserError(f"--attribute {args.attribute}: there is none; there are {listed(listing.attributes, 50)}")
+    if MARK in listing.attributes:
+        raise UserError(f"{config.name}: has an attribute {MARK} already; rename it in the table of the images")
     sets = {split: load_split(config.data, split) for split in SPLITS if (listing.splits == split).any()}
     rng, drawn = np.random.default_rng(args.seed), {}
     for split, images in sets.items():
@@ -98,6 +100,7 @@ def configs_of(config, name: str, folder: Path) -> dict[str, dict]:
 
     values = config.plain()
     values["data"] |= {"source": "folder", "path": str(folder), "where": None, "rules": {}, "limit": None}
+    values["data"] |= {"uncertain": "unknown", "missing": "unknown"}  # options of chexpert, whose labels are read
     values["train"]["reference_steps"] = None  # they tell of the set without marks
     configs = {}
     for table, title in (("planted", name), ("reference", f"{name}_reference")):

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this
 import argparse
 from typing import NamedTuple
 
-from analysis.script import edit_options, edit_parser, open_run, parse_images, prototypes_or_best, require
+from analysis.script import edit_options, edit_parser, open_run, parse_image, prototypes_or_best, require
 from train.errors import UserError, run_script
 
 
@@ -109,7 +109,7 @@ def main() -> None:
     run, device = open_run(args)
     span = parse_range(args.range) if args.range else None
     test = load_split(run.config.data, "test")
-    row = parse_images(args.images, test)[0]
+    row = parse_image(args.images, test)
     scores = encode(run.model, test, device=device)
     prototypes = prototypes_or_best(args, run, test, scores, 4)
     (low, high), highest = KnownScores(scores).range.T, run.model.encoder.highest

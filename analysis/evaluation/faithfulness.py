@@ -228,7 +228,9 @@ def measure(run, device, args) -> tuple:
     if judge.reader is not None:
         groups, count = judge_groups(judge, attributes)
         commands = pairs_of_commands(judge, setters)
-        numbers |= {"groups": count, "both": sum(commands.values()) / max(len(commands), 1), "both_by_pair": commands}
+        numbers |= {"groups": count, "both_by_pair": commands}
+        if commands:  # none where classes exclude one another
+            numbers["both"] = sum(commands.values()) / len(commands)
     null = against_random(judge, detectors, judge.test.attributes[judge.names], args.seed)
     maps = expected_maps(model, [c.prototype for c in detectors], judge.options.known, judge.shape)
     return table, groups, null, numbers | sums, (maps, judge.pairs)
@@ -266,7 +268,7 @@ def report(run, device, args) -> dict:
     from analysis.schemas import FAITHFULNESS, FAITHFULNESS_MEANS
 
     table, groups, null, numbers, maps = measure(run, device, args)
-    folder = results_folder("faithfulness", run, args.outdir)
+    folder = results_folder("faithfulness", run, args.outdir, "_untrained" * args.untrained)
     name = "untrained" if args.untrained else "faithfulness"
     print(f"{run.name} version {run.version}{' (untrained)' if args.untrained else ''}")
     if table is not None:
@@ -310,7 +312,7 @@ def figure(run, device, args) -> None:
         edits = set_scores(judge.model, pixels, [setter.prototype], [value], judge.options)
         title = f"{setter.attribute}\nprototype {setter.prototype} {'high' if setter.direction > 0 else 'low'}"
         rows.append((title, np.array(pixels), to_uint8(torch.as_tensor(edits.result.images))))
-    folder = results_folder("faithfulness", run, args.outdir)
+    folder = results_folder("faithfulness", run, args.outdir, "_figure")
     print(f"figure: {draw_before_after(rows, folder / 'before_after')[0]} and .pdf")
 
 

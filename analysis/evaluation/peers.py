@@ -196,7 +196,10 @@ def disentanglement(entry: Entry, untrained: bool) -> dict:
     train_set, _, names = labelled_splits(run)
     images = train_set.subset(list(range(min(len(train_set), 1500))))
     model = untrained_model(run, device) if untrained else run.model
-    return dci(encode(model, images, device=device).numpy(), images.attributes[names].to_numpy(int))
+    known = images.attributes[names].dropna(axis=1)
+    if known.empty:
+        raise UserError(f"{run.name}: no attribute is known of all of {len(images)} training images")
+    return dci(encode(model, images, device=device).numpy(), known.to_numpy(int))
 
 
 def edits(entry: Entry, count: int) -> dict:

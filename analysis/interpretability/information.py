@@ -6,7 +6,7 @@ pixels (where) and noise levels (when). Of every prototype alone (its score show
 beyond the others (all against all but it), and of all together. The same by the difference of squared errors stands
 beside it ("check"): where that is far smaller, the denoiser errs and the score says less than it seems. Runs that
 cannot hide scores, as the published ones, are asked beyond the others alone, the score set to its most probable value
-given them. Results go to records/information/<dataset>_v<n>/.
+given them. Results go to records/information/<dataset>_v<n>/, those of --prototypes to information_of_some/.
 """
 
 import sys
@@ -70,20 +70,23 @@ def bits_table(information, prototypes: list[int], test, scores):
     return table.sort_values("alone" if information.alone else "beyond", ascending=False)
 
 
-def summary_of(information, table) -> list[str]:
-    """What the sums say beside the total."""
+def summary_of(information, table, width: int) -> list[str]:
+    """What the sums say beside the total, of the scores of `width` prototypes; sums of some would say nothing."""
     import numpy as np
 
     low, high = (f"{np.exp(edge):.3g}" for edge in information.levels.edges[[0, -1]])
     lines = [f"noise levels covered: {low} to {high}, and all above, where the gap is taken as constant"]
-    beyond = table["beyond"].sum()
+    beyond, some = table["beyond"].sum(), [f"{len(table)} of {width} prototypes asked: no sums"]
     if information.total is None:
         why = "this run cannot hide scores: no total, and no prototype alone"
-        return [*lines, f"beyond the others, summed: {beyond:.1f} bits ({why})"]
+        sums = [f"beyond the others, summed: {beyond:.1f} bits ({why})"]
+        return lines + (sums if len(table) == width else some)
     total, error = information.total.bits.total[0], information.total.bits.error[0]
     lines.append(
         f"all scores together: {total:.1f} +- {error:.1f} bits (check: {information.total.check.total[0]:.1f})"
     )
+    if len(table) < width:
+        return lines + some
     alone = table["alone"].sum()
     shared = "they share much of it" if alone > total else "they tell much together only"
     lines.append(f"each alone, summed: {alone:.1f} bits, {alone / total:.2f} of the total: {shared}")
@@ -192,7 +195,8 @@ def main() -> None:
     information = measure_information(run.model, test, scores, prototypes, args.num_samples, args.sigma_min, args.seed)
     table = bits_table(information, prototypes, test, scores)
 
-    folder, lines = results_folder("information", run, args.outdir), summary_of(information, table)
+    whole, lines = len(table) == scores.shape[1], summary_of(information, table, scores.shape[1])
+    folder = results_folder("information" if whole else "information_of_some", run, args.outdir)
     figure = draw_information(
         run, test, scores, information, table, prototypes=prototypes, device=device, path=folder / "information"
     )[0]

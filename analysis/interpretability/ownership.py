@@ -33,14 +33,20 @@ def parse_args() -> argparse.Namespace:
 def owners(run, pixels, device):
     """The winning prototype of each cell, and by how much it wins: pixels (n, H, W, C) -> (n, H', W') int64 and
     float32."""
+    import numpy as np
     import torch
 
+    from train.distributed import images_a_call
     from train.images import to_tensor
 
+    encoder, parts = run.model.encoder, []
+    batch = images_a_call(device, encoder.largest_map(pixels.shape[1]))
     with torch.no_grad():
-        maps = run.model.encoder.similarities(to_tensor(pixels, device))
-        best, winner = maps[:, : len(run.model.encoder.prototypes)].max(1)  # templates own no patch
-    return winner.cpu().numpy(), best.cpu().numpy()
+        for start in range(0, len(pixels), batch):
+            maps = encoder.similarities(to_tensor(pixels[start : start + batch], device))
+            best, winner = maps[:, : len(encoder.prototypes)].max(1)  # templates own no patch
+            parts.append((winner.cpu().numpy(), best.cpu().numpy()))
+    return tuple(np.concatenate(part) for part in zip(*parts))
 
 
 def spread_to_pixels(run, winner, side: int):

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the code of this
 import argparse
 from typing import NamedTuple
 
-from analysis.script import SIGMA_MIN, edit_options, edit_parser, open_run, parse_images, prototypes_or_best, require
+from analysis.script import SIGMA_MIN, edit_options, edit_parser, open_run, parse_image, prototypes_or_best, require
 from train.errors import run_script
 
 STRIP = 9  # columns of the strip
@@ -266,7 +266,7 @@ def main() -> None:
 
     run, device = open_run(args)
     test = load_split(run.config.data, "test")
-    first = parse_images(args.images, test)[0]
+    first = parse_image(args.images, test)
     others = [row for row in range(min(args.num_samples, len(test))) if row != first]
     rows = [first, *others[: args.num_samples - 1]]
     scores = encode(run.model, test, device=device)

@@ -204,7 +204,10 @@ def main() -> None:
     table["contrast"] = contrast(train, *patches)
     prototypes = chosen or choose(expected, table["moves"].to_numpy(), (table["contrast"] < FLAT).to_numpy(), COUNT)
 
-    folder, groups = results_folder("vis_prototype", run, args.outdir), [] if args.paper else groups_of(run)
+    folder, groups = (
+        results_folder("vis_prototype", run, args.outdir, "_paper" * args.paper),
+        [] if args.paper else groups_of(run),
+    )
     if args.paper:
         files = paper_figure(run, test, scores, prototypes, args=args, device=device, folder=folder)
     else:

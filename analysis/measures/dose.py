@@ -153,7 +153,8 @@ def overall(pairs: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 def named_at(table: pd.DataFrame, bar: float) -> pd.Series:
     """Which ordered pairs would be shortcuts, were `bar` the least effect that is named."""
-    return (table["p"] < LEVEL) & (least_effect(table)["effect"].abs() >= bar).to_numpy()
+    agree = table["edit"] * table["generated"] > 0
+    return agree & (table["p"] < LEVEL) & (least_effect(table)["effect"].abs() >= bar).to_numpy()
 
 
 def unbiased_effects(tables: list[pd.DataFrame]) -> np.ndarray:

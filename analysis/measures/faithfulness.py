@@ -169,7 +169,7 @@ class Judge(NamedTuple):
         """What the reader sees of an edit that should bring an attribute about; its evidence before and after (n,
         A)."""
         labels = self.test.attributes[self.names].to_numpy(float)
-        data = np.nan_to_num(np.corrcoef(labels.T)[column])
+        data = np.nan_to_num(np.atleast_2d(np.corrcoef(labels.T))[column])
         truth = np.eye(len(self.names))[column]  # of exact counterfactuals nothing else changes
         pictures = (edited.x0[:REPEATED], edited.result.images[:REPEATED])
         return {

@@ -88,8 +88,9 @@ def find_states(known: KnownScores, members: list[int]) -> Tensor:
 def belonging(known: KnownScores, group: Group) -> Tensor:
     """How far known images belong to each state, (N, S): how much nearer they are to it than to the next one, in
     deviations of the scores; above 0 for the state that an image is in."""
-    unit = known.deviation[group.members]
-    distance = torch.cdist(known.scores[:, group.members] / unit, group.states / unit)
+    unit, scores = (part.to(group.states) for part in (known.deviation, known.scores))
+    unit = unit[group.members]
+    distance = torch.cdist(scores[:, group.members] / unit, group.states / unit)
     if distance.shape[1] < 2:
         return torch.zeros_like(distance)
     nearest = distance.topk(2, dim=1, largest=False).values

@@ -20,6 +20,7 @@ LEAST_EFFECT = 0.2  # of the difference between having an attribute and not: sma
 LEVEL = 0.05  # of the corrected p-values
 POWER = 0.8  # with which an effect counts as one that could have been found
 FEWEST = 5  # images in each of the four cells of a pair
+BATCH = 64  # images read together
 EXAMPLES = 4  # images of each attribute of a shortcut
 
 
@@ -99,6 +100,11 @@ def edit_examples(edits: Edits, pixels: np.ndarray, shortcuts: list, gaps, proto
     return examples
 
 
+def gap_size(gap: np.ndarray, deviation: np.ndarray) -> float:
+    """How large a change of scores (m,) is, in deviations (m,)."""
+    return float(np.linalg.norm(gap / deviation))
+
+
 def random_gap(gap: np.ndarray, deviation: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """As large a change, in deviations, of as many prototypes, but of random ones: the null of an edit. All (m,)."""
     return (rng.permutation(gap / deviation) * deviation).astype(np.float32)
@@ -111,7 +117,8 @@ def generated_evidence(
     device = scores.device
     noise = model.sigmas(steps)[0].float() * SeededNoise(range(seed, seed + len(scores)), shape, device)()
     images = regenerate(model, noise, scores, steps, title="generating").clamp(-1, 1)
-    return {name: reader(images) for name, reader in readers.items()}
+    parts = images.split(BATCH)
+    return {name: np.concatenate([reader(part) for part in parts]) for name, reader in readers.items()}
 
 
 def generated_effect(change: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:

@@ -76,7 +76,8 @@ def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
         with Image.open(file) as image:
             pictures.append(np.asarray(image).reshape(*image.size[::-1], -1))
     rows = {"sampled": pixels_uri(strip(pictures), 92)}
-    if kind == "cond":
+    settings = read_json(folder.with_name(f"{folder.name}.json"))
+    if kind == "cond" and settings.get("split", "test") == "test":
         rows = {"real": pixels_uri(strip([test.pixels[int(file.stem) % len(test)] for file in files]), 92)} | rows
     distances = []
     for file in distance_files(run, folder):
@@ -85,7 +86,6 @@ def samples(run: Run, test: ImageSet, kind: str) -> dict | None:
             name, value = distance_of(numbers)
             keep = ("floor", "images_a_side", *FIDELITY)
             distances.append({"name": name, "value": value} | {key: numbers[key] for key in keep if key in numbers})
-    settings = read_json(folder.with_name(f"{folder.name}.json"))
     how = ", ".join(
         f"{key} {settings[key]}" for key in ("sampler", "steps", "seed", "total_gen_num") if key in settings
     )
@@ -255,7 +255,7 @@ def ties(run: Run) -> dict | None:
 def patches_explain(run: Run) -> dict | None:
     """The training-free comparison, where it was made of this very run."""
     folder = RECORDS_DIR / "mechanism" / "compare"
-    if not is_current(folder, run) or not (folder / "compare.png").is_file():
+    if not is_current(folder / "compare.png", run):
         return None
     conclusion = read_json(folder / "compare.json").get("conclusion", "")
     return {"figure": figure_uri(folder / "compare.png"), "conclusion": conclusion, "how": made_by(folder)}

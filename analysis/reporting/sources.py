@@ -41,8 +41,7 @@ def place(run: Run, name: str) -> Path:
 
 def present(run: Run, name: str) -> bool:
     """Whether a section's results are there and tell of the run's present training step."""
-    folder = place(run, name)
-    return (folder / SOURCES[name].file).is_file() and is_current(folder, run)
+    return is_current(place(run, name) / SOURCES[name].file, run)
 
 
 def distance_files(run: Run, folder: Path) -> list[Path]:

@@ -36,8 +36,8 @@ def numbers_of(name: str, version: str) -> dict:
     folders = {"faithfulness": "faithfulness", "quality": "prototype_quality", "untrained": "prototype_quality"}
     files = {key: RECORDS_DIR / folder / f"{name}_v{version}" / f"{key}.json" for key, folder in folders.items()}
     for kind in ("cond", "uncond"):
-        found = sorted((RECORDS_DIR / "fid_scores" / f"{name}_v{version}").glob(f"{kind}_*_efficientnet.json"))
-        files |= {kind: found[-1]} if found else {}
+        found = (RECORDS_DIR / "fid_scores" / f"{name}_v{version}").glob(f"{kind}_*_efficientnet.json")
+        files |= {kind: path} if (path := max(found, key=lambda file: file.stat().st_mtime, default=None)) else {}
     numbers = {key: json.loads(file.read_text()) for key, file in files.items() if file.is_file()}
     kept = numbers.get("cond", {}).get("attributes_kept")
     if kept:

@@ -169,9 +169,10 @@ def diagnosed(entry: Entry, trial: Trial, reference: Path) -> dict:
 def ranked(entry: Entry, trial: Trial, reference: Path) -> dict:
     """Where ties.py puts what is planted. What axes and prototypes stand for is told by the reference's labels; the
     ranking does not use it."""
+    import numpy as np
     import torch
 
-    from analysis.measures.auroc import best_attributes
+    from analysis.measures.auroc import best_attributes, both_ways
     from analysis.measures.dose import rank_of
     from analysis.measures.labels import TELLS
     from analysis.measures.ties import Axis
@@ -192,12 +193,11 @@ def ranked(entry: Entry, trial: Trial, reference: Path) -> dict:
 
     axes = [[Axis(tie[f"members_{side}"], tie[f"weights_{side}"]).of(scores) for tie in ties] for side in "ab"]
     sides = list(zip(*(told(torch.stack(values, dim=1)) for values in axes))) if ties else []
-    names, auroc = best_attributes(scores.numpy(), test.attributes)
-    names = [name.removeprefix("not ") for name in names]
-    best = {name: max((v for n, v in zip(names, auroc) if n == name), default=None) for name in test.attributes}
+    aurocs = {name: both_ways(scores.numpy(), column.to_numpy(float)) for name, column in test.attributes.items()}
+    best = {name: None if np.isnan(auroc).all() else float(np.nanmax(auroc)) for name, auroc in aurocs.items()}
     ranks = {tie.name: rank_of(sides, tie) for tie in WORLDS[trial.world].ties}
     strengths = [tie["strength"] for tie in ties]
-    return {"ranks": ranks, "strengths": strengths, "told": sides, "prototypes": len(names), "best": best}
+    return {"ranks": ranks, "strengths": strengths, "told": sides, "prototypes": scores.shape[1], "best": best}
 
 
 def timed(measure: Callable[[], dict]) -> Callable[[], dict]:
@@ -246,7 +246,7 @@ class Summary(NamedTuple):
 
 def rank_row(stage: dict, tie: Tie) -> dict:
     """The rank of what is planted among the ranked ties, its strength and that of the first, and the AUROC of the best
-    prototypes for its two sides."""
+    prototypes for its two sides, chosen on the images that it is of."""
     rank, strengths = stage["ranks"][tie.name], stage["strengths"]
     own = strengths[rank - 1] if rank else None
     best = {f"auroc_{side}": stage["best"].get(getattr(tie, side)) for side in "ab"}
