@@ -44,6 +44,13 @@ class KnownScores:
             column[values.argsort(stable=True)] = steps
         return ranks
 
+    def beside(self, column: Tensor) -> "KnownScores":
+        """The same and one more score (N,), without sorting them all anew."""
+        alone = KnownScores(column[:, None])
+        both = KnownScores(torch.cat([self.scores, alone.scores], dim=1))
+        both.ranks = torch.cat([self.ranks, alone.ranks], dim=1)
+        return both
+
     @cached_property
     def deviation(self) -> Tensor:
         """Standard deviation of each score, at least .02: (m,)."""

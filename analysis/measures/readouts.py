@@ -1,0 +1,53 @@
+"""An attribute as all scores together tell it: a linear read-out of them, which is set like the score of one prototype.
+
+Several prototypes tell a colour, each at its own place, and the colours in the middle none of them tells at an end of
+its range. Learnt from labelled images; groups of prototypes (analysis/measures/groups.py) are what there is without.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from analysis.measures.scores import KnownScores, transport
+
+PENALTY = 0.01  # inverse strength of the regression's, as of the reader of prototypes
+
+
+class ReadOut(NamedTuple):
+    """weights (m,) and offset: the read-out of scores s is s @ weights + offset, above 0 where the attribute is likely;
+    absent, present: its medians over known images without and with the attribute; known: their scores, the read-out as
+    one more (N, m + 1)."""
+
+    weights: Tensor
+    offset: Tensor
+    absent: float
+    present: float
+    known: KnownScores
+
+    def of(self, s: Tensor) -> Tensor:
+        """Scores (B, m) -> (B,)."""
+        return s @ self.weights + self.offset
+
+    def set(self, s: Tensor, amount: float) -> Tensor:
+        """Scores (B, m) edited so that the read-out is `absent` for an amount of 0 and `present` for 1, all others
+        carried along (`transport`): (B, m)."""
+        value = self.absent + amount * (self.present - self.absent)
+        own, target = torch.cat([s, self.of(s)[:, None]], dim=1), s.new_full((len(s), 1), value)
+        return transport(self.known, own, [s.shape[1]], target)[:, :-1]
+
+
+def read_out(known: KnownScores, labels: np.ndarray) -> ReadOut:
+    """Of one attribute, learnt by logistic regression from known scores (N, m) and labels (N,), NaN where unknown; both
+    classes must be there."""
+    told = ~np.isnan(labels)
+    scores, deviation = known.scores, known.deviation
+    standard = (scores / deviation).cpu().numpy()[told]
+    fit = LogisticRegression(C=PENALTY, max_iter=2000).fit(standard - (mean := standard.mean(0)), labels[told] > 0)
+    weights = torch.from_numpy(fit.coef_[0]).to(scores) / deviation
+    offset = scores.new_tensor(float(fit.intercept_[0] - fit.coef_[0] @ mean))
+    values = scores @ weights + offset
+    absent, present = (values[torch.from_numpy(labels == label).to(values.device)].median().item() for label in (0, 1))
+    return ReadOut(weights, offset, absent, present, known.beside(values))
