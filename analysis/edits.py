@@ -27,6 +27,10 @@ PIXELS = 32  # a side, of which a place is widened and softened by one pixel
 INSIDE = 0.2, 0.6
 
 
+# scores found in edited images (n, m) -> what is missing of a command, as a share of its range: (n,)
+Missing = Callable[[Tensor], Tensor]
+
+
 class Encoding(NamedTuple):
     """Scores s (B, m) and the noise x_T (B, C, H, W) from which the images come back."""
 
@@ -188,9 +192,10 @@ def edit_until_reached(
     prototypes: Sequence[int],
     options: EditOptions,
     title: str | None = None,
+    missing_beside: Missing | None = None,
 ) -> Edit:
     """Images of the B encoded ones under edited scores (B, m), with as little guidance as it takes to find the
-    commanded prototypes' scores.
+    commanded prototypes' scores, and what missing_beside asks for.
 
     Each strength of options.guidance is tried on the images that have not reached them; one that never does is left at
     the strength that came nearest.
@@ -201,7 +206,11 @@ def edit_until_reached(
         part = Encoding(encoding.scores[rows], encoding.noise[rows])
         images = edit(model, part, edited[rows], options.steps, strength, title=title).clamp(-1, 1)
         reached = model.score(images)
-        short = shortfall(reached, edited[rows], part.scores, prototypes, options.known)
+        short = reached.new_zeros(len(rows))
+        if len(prototypes):
+            short = shortfall(reached, edited[rows], part.scores, prototypes, options.known)
+        if missing_beside is not None:
+            short = torch.maximum(short, missing_beside(reached))
         if best is None:
             best, scores, missing, strengths = images, reached, short, torch.full_like(short, strength)
         else:

@@ -1,6 +1,7 @@
 """The arithmetic of the figures on known answers, and every figure script on a tiny run."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -158,13 +159,17 @@ def test_figure_scripts_draw_something(trained, script):
         assert file.suffix != ".png" or np.asarray(Image.open(file).convert("L")).std() > 5, name  # not blank
 
 
-def test_an_attribute_moves_scores_as_far_as_they_reach(capsys):
-    known = torch.tensor([[0.0, 0.2], [1.0, 0.8]])
-    own = torch.tensor([[0.9, 0.5], [0.1, 0.5], [1.3, 0.5]])  # the last lies outside already
-    shift = (np.array([0.5, -0.1], np.float32), 0)
-    edited = Commands([], [], [shift]).scores(own, None, known)
-    torch.testing.assert_close(edited, torch.tensor([[1.0, 0.4], [0.6, 0.4], [1.3, 0.4]]))
-    assert "prototype 0: 1.80 lies outside the scores seen, 0.00 to 1.00" in capsys.readouterr().out
+def test_several_attributes_are_set_and_the_worst_counts():
+    along = [SimpleNamespace(set=lambda s, amount, k=k: s + amount * torch.eye(2)[k]) for k in (0, 1)]
+    for k, told in enumerate(along):
+        told.missing = lambda amount, k=k: lambda found: (amount - found[:, k]).clamp(min=0)
+    commands = Commands([], [], [(along[0], 1.0, 3), (along[1], 0.5, 4)])
+    assert commands.prototypes == [3, 4] and commands.set_prototypes == []
+    torch.testing.assert_close(commands.scores(torch.zeros(1, 2), None, None), torch.tensor([[1.0, 0.5]]))
+    found = torch.tensor([[0.75, 0.5], [1.0, 0.0], [2.0, 0.5]])
+    assert (
+        commands.missing(found).tolist() == [0.25, 0.5, 0] and Commands([], [], []).missing(found).tolist() == [0] * 3
+    )
 
 
 def test_an_edit_that_changes_nothing_is_the_reconstruction(trained):

@@ -1,9 +1,12 @@
 """Counterfactual scores on synthetic scores whose answer is known: clusters, alternatives that exclude each other, a
 line."""
 
+import numpy as np
 import pytest
 import torch
 
+from analysis.measures.auroc import single_auroc
+from analysis.measures.readouts import read_out
 from analysis.measures.scores import (
     NEAREST,
     OTHERS,
@@ -144,3 +147,43 @@ def test_positions_ranks_and_quantiles():
 def test_show_only_hides_all_others():
     shown = show_only(torch.tensor([[1.0, 2.0, 3.0]]), [0, 2])
     assert shown[0, [0, 2]].tolist() == [1, 3] and shown[0, 1].isnan()
+
+
+def colours(count: int = 900):
+    """Scores of images of three colours that exclude one another, three, two and one sixth of the images, and of
+    something else; the one in the middle is at no end of the first score. -> (N, 3), labels of the middle one (N,)."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [0.6, 1.0], [1.2, 0.0]])
+    which = torch.tensor([0, 1, 0, 1, 0, 2]).repeat(count // 6)
+    told = centres[which] + 0.05 * torch.randn(count, 2, generator=generator)
+    return torch.cat([told, torch.randn(count, 1, generator=generator)], dim=1), (which == 1).double().numpy()
+
+
+def test_a_read_out_sets_what_no_single_score_tells_and_leaves_the_rest():
+    scores, middle = colours()
+    known = KnownScores(scores)
+    told = read_out(known, middle)
+    values = told.of(scores)
+    assert single_auroc(values[:, None].numpy(), middle)[0] == 1
+    own = scores[:30]
+    there, away = told.set(own, 1), told.set(own, 0)
+    torch.testing.assert_close(there[:, :2], torch.tensor([0.6, 1.0]).expand(30, 2), atol=0.2, rtol=0)
+    assert (there[:, 2] - own[:, 2]).abs().mean() < 0.1 and (told.of(away) < 0).all()
+    assert told.missing(1)(there).max() < 0.1 < told.missing(1)(own[middle[:30] == 0]).min()
+    assert told.missing(0)(away).max() < 0.1 < told.missing(0)(own[middle[:30] == 1]).min()
+    assert told.value(99) == pytest.approx(values.max().item(), abs=1e-5)  # as far as it was seen
+
+
+def test_a_read_out_leaves_out_images_whose_label_is_unknown():
+    scores, middle = colours()
+    some = np.where(np.arange(len(middle)) % 5 == 0, np.nan, middle)
+    rows = ~np.isnan(some)
+    told, fewer = read_out(KnownScores(scores), some), read_out(KnownScores(scores), middle)
+    assert np.corrcoef(told.of(scores), fewer.of(scores))[0, 1] > 0.99 and rows.sum() == 720
+    assert told.present == pytest.approx(fewer.present, abs=0.2)
+
+
+def test_one_more_score_beside_the_known_ones():
+    scores = torch.randn(50, 4)
+    both = KnownScores(scores[:, :3]).beside(scores[:, 3])
+    assert torch.equal(both.scores, scores) and torch.equal(both.ranks, KnownScores(scores).ranks)

@@ -3,8 +3,9 @@ about when set alone?
 
 For each attribute two single prototypes are chosen on training and validation images: the best detector, and the best
 setter (whose setting brings the attribute about and changes least beside it). They are judged on test images and, on
-drawings, on fresh ones that no run has seen, with their true counterfactuals. States of groups of prototypes, both
-found without labels, and random prototypes are judged beside them. A set without labels gets what needs none.
+drawings, on fresh ones that no run has seen, with their true counterfactuals. Beside them are judged: states of groups
+of prototypes, both found without labels; all scores together, moved along a linear read-out of the attribute; and
+random prototypes. A set without labels gets what needs none.
 --meanings prints what every number means. Several versions of --version_num are averaged, with deviations. Results go
 to records/faithfulness/<dataset>_v<n>/.
 """
@@ -60,6 +61,10 @@ MEANINGS = {  # column -> better where, what it is
     "map_gradient": ("", "of the score's gradient"),
     "map_chance": ("", "of any order of the pixels"),
     "agreement": ("", "Kendall's tau of the rankings of all prototypes by detecting and by setting"),
+}
+TITLES = {
+    "groups": "groups of prototypes and their states, found without labels",
+    "all": "all scores together, by a linear read-out of each attribute",
 }
 EDITS = ("appears", "vanishes", "side", "effectiveness", "distance", "distance_none", "distance_joint")
 FIGURE_IMAGES = 10  # images of each attribute in --figure
@@ -186,6 +191,26 @@ def judge_groups(judge, attributes):
     return pd.DataFrame(rows).T.rename_axis("attribute"), len(groups)
 
 
+def judge_readouts(judge, attributes, seed: int):
+    """-> (a table of one row an attribute, set by all scores together, on half as many images; the means of read-outs
+    learnt from labels in random order)."""
+    import numpy as np
+    import pandas as pd
+    from tqdm import tqdm
+
+    from analysis.measures.readouts import read_out
+
+    known, rng, tables = judge.options.known, np.random.default_rng(seed), []
+    for share, shuffled in ((2, False), (4, True)):
+        fewer, rows = judge._replace(count=max(judge.count // share, 2)), {}
+        for name in tqdm(judge.names, desc="all scores", unit="attribute", leave=False):
+            labels = attributes[name].to_numpy(float)
+            told = read_out(known, rng.permutation(labels) if shuffled else labels)
+            rows[name] = fewer.set_attribute(name, told)
+        tables.append(pd.DataFrame(rows).T.rename_axis("attribute"))
+    return tables[0], tables[1].mean()
+
+
 def unlabelled_measures(judge, args) -> dict:
     """What needs no labels: the effectiveness of edits of the prototypes that matter most."""
     import numpy as np
@@ -201,8 +226,8 @@ def unlabelled_measures(judge, args) -> dict:
 
 
 def measure(run, device, args) -> tuple:
-    """-> (table of single prototypes, table of groups, the null's means, numbers of the whole run, what the figure
-    shows)."""
+    """-> (table of single prototypes, further tables of edits by name, the null's means, numbers of the whole run, what
+    the figure shows)."""
     from analysis.measures.faithfulness import against_random, pairs_of_commands
     from analysis.measures.health import health_table, test_effects
     from analysis.measures.quality import untrained_model
@@ -218,45 +243,42 @@ def measure(run, device, args) -> tuple:
         )
         numbers |= {"dead": int(health["dead"].sum()), "duplicates": int(health["duplicate"].sum())}
     if not judge.names:
-        return None, None, None, numbers | (unlabelled_measures(judge, args) if not args.untrained else {}), None
+        return None, {}, None, numbers | (unlabelled_measures(judge, args) if not args.untrained else {}), None
     attributes = images.attributes[judge.names]
     detectors, setters, agreement = choose(judge, attributes, known)
     table, sums = judge_singles(judge, detectors, setters, agreement)
     columns = ["untrained_single", "untrained_latent"]
     table[columns] = table[["single", "latent"]] if args.untrained else judge_untrained(judge, bare, images)
-    groups = None
+    edits = {}
     if judge.reader is not None:
-        groups, count = judge_groups(judge, attributes)
+        edits["groups"], count = judge_groups(judge, attributes)
+        edits["all"], shuffled = judge_readouts(judge, attributes, args.seed)
+        numbers["shuffled"] = shuffled.to_dict()
         commands = pairs_of_commands(judge, setters)
         numbers |= {"groups": count, "both_by_pair": commands}
         if commands:  # none where classes exclude one another
             numbers["both"] = sum(commands.values()) / len(commands)
     null = against_random(judge, detectors, judge.test.attributes[judge.names], args.seed)
     maps = expected_maps(model, [c.prototype for c in detectors], judge.options.known, judge.shape)
-    return table, groups, null, numbers | sums, (maps, judge.pairs)
+    return table, edits, null, numbers | sums, (maps, judge.pairs)
 
 
-def print_table(table, groups, null, means: dict) -> None:
-    """The numbers, one line an attribute, then what each means with its mean, that of random prototypes, and that of
-    groups."""
+def print_table(table, edits: dict, null, means: dict) -> None:
+    """The numbers, one line an attribute, then what each means with its mean, that of random prototypes, of groups and
+    of all scores together."""
     columns = [c for c in ("single", "latent", "pair", "hit", "region", "map", *EDITS) if c in table]
     lead = [c for c in ("prototype", "direction", "setter", "setter_direction") if c in table]
     print(table[lead + columns].round(2).to_string())
-    if groups is not None and len(groups):
-        print("groups of prototypes and their states, found without labels:")
-        print(
-            groups[["group", "state", "absent", "prototypes", "auroc", *[c for c in EDITS if c in groups]]].to_string(
-                float_format="{:.2f}".format
-            )
-        )
-    print(f"{'mean over the attributes':26s} {'best':>7s} {'random':>7s} {'groups':>7s}")
+    for name, title in TITLES.items():
+        if len(edits.get(name, ())):
+            about = ("group", "state", "absent", "prototypes", "auroc")
+            columns = [c for c in (*about, "guided", *EDITS) if c in edits[name]]
+            print(f"{title}:\n{edits[name][columns].to_string(float_format='{:.2f}'.format)}")
+    print(f"{'mean over the attributes':26s} {'best':>7s} {'random':>7s} {'groups':>7s} {'all':>7s}")
     for name, (better, meaning) in MEANINGS.items():
         if name in means:
-            values = [
-                means[name],
-                null.get(name, float("nan")),
-                groups[name].mean() if groups is not None and name in groups else float("nan"),
-            ]
+            values = [means[name], null.get(name, float("nan"))]
+            values += [edits[key][name].mean() if name in edits.get(key, ()) else float("nan") for key in TITLES]
             cells = " ".join(f"{value:7.3f}" if value == value else " " * 7 for value in values)
             print(f"{name:18s} {better:>7s} {cells}  {meaning}")
 
@@ -267,20 +289,24 @@ def report(run, device, args) -> dict:
     from analysis.results import results_folder, save_table
     from analysis.schemas import FAITHFULNESS, FAITHFULNESS_MEANS
 
-    table, groups, null, numbers, maps = measure(run, device, args)
+    table, edits, null, numbers, maps = measure(run, device, args)
     folder = results_folder("faithfulness", run, args.outdir, "_untrained" * args.untrained)
     name = "untrained" if args.untrained else "faithfulness"
     print(f"{run.name} version {run.version}{' (untrained)' if args.untrained else ''}")
     if table is not None:
         means = {c: float(table[c].mean()) for c in MEANINGS if c in table}
-        print_table(table, groups, null, means)
+        print_table(table, edits, null, means)
         worst = {f"worst_{c}": float(table[c].min()) for c in ("single", "latent", "appears", "vanishes") if c in table}
         print(", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in worst.items()))
         files = [FAITHFULNESS.write(folder, table, name)]
         numbers = means | worst | numbers | {"null": {c: float(null[c]) for c in null.index}}
-        if groups is not None and len(groups):
-            files.append(save_table(folder / "groups.csv", groups))
-            numbers["group_means"] = {c: float(groups[c].mean()) for c in MEANINGS if c in groups}
+        for kind, frame in edits.items():
+            if len(frame):
+                files.append(save_table(folder / f"{kind}.csv", frame))
+                numbers[f"{kind.removesuffix('s')}_means"] = {c: float(frame[c].mean()) for c in MEANINGS if c in frame}
+                numbers[f"{kind.removesuffix('s')}_worst"] = (
+                    float(frame["appears"].min()) if "appears" in frame else None
+                )
         print(f"tables: {', '.join(map(str, files))}; figure: {draw(table, null, maps, folder / name)[0]}")
     whole = ("tad", "captured", "dead", "duplicates", "groups", "both", "effectiveness")
     print(", ".join(f"{key} {numbers[key]:.3g}" for key in whole if key in numbers))

@@ -6,9 +6,9 @@ box where each edited prototype matches. --others says what becomes of the score
 pushes those images, as little as it takes, in which the commanded scores are not found. --set group:3=state1 sets a
 group of prototypes to the scores of one of its states, such as one colour of several (both are found without labels and
 numbered as visualize_prototype.py shows them). Without --set the prototype that matters most is raised to its largest
-score in the test set. --attribute NAME=AMOUNT (the one option that needs labels) moves all prototypes that tell an
-attribute, by that share of the difference between test images with and without it, as far as scores of test images
-reach. --sweep K shows a strip over the values of prototype K instead. Results go to records/manipulate/<dataset>_v<n>/.
+score in the test set. --attribute NAME=AMOUNT (the one option that needs labels) sets what all scores together tell of
+an attribute, a linear read-out of them: NAME=1 as it is in test images with it, NAME=0 as in those without. --sweep K
+shows a strip over the values of prototype K instead. Results go to records/manipulate/<dataset>_v<n>/.
 """
 
 import sys
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
         metavar="NAME=AMOUNT",
         action="append",
         default=[],
-        help="e.g. Black_Hair=1 or Smiling=-0.5; repeatable",
+        help="e.g. Black_Hair=1, Smiling=0 or Beard=0.5; repeatable",
     )
     parser.add_argument("--sweep", metavar="K", type=int, help="a strip over values of prototype K, after --set")
     parser.add_argument(
@@ -117,13 +117,14 @@ def warn_outside(values, prototypes: list[int], scores) -> None:
                 print(f"prototype {k}: {value:.2f} lies outside {seen}; the nearest is {nearest:.2f}")
 
 
-def parse_attribute(text: str, scores, attributes):
-    """'Black_Hair=1' -> (that share of its class gap (m,), the prototype that tells it best); scores (N, m), N rows of
-    attributes.
+def parse_attribute(text: str, known, attributes):
+    """'Black_Hair=1' -> (its ReadOut, the amount, the prototype that tells it best); known: KnownScores of N images, N
+    rows of attributes.
 
     Raises UserError.
     """
-    from analysis.measures.shortcuts import class_gap
+    from analysis.measures.auroc import both_ways
+    from analysis.measures.readouts import read_out
 
     name, equals, value = text.partition("=")
     if name not in attributes:
@@ -131,12 +132,12 @@ def parse_attribute(text: str, scores, attributes):
     try:
         amount = float(value)
     except ValueError:
-        raise UserError(f"--attribute {text}: must be NAME=AMOUNT, e.g. {name}=1 or {name}=-0.5") from None
+        raise UserError(f"--attribute {text}: must be NAME=AMOUNT, e.g. {name}=1 or {name}=0") from None
     labels = attributes[name].to_numpy(float)
     if not {0.0, 1.0} <= set(labels):
         raise UserError(f"--attribute {name}: the test images hold one class of it only")
-    gap, order = class_gap(scores.numpy(), labels, None)
-    return gap * amount, int(order[0])
+    best = int(both_ways(known.scores.cpu().numpy(), labels).argmax())
+    return read_out(known, labels), amount, best
 
 
 def read_images(args, run, test):
@@ -160,11 +161,11 @@ def read_images(args, run, test):
 
 class Commands(NamedTuple):
     """What the command line asks for: settings, each (prototypes, their new scores as a function of the old), and
-    shifts, each (of all scores (m,), the prototype that tells its attribute best)."""
+    attributes, each (its ReadOut, the amount, the prototype that tells it best)."""
 
     texts: list[str]
     settings: list
-    shifts: list
+    attributes: list
 
     @property
     def set_prototypes(self) -> list[int]:
@@ -172,16 +173,18 @@ class Commands(NamedTuple):
 
     @property
     def prototypes(self) -> list[int]:
-        """Those that are set, and those that stand for a shifted attribute."""
-        return list(dict.fromkeys([*self.set_prototypes, *(best for _, best in self.shifts)]))
+        """Those that are set, and those that stand for an attribute."""
+        return list(dict.fromkeys([*self.set_prototypes, *(best for _, _, best in self.attributes)]))
 
-    def scores(self, own, options, known):
-        """Own scores (n, m) -> edited ones; known (N, m): of the test set, beyond whose range it warns and no shift
-        leads."""
+    def missing(self, found):
+        """What the scores found (n, m) lack of the attributes asked for, the worst of them: (n,)."""
         import torch
 
-        from analysis.measures.scores import KnownScores
+        short = [found.new_zeros(len(found)), *(told.missing(amount)(found) for told, amount, _ in self.attributes)]
+        return torch.stack(short).amax(0)
 
+    def scores(self, own, options, known):
+        """Own scores (n, m) -> edited ones; known (N, m): of the test set, beyond whose range it warns."""
         edited = own
         if self.settings:
             target = own.clone()
@@ -190,16 +193,13 @@ class Commands(NamedTuple):
             values = target[:, self.set_prototypes]
             warn_outside(values, self.set_prototypes, known)
             edited = options.set(own, self.set_prototypes, values)
-        lowest, highest = KnownScores(known).range.T.to(own)
-        for gap, best in self.shifts:
-            shifted = edited + torch.from_numpy(gap).to(edited)
-            warn_outside(shifted[:, [best]], [best], known)
-            edited = shifted.clamp(torch.minimum(lowest, edited), torch.maximum(highest, edited))
+        for told, amount, _ in self.attributes:
+            edited = told.set(edited, amount)
         return edited
 
 
-def parse_commands(args, run, test, scores) -> Commands:
-    """Raises UserError."""
+def parse_commands(args, run, test, scores, known) -> Commands:
+    """scores (N, m): the test set's; known: the same as KnownScores. Raises UserError."""
     from functools import cache
 
     from analysis.measures.cards import groups_of, matter_most
@@ -209,7 +209,7 @@ def parse_commands(args, run, test, scores) -> Commands:
         texts = [f"{matter_most(run, test, scores, 1)[0]}=max"]
     groups = cache(lambda: groups_of(run))
     settings = [parse_setting(text, scores, groups) for text in texts]
-    return Commands(texts, settings, [parse_attribute(text, scores, test.attributes) for text in args.attribute])
+    return Commands(texts, settings, [parse_attribute(text, known, test.attributes) for text in args.attribute])
 
 
 class Sweep(NamedTuple):
@@ -275,7 +275,7 @@ class Edits(NamedTuple):
     boxes: list
 
 
-def apply_edit(run, encoding, edited, prototypes: list[int], options, *, pixels, names: list[str]) -> Edits:
+def apply_edit(run, encoding, edited, commands: Commands, options, *, pixels, names: list[str]) -> Edits:
     """Regenerate the encoded images under their own and under edited scores (n, m)."""
     import numpy as np
 
@@ -283,7 +283,10 @@ def apply_edit(run, encoding, edited, prototypes: list[int], options, *, pixels,
     from train.images import to_uint8
 
     plain = regenerate(run.model, encoding.noise, encoding.scores, options.steps).clamp(-1, 1)
-    result = edit_until_reached(run.model, encoding, edited, prototypes, options, title="regenerating")
+    result = edit_until_reached(
+        run.model, encoding, edited, commands.set_prototypes, options, "regenerating", commands.missing
+    )
+    prototypes = commands.prototypes
     matches = [run.model.encoder.match(images) for images in (plain, result.images)]
     reconstruction, edit = to_uint8(plain), to_uint8(result.images)
     return Edits(
@@ -374,15 +377,15 @@ def main() -> None:
     scores = encode(run.model, test, device=device)
     if args.sweep is not None:
         check_prototype(args.sweep, scores.shape[1], "--sweep")
-    commands = parse_commands(args, run, test, scores)
     options = edit_options(args, run.model, scores)
+    commands = parse_commands(args, run, test, scores, options.known)
     encoding = encode_and_invert(run.model, to_tensor(pixels, device), args.steps)
     edited = commands.scores(encoding.scores, options, scores)
     folder = results_folder("manipulate", run, args.outdir)
     if args.sweep is not None:
         save_sweep(sweep(run, args, encoding, edited, options), pixels, names, folder)
         return
-    edits = apply_edit(run, encoding, edited, commands.prototypes, options, pixels=pixels, names=names)
+    edits = apply_edit(run, encoding, edited, commands, options, pixels=pixels, names=names)
     files = save_edits(edits, {"settings": commands.texts, "attributes": args.attribute}, folder)
     print_edits(edits)
     print(files)

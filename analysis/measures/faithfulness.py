@@ -15,6 +15,7 @@ from analysis.measures.candidates import Candidate, random_candidates, single_of
 from analysis.measures.counterfactuals import Pairs, pair_measures
 from analysis.measures.parts import part_measures
 from analysis.measures.readers import Reader
+from analysis.measures.readouts import ReadOut
 from analysis.measures.regions import expected_maps, map_measures, region_measures
 from models.patronus import Patronus
 from train.data.dataset import ImageSet
@@ -81,6 +82,15 @@ def set_scores(
     encoding = encode_and_invert(model, x0, options.steps)
     edited = options.set(encoding.scores, prototypes, torch.tensor(values))
     return SetScores(x0, encoding, edit_until_reached(model, encoding, edited, prototypes, options))
+
+
+def set_attribute(model: Patronus, pixels: np.ndarray, told: ReadOut, amount: float, options: EditOptions) -> SetScores:
+    """Images uint8 (n, H, W, C) with a read-out of all scores at an amount (0 absent, 1 present), regenerated from
+    their own x_T."""
+    x0 = to_tensor(pixels, model.encoder.prototypes.device)
+    encoding = encode_and_invert(model, x0, options.steps)
+    edited, missing = told.set(encoding.scores, amount), told.missing(amount)
+    return SetScores(x0, encoding, edit_until_reached(model, encoding, edited, [], options, missing_beside=missing))
 
 
 def effectiveness_by_prototype(
@@ -154,16 +164,39 @@ class Judge(NamedTuple):
             rise, rise_reached = edited.rises(prototypes, values)
             commanded, reached = [*commanded, rise], [*reached, rise_reached]
             before, after = self.reader(edited.x0), self.reader(edited.result.images)
-            seen = metrics.steerability(after, column, up)
-            side = metrics.side_changes(before, after, self.others[name])
+            row |= self._seen(before, after, name, up)
             if not up:
-                row |= {"vanishes": seen, "side_vanishes": side}
                 continue
-            row |= {"appears": seen, "side": side} | self._changes(edited, before, after, column)
+            row |= self._changes(edited, before, after, column)
             row |= self._axioms(edited, prototypes)
             if name in self.pairs:
                 row |= self._minimality(edited, other, prototypes, values)
         return row | {"effectiveness": effectiveness(commanded, reached)}
+
+    def set_attribute(self, name: str, told: ReadOut) -> dict:
+        """Edits by all scores together: what they tell of an attribute set to present, and to absent."""
+        lacking, having = images_for_edits(name, self.pairs, self.test, self.count)
+        row, commanded, reached = {}, [np.zeros(0)], [np.zeros(0)]
+        for amount, pixels, other in ((1.0, lacking, having), (0.0, having, lacking)):
+            if not len(pixels):
+                continue
+            edited = set_attribute(self.model, pixels, told, amount, self.options)
+            own, found = (told.of(s).cpu().numpy() for s in (edited.encoding.scores, edited.result.scores))
+            commanded, reached = [*commanded, told.value(amount) - own], [*reached, found - own]
+            row |= self._seen(self.reader(edited.x0), self.reader(edited.result.images), name, amount == 1)
+            if amount == 1:
+                row["guided"] = float((edited.result.guidance > 0).float().mean())
+            if amount == 1 and name in self.pairs:
+                target = to_tensor(other, edited.x0.device)
+                row["distance"] = metrics.squared_distance(edited.result.images, target)
+                row["distance_none"] = metrics.squared_distance(edited.x0, target)
+        return row | {"effectiveness": effectiveness(commanded, reached)}
+
+    def _seen(self, before: np.ndarray, after: np.ndarray, name: str, up: bool) -> dict:
+        """Whether what was commanded is seen, and what else changed; evidence before and after, (n, A) each."""
+        seen = metrics.steerability(after, self.names.index(name), up)
+        side = metrics.side_changes(before, after, self.others[name])
+        return {"appears": seen, "side": side} if up else {"vanishes": seen, "side_vanishes": side}
 
     def _changes(self, edited: SetScores, before: np.ndarray, after: np.ndarray, column: int) -> dict:
         """What the reader sees of an edit that should bring an attribute about; its evidence before and after (n,

@@ -11,6 +11,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from analysis.edits import Missing
 from analysis.measures.scores import KnownScores, transport
 
 PENALTY = 0.01  # inverse strength of the regression's, as of the reader of prototypes
@@ -34,9 +35,20 @@ class ReadOut(NamedTuple):
     def set(self, s: Tensor, amount: float) -> Tensor:
         """Scores (B, m) edited so that the read-out is `absent` for an amount of 0 and `present` for 1, all others
         carried along (`transport`): (B, m)."""
-        value = self.absent + amount * (self.present - self.absent)
-        own, target = torch.cat([s, self.of(s)[:, None]], dim=1), s.new_full((len(s), 1), value)
+        own, target = torch.cat([s, self.of(s)[:, None]], dim=1), s.new_full((len(s), 1), self.value(amount))
         return transport(self.known, own, [s.shape[1]], target)[:, :-1]
+
+    def value(self, amount: float) -> float:
+        """Of the read-out, for an amount of the attribute; within the range of the known ones."""
+        low, high = self.known.range[-1].tolist()
+        return min(max(self.absent + amount * (self.present - self.absent), low), high)
+
+    def missing(self, amount: float) -> Missing:
+        """What is missing of an amount in scores that are found, as a share of the read-out's range; more of what is
+        asked for is not missing."""
+        low, high = self.known.limits[-1]
+        sign = 1 if amount > 0.5 else -1
+        return lambda found: ((self.value(amount) - self.of(found)) * sign / (high - low)).clamp(min=0)
 
 
 def read_out(known: KnownScores, labels: np.ndarray) -> ReadOut:
