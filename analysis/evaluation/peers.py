@@ -15,6 +15,7 @@ best of each column.
   fd_floor      the same between two halves of real images
   psnr, psnr_random   of reconstructions, from the image's own noise and from random noise
   appears, vanishes, side   single edits (analysis/evaluation/faithfulness.py)
+  appears_all, vanishes_all, side_all   edits of all scores along a linear read-out, as DiffAE's are made
 
 Results go to records/peers/<name>/.
 """
@@ -31,6 +32,7 @@ from train.errors import UserError, run_script
 MODELS = ("paper", "ours", "diffae", "infodiffusion", "untrained")
 BEST = {"all": max, "single": max, "captured": max, "tad": max, "disentanglement": max, "completeness": max}
 BEST |= {"fd": min, "fd_uncond": min, "psnr": max, "psnr_random": max, "appears": max, "vanishes": max, "side": min}
+BEST |= {"appears_all": max, "vanishes_all": max, "side_all": min}
 DENSE = {"kind": "dense"} | dict.fromkeys(("templates", "channels", "kernels", "strides", "paddings"), "auto")
 MMD = 0.1  # the weight of InfoDiffusion
 
@@ -207,7 +209,9 @@ def edits(entry: Entry, count: int) -> dict:
 
     entry.script("analysis/evaluation/faithfulness.py", "--num_samples", count)
     numbers = entry.results("faithfulness", FAITHFULNESS_MEANS, "faithfulness")
-    return {key: numbers[key] for key in ("appears", "vanishes", "side")}
+    together = numbers.get("all_means", {})
+    kinds = ("appears", "vanishes", "side")
+    return {key: numbers[key] for key in kinds} | {f"{key}_all": together.get(key, float("nan")) for key in kinds}
 
 
 def distance(entry: Entry, kind: str, count: int) -> dict:

@@ -15,6 +15,7 @@ from global_config import RECORDS_DIR, REPO_DIR
 
 MARKS = "<!-- results: python tests/campaigns/results.py -->", "<!-- end of results -->"
 FAITHFUL, QUALITY, DISTANCE = "faithfulness.py", "prototype_quality.py", "fid.py --features efficientnet-lite0"
+SHUFFLED = "faithfulness.shuffled.appears"
 ROWS = (  # name, our key, key of the untrained encoder or of random prototypes, script below analysis/evaluation/
     ("best single prototype's AUROC, mean of attributes", "quality.single", "untrained.single", QUALITY),
     ("accuracy of all scores on test images", "quality.scores_accuracy", "untrained.scores_accuracy", QUALITY),
@@ -24,6 +25,9 @@ ROWS = (  # name, our key, key of the untrained encoder or of random prototypes,
     ("it vanishes", "faithfulness.vanishes", "faithfulness.null.vanishes", FAITHFUL),
     ("other attributes that change", "faithfulness.side", "faithfulness.null.side", FAITHFUL),
     ("a state of a group set: its attribute appears", "faithfulness.group_means.appears", None, FAITHFUL),
+    ("all scores set by an attribute's read-out: it appears", "faithfulness.all_means.appears", SHUFFLED, FAITHFUL),
+    ("the worst attribute", "faithfulness.all_worst", None, FAITHFUL),
+    ("others that change then", "faithfulness.all_means.side", "faithfulness.shuffled.side", FAITHFUL),
     ("map of a prototype's bits against the true pixels", "faithfulness.map", "faithfulness.null.map", FAITHFUL),
     ("distance of 1,000 samples (of real halves)", "cond.frechet_distance", "cond.floor", DISTANCE),
     ("the same, unconditional", "uncond.frechet_distance", None, DISTANCE + " --kind uncond"),
