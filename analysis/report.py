@@ -131,7 +131,7 @@ def main() -> None:
     wanted = [(args.dataset, args.version_num)]
     if args.compare:
         name, slash, number = args.compare.rpartition("/")
-        if not slash or not (number.isdigit() or number == PRETRAINED):
+        if not slash or not (number.isdecimal() or number == PRETRAINED):
             raise UserError(f"--compare {args.compare}: must be DATASET/VERSION, e.g. faces/1")
         wanted.append((name, version_number(number)))
     gathered = [report_on(*which, args) for which in wanted]

@@ -156,7 +156,7 @@ def parse_images(text: str, images) -> list[int]:
     for part in text.split(","):
         if part in images.ids:
             rows.append(images.ids.index(part))
-        elif part.isdigit() and int(part) < len(images):
+        elif part.isdecimal() and int(part) < len(images):
             rows.append(int(part))
         else:
             known = f"numbers 0 to {len(images) - 1} or ids such as {listed(images.ids, 3)}"

@@ -208,7 +208,7 @@ def sources_of(run, folder) -> Sources:
     settings, files = settings_of(folder), sorted(folder.glob("*.png"))
     with reading(settings):
         split = json.loads(settings.read_text()).get("split") if settings.is_file() else None
-    if split is None or not all(file.stem.isdigit() for file in files):
+    if split is None or not all(file.stem.isdecimal() for file in files):
         raise UserError(
             f"--attributes: {folder} holds no conditional samples: {settings} names no split whose "
             "scores they are made from"

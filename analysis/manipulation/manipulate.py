@@ -74,7 +74,7 @@ def parse_setting(text: str, scores, groups):
 
     name, equals, value = text.partition("=")
     group, number = name.strip().startswith("group:"), name.strip().removeprefix("group:")
-    if not equals or not number.isdigit():
+    if not equals or not number.isdecimal():
         raise UserError(
             f"--set {text}: must be PROTOTYPE=VALUE or group:NUMBER=VALUE, e.g. 7=max, 7=0.4, 7=+0.2 or group:3=state1"
         )
