@@ -84,7 +84,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--figure",
         action="store_true",
-        help="only draw ten images before and after, for each attribute's setter, not chosen",
+        help="only draw ten images before and after, not chosen: by each attribute's setter, and by all scores",
     )
     parser.add_argument(
         "--meanings", action="store_true", help="print what every number means, and which way is better"
@@ -316,13 +316,14 @@ def report(run, device, args) -> dict:
 
 
 def figure(run, device, args) -> None:
-    """Ten images before and after for each attribute's setter: the first that lack it, none chosen."""
+    """Ten images before and after for each attribute, the first that lack it, none chosen: by its setter, and by all
+    scores together."""
     import numpy as np
-    import torch
 
     from analysis.drawing.faithfulness import draw_before_after
-    from analysis.measures.faithfulness import images_for_edits, set_scores
+    from analysis.measures.faithfulness import images_for_edits, set_attribute, set_scores
     from analysis.measures.labels import LEAST
+    from analysis.measures.readouts import read_out
     from analysis.results import results_folder
     from train.images import to_uint8
 
@@ -331,15 +332,19 @@ def figure(run, device, args) -> None:
         raise UserError(
             f"{run.name}: --figure needs an attribute that at least {LEAST} test images have and as many have not"
         )
-    rows = []
-    for setter in choose(judge, images.attributes[judge.names], known)[1]:
-        pixels = images_for_edits(setter.attribute, judge.pairs, judge.test, FIGURE_IMAGES)[0]
-        value = judge.options.known.limits[setter.prototype, 1 if setter.direction > 0 else 0].item()
-        edits = set_scores(judge.model, pixels, [setter.prototype], [value], judge.options)
-        title = f"{setter.attribute}\nprototype {setter.prototype} {'high' if setter.direction > 0 else 'low'}"
-        rows.append((title, np.array(pixels), to_uint8(torch.as_tensor(edits.result.images))))
+    attributes, options, single, together = images.attributes[judge.names], judge.options, [], []
+    for setter in choose(judge, attributes, known)[1]:
+        name, k, high = setter.attribute, setter.prototype, setter.direction > 0
+        pixels = np.array(images_for_edits(name, judge.pairs, judge.test, FIGURE_IMAGES)[0])
+        set_alone = set_scores(judge.model, pixels, [k], [options.known.limits[k, int(high)].item()], options)
+        told = read_out(options.known, attributes[name].to_numpy(float))
+        set_all = set_attribute(judge.model, pixels, told, 1.0, options)
+        title = f"{name}\nprototype {k} {'high' if high else 'low'}"
+        single.append((title, pixels, to_uint8(set_alone.result.images)))
+        together.append((f"{name}\nall scores", pixels, to_uint8(set_all.result.images)))
     folder = results_folder("faithfulness", run, args.outdir, "_figure")
-    print(f"figure: {draw_before_after(rows, folder / 'before_after')[0]} and .pdf")
+    for rows, name in ((single, "before_after"), (together, "before_after_all")):
+        print(f"figure: {draw_before_after(rows, folder / name)[0]} and .pdf")
 
 
 def main() -> None:
