@@ -78,7 +78,7 @@ def folds_of(scores):
 
 
 def regression():
-    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000))  # 60,000 images may need over 1,000
 
 
 def latent_aurocs(scores, labels):
