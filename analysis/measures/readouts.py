@@ -47,8 +47,8 @@ class ReadOut(NamedTuple):
         """What is missing of an amount in scores that are found, as a share of the read-out's range; more of what is
         asked for is not missing."""
         low, high = self.known.limits[-1]
-        sign = 1 if amount > 0.5 else -1
-        return lambda found: ((self.value(amount) - self.of(found)) * sign / (high - low)).clamp(min=0)
+        span, sign = (high - low).clamp(min=1e-6), 1 if amount > 0.5 else -1
+        return lambda found: ((self.value(amount) - self.of(found)) * sign / span).clamp(min=0)
 
 
 def read_out(known: KnownScores, labels: np.ndarray) -> ReadOut:
