@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_models import residual_model
 
+from analysis.evaluation.faithfulness import learnable
 from analysis.measures import edit_metrics as metrics
 from analysis.measures.candidates import Effects, best_setters, effect_values, quick_edit, rankings_agree
 from analysis.measures.faithfulness import others_of
@@ -186,3 +187,8 @@ def test_the_page_names_states_of_groups_and_sets_all_their_members():
     number, state = choice.split("=")
     assert label.startswith(f"group {number} state {state}: B (")
     assert explorer.state_settings(choice) == pytest.approx({1: 1, 3: 1}, abs=0.05)
+
+
+def test_read_outs_are_learnt_where_training_images_have_both_classes():
+    attributes = pd.DataFrame({"both": [0.0, 1, np.nan], "one": [1.0, 1, 1], "unknown": [np.nan] * 3})
+    assert learnable(attributes) == ["both"]

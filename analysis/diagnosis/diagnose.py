@@ -196,7 +196,8 @@ def measure(run, labelled: Labelled, asked: Asked, args, device, rng):
 
     test, data, labels = labelled.test, labelled.data, labelled.labels("test")
     scores = encode(run.model, test, device=device)
-    learnt = labelled.train.subset(rng.permutation(len(labelled.train))[:LEARNT])
+    order = np.random.default_rng(args.seed).permutation(len(labelled.train))  # of its own: rng draws the random edits
+    learnt = labelled.train.subset(order[:LEARNT])
     known = encode(run.model, learnt, device=device).numpy()
     readers = {"prototypes": prototype_reader(run.model, known, learnt.attributes[labelled.names].to_numpy(float))}
     if args.classifier:

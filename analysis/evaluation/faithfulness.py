@@ -191,6 +191,11 @@ def judge_groups(judge, attributes):
     return pd.DataFrame(rows).T.rename_axis("attribute"), len(groups)
 
 
+def learnable(attributes) -> list[str]:
+    """Attributes of which the training images have both classes; test images alone may have the other one."""
+    return [name for name in attributes if {0.0, 1.0} <= set(attributes[name])]
+
+
 def judge_readouts(judge, attributes, seed: int):
     """-> (a table of one row an attribute, set by all scores together, on half as many images; the means of read-outs
     learnt from labels in random order)."""
@@ -203,7 +208,7 @@ def judge_readouts(judge, attributes, seed: int):
     known, rng, tables = judge.options.known, np.random.default_rng(seed), []
     for share, shuffled in ((2, False), (4, True)):
         fewer, rows = judge._replace(count=max(judge.count // share, 2)), {}
-        for name in tqdm(judge.names, desc="all scores", unit="attribute", leave=False):
+        for name in tqdm(learnable(attributes), desc="all scores", unit="attribute", leave=False):
             labels = attributes[name].to_numpy(float)
             told = read_out(known, rng.permutation(labels) if shuffled else labels)
             rows[name] = fewer.set_attribute(name, told)
@@ -304,9 +309,8 @@ def report(run, device, args) -> dict:
             if len(frame):
                 files.append(save_table(folder / f"{kind}.csv", frame))
                 numbers[f"{kind.removesuffix('s')}_means"] = {c: float(frame[c].mean()) for c in MEANINGS if c in frame}
-                numbers[f"{kind.removesuffix('s')}_worst"] = (
-                    float(frame["appears"].min()) if "appears" in frame else None
-                )
+                if "appears" in frame:
+                    print(f"worst appears of {kind} {frame['appears'].min():.3f}")
         print(f"tables: {', '.join(map(str, files))}; figure: {draw(table, null, maps, folder / name)[0]}")
     whole = ("tad", "captured", "dead", "duplicates", "groups", "both", "effectiveness")
     print(", ".join(f"{key} {numbers[key]:.3g}" for key in whole if key in numbers))
@@ -337,14 +341,16 @@ def figure(run, device, args) -> None:
         name, k, high = setter.attribute, setter.prototype, setter.direction > 0
         pixels = np.array(images_for_edits(name, judge.pairs, judge.test, FIGURE_IMAGES)[0])
         set_alone = set_scores(judge.model, pixels, [k], [options.known.limits[k, int(high)].item()], options)
-        told = read_out(options.known, attributes[name].to_numpy(float))
-        set_all = set_attribute(judge.model, pixels, told, 1.0, options)
         title = f"{name}\nprototype {k} {'high' if high else 'low'}"
         single.append((title, pixels, to_uint8(set_alone.result.images)))
-        together.append((f"{name}\nall scores", pixels, to_uint8(set_all.result.images)))
+        if name in learnable(attributes):
+            told = read_out(options.known, attributes[name].to_numpy(float))
+            set_all = set_attribute(judge.model, pixels, told, 1.0, options)
+            together.append((f"{name}\nall scores", pixels, to_uint8(set_all.result.images)))
     folder = results_folder("faithfulness", run, args.outdir, "_figure")
     for rows, name in ((single, "before_after"), (together, "before_after_all")):
-        print(f"figure: {draw_before_after(rows, folder / name)[0]} and .pdf")
+        if rows:
+            print(f"figure: {draw_before_after(rows, folder / name)[0]} and .pdf")
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from analysis.edits import Missing
-from analysis.measures.scores import KnownScores, transport
+from analysis.measures.scores import KnownScores, quantiles, transport
 
 PENALTY = 0.01  # inverse strength of the regression's, as of the reader of prototypes
 
@@ -46,7 +46,7 @@ class ReadOut(NamedTuple):
     def missing(self, amount: float) -> Missing:
         """What is missing of an amount in scores that are found, as a share of the read-out's range; more of what is
         asked for is not missing."""
-        low, high = self.known.limits[-1]
+        low, high = quantiles(self.known.scores[:, -1:])[0]
         span, sign = (high - low).clamp(min=1e-6), 1 if amount > 0.5 else -1
         return lambda found: ((self.value(amount) - self.of(found)) * sign / span).clamp(min=0)
 
