@@ -20,10 +20,16 @@ def run_parser(
     several: --version_num takes more than one; outdir: whether there are results, which --outdir puts elsewhere.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
-    text = "versions of the run" if several else "version of the run"
     parser.add_argument(
-        "--version_num", type=version_number, nargs="+" if several else None, help=f"{text} (default: the newest)"
+        "--dataset", metavar="NAME", help="name of the run, as its config gives it (default: that of the newest run)"
+    )
+    text = f"version{'s' * several} of the run, or pretrained for a shipped one"
+    parser.add_argument(
+        "--version_num",
+        metavar="N",
+        type=version_number,
+        nargs="+" if several else None,
+        help=f"{text} (default: the newest)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     if outdir:

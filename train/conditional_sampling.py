@@ -1,5 +1,5 @@
 """Sample images from the scores of real test images: PNGs alone in records/FID/cond_<dataset>_<version>/run_<k>/, ready
-for FID.
+for analysis/evaluation/fid.py.
 
 Image i has seed --seed + i and the scores of test image i (beginning anew after the last), so batch size, number of
 processes and interruptions change nothing. `torchrun --nproc_per_node N train/conditional_sampling.py ...` shares the

@@ -3,8 +3,8 @@
   python train/convert_released.py records/diffusion/patronus/CelebA-train/Logs_Checkpoints/checkpoints/version_4
   python train/convert_released.py --export --dataset fmnist_paper --version_num 0
 
-Conversion is not needed for use: a published run works in place wherever a run is named. It gives a folder of ours that
-needs no pickle any more.
+Conversion is not needed for use: a published run works in place wherever a run is named. It gives a run of ours,
+records/patronus/<name>/version_<n>/, that needs no pickle any more.
 """
 
 import sys
@@ -27,9 +27,16 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="write a run of ours in the published format, below records/released_format/",
     )
-    parser.add_argument("--dataset", help="with --export: name of the run's data set (default: that of the newest run)")
     parser.add_argument(
-        "--version_num", type=version_number, help="with --export: version of the run (default: the newest)"
+        "--dataset",
+        metavar="NAME",
+        help="with --export: name of the run, as its config gives it (default: that of the newest run)",
+    )
+    parser.add_argument(
+        "--version_num",
+        metavar="N",
+        type=version_number,
+        help="with --export: version of the run, or pretrained for a shipped one (default: the newest)",
     )
     args = parser.parse_args()
     if args.export == bool(args.path):

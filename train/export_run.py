@@ -4,9 +4,9 @@ one over.
   python train/export_run.py --dataset faces --version_num 0 --folder pretrained/faces [--numbers FILE.json]
   python train/export_run.py --import FOLDER
 
-A shared run below pretrained/ is found by every script as --version_num pretrained, and taken where there is no other.
-An imported one becomes a version of its own below records/patronus/. Folders from elsewhere are checked before anything
-in them is used, and nothing in them is run.
+A run exported to pretrained/<name>/ is found by every script as --version_num pretrained, and taken where there is no
+other. An imported one becomes a version of its own below records/patronus/. Folders from elsewhere are checked before
+anything in them is used, and nothing in them is run.
 """
 
 import sys
@@ -22,8 +22,15 @@ from train.versions import version_number
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
-    parser.add_argument("--version_num", type=version_number, help="version of the run (default: the newest)")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="name of the run, as its config gives it (default: that of the newest run)"
+    )
+    parser.add_argument(
+        "--version_num",
+        metavar="N",
+        type=version_number,
+        help="version of the run, or pretrained for a shipped one (default: the newest)",
+    )
     parser.add_argument(
         "--folder", type=Path, help="where the export goes; must not exist (default: records/exports/<dataset>_v<n>)"
     )

@@ -32,9 +32,18 @@ class Sampling(NamedTuple):
 def sampling_parser(doc: str) -> argparse.ArgumentParser:
     """The options that both sampling scripts share."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
-    parser.add_argument("--version_num", type=version_number, help="version of the run (default: the newest)")
-    parser.add_argument("--total_gen_num", type=int, default=10000, help="number of images (default: 10000)")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="name of the run, as its config gives it (default: that of the newest run)"
+    )
+    parser.add_argument(
+        "--version_num",
+        metavar="N",
+        type=version_number,
+        help="version of the run, or pretrained for a shipped one (default: the newest)",
+    )
+    parser.add_argument(
+        "--total_gen_num", metavar="N", type=int, default=10000, help="number of images (default: 10000)"
+    )
     parser.add_argument(
         "--sampler",
         choices=SAMPLERS,

@@ -3,7 +3,7 @@
 The scores of the training images are encoded once. The default network is a fully connected one; --network unet1d is
 the published one (eps on 100 timesteps, learning rate 1e-4; --set multipliers=[1,2] for FashionMNIST). Results go to
 records/latent_ddim/<dataset>_v<n>/version_<l>/: best.pt (averaged weights of the lowest held-out loss), last.pt,
-metrics.jsonl.
+metrics.jsonl. Then sample: train/unconditional_sampling.py.
 """
 
 import sys
@@ -20,8 +20,15 @@ from train.versions import version_number
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", help="name of the run's data set (default: that of the newest run)")
-    parser.add_argument("--version_num", type=version_number, help="version of the run (default: the newest)")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="name of the run, as its config gives it (default: that of the newest run)"
+    )
+    parser.add_argument(
+        "--version_num",
+        metavar="N",
+        type=version_number,
+        help="version of the run, or pretrained for a shipped one (default: the newest)",
+    )
     parser.add_argument("--network", default="mlp", choices=["mlp", "unet1d"], help="default: mlp")
     parser.add_argument(
         "--set",

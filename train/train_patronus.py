@@ -1,4 +1,9 @@
-"""Train Patronus from a YAML config; with no arguments, on drawn faces."""
+"""Train Patronus from a YAML config; with no arguments, on drawn faces.
+
+A run goes to records/patronus/<name>/version_<n>/: config.yaml with every setting, metrics.jsonl, samples/ and
+checkpoints/. Ctrl-C or SIGTERM saves and prints the command that goes on. The last lines name two commands to look at
+the run. `torchrun --nproc_per_node N train/train_patronus.py ...` shares the work. docs/data.md lists the configs.
+"""
 
 import sys
 from pathlib import Path
@@ -18,7 +23,7 @@ CHANGEABLE = ("name=", "train.", "data.path=", "data.metadata=")  # with --resum
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", help="YAML file; see configs/ and configs/paper/ (default: configs/faces.yaml)")
     parser.add_argument(
         "--set",

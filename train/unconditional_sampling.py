@@ -1,9 +1,11 @@
 """Sample images with no image at all: scores from the latent model, images from those scores.
 
-PNGs alone in records/FID/uncond_<dataset>_<version>/run_<k>/, ready for FID. Image i has seed --seed + i, for its
-scores and its pixels, so batch size, number of processes and interruptions change nothing. --sampler and --eta are of
-the pixels; scores are sampled by Heun's method, in 18 steps at least. A latent model of the published formulation
-samples its scores by --sampler and --eta too. Train the latent model first: train/train_latent_ddim.py.
+Train the latent model first: train/train_latent_ddim.py. PNGs alone go to
+records/FID/uncond_<dataset>_<version>/run_<k>/, ready for analysis/evaluation/fid.py --kind uncond. Image i has seed
+--seed + i, for its scores and its pixels, so batch size, number of processes and interruptions change nothing.
+
+--sampler and --eta are of the pixels; scores are sampled by Heun's method, in 18 steps at least. A latent model of the
+published formulation samples its scores by --sampler and --eta too.
 """
 
 import sys

@@ -14,7 +14,7 @@ best of each column.
   fd, fd_uncond Frechet distance (EfficientNet-lite0) of conditional and of unconditional samples
   fd_floor      the same between two halves of real images
   psnr, psnr_random   of reconstructions, from the image's own noise and from random noise
-  appears, vanishes, side   single edits (analysis/evaluation/faithfulness.py)
+  appears, vanishes, side   single edits (analysis/evaluation/faithfulness.py --meanings)
   appears_all, vanishes_all, side_all   edits of all scores along a linear read-out, as DiffAE's are made
 
 Results go to records/peers/<name>/.
@@ -43,12 +43,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one entry of all models; repeatable"
     )
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), help="default: all")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        choices=MODELS,
+        default=list(MODELS),
+        help=f"of {', '.join(MODELS)} (default: all)",
+    )
+    parser.add_argument("--seeds", nargs="+", metavar="N", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--minutes", type=float, help="of each training (default: as in the config)")
     parser.add_argument("--count", type=int, default=1000, help="images a side of a distance (default: 1000)")
     parser.add_argument("--num_samples", type=int, default=60, help="images edited an attribute (default: 60)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     args = parser.parse_args()
     if args.minutes:
         args.set.append(f"train.minutes={args.minutes}")

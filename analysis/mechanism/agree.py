@@ -4,9 +4,11 @@ From the same noise, one seed an image, every denoiser follows its own probabili
 --n_steps): the network, with all scores hidden where the run was trained for it, and each training-free denoiser.
 Similarity to the network's sample of the same noise: cosine of EfficientNet-lite0 features less their mean over all
 samples (pip install -e .[features]; left out without it), and correlation of pixels. The last line of the table is
-chance: the network's samples of different noise. Writes agree.csv and agree.json, with every image's similarity,
-samples.npy (denoisers, n, C, H, W), and a grid of samples, one noise a column. Finished
-denoisers survive an interruption.
+chance: the network's samples of different noise. Finished denoisers survive an interruption.
+
+Writes agree.csv and agree.json, with every image's similarity, samples.npy (denoisers, n, C, H, W), and a grid of
+samples, one noise a column, to records/mechanism/agree/. For the schedules and heat maps see fit_schedule.py and
+heatmaps.py; tables.py prints the results in Markdown.
 """
 
 import sys

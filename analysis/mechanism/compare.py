@@ -8,7 +8,9 @@ under sampled scores (network_latent, as one more denoiser). What s adds is told
 beside what patches of the training set add to the Gaussian denoiser, and what the network leaves.
 
 Writes compare.csv (means and standard errors over images), compare.json (every image's difference, where the published
-order of denoisers holds), told.csv, the curves with the window sizes, and a grid of pictures.
+order of denoisers holds), told.csv, the curves with the window sizes, and a grid of pictures to
+records/mechanism/compare/. For the schedules and heat maps see fit_schedule.py and heatmaps.py; tables.py prints the
+results in Markdown.
 """
 
 import sys

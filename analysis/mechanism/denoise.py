@@ -2,8 +2,8 @@
 
 Noisy images are the data plus noise at level --t_idx of --n_steps (default: every level), or those of --z, a .npy of
 shape (n_steps, n, C, H, W). Writes <denoiser>_outputs_t_<tt>_of_<nn>.npy of shape (n, C, H, W), float32, with a PNG
-grid beside it. The network of a run of ours sees the scores of the clean images, so with --z it needs --hide_scores or
-a network of --network_pkl.
+grid beside it, to records/mechanism/denoise/. The network of a run of ours sees the scores of the clean images, so with
+--z it needs --hide_scores or a network of --network_pkl.
 """
 
 import sys

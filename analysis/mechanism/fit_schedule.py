@@ -4,7 +4,8 @@ At each noise level the candidate of least mean squared difference to the networ
 held-out images (compare.py reports on the first). The published schedules are CIFAR-10's. With --heatmaps, of the
 windows larger than what holds 90 % of the heat at that level (see heatmaps.py) only the smallest is tried, and the
 fitted windows are drawn beside what the network and the Wiener filter look at (radius.json, radius.png). Writes
-schedule.json, which --patch_sizes and --thresholds of the other programs read, with every candidate's error.
+schedule.json, which --patch_sizes and --thresholds of the other programs read, with every candidate's error, to
+records/mechanism/schedule/. Next: compare.py and agree.py.
 """
 
 import sys

@@ -4,8 +4,9 @@ For every output pixel and noise level, the mean over noisy images of |dD(y, x) 
 heatmaps_<denoiser>.npy of shape (levels, H, W, H, W), float32, for pspc_flex and for anyone; a picture at several
 pixels and levels; and how far the denoiser looks: the side of the window around a pixel that holds half and 90 % of its
 map, at every noise level, beside that of the Wiener filter (the optimal linear denoiser, of the data's covariance
-alone) and, with --patch_sizes, the windows of a square schedule (radius.json, radius.png). fit_schedule.py --heatmaps
-takes it from there.
+alone) and, with --patch_sizes, the windows of a square schedule (radius.json, radius.png). Results go to
+records/mechanism/heatmaps/. Next: fit_schedule.py --heatmaps.
+
 One backward pass a pixel serves all images of a batch; it passes the network's last convolutions in growing windows and
 what is read of hidden scores as matrices. Every thread has images of its own. Finished levels survive an interruption.
 """

@@ -17,7 +17,7 @@ def mechanism_parser(doc: str, denoiser: bool = True) -> argparse.ArgumentParser
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     if denoiser:
         parser.add_argument("--denoiser", default="pspc_sq", choices=NAMES, help="default: %(default)s")
-    parser.add_argument("--data", help="EDM zip or folder, name in configs/, or YAML (default: the newest run's data)")
+    parser.add_argument("--data", help="EDM zip or folder, name in configs/, or YAML (default: the run's data)")
     parser.add_argument(
         "--image_size", type=int, metavar="PIXELS", help="read the data at this size (default: their own)"
     )
@@ -27,23 +27,38 @@ def mechanism_parser(doc: str, denoiser: bool = True) -> argparse.ArgumentParser
     parser.add_argument("--n_steps", type=int, default=18, help="noise levels (default: 18)")
     parser.add_argument("--t_max", type=float, default=80.0, help="highest noise level (default: 80)")
     parser.add_argument("--t_min", type=float, default=0.002, help="lowest noise level (default: 0.002)")
-    parser.add_argument("--rho", type=float, default=7.0, help="of Karras et al. 2022 (default: 7)")
+    parser.add_argument(
+        "--rho", type=float, default=7.0, help="spacing of the noise levels, of Karras et al. 2022 (default: 7)"
+    )
     parser.add_argument("--rank", type=int, help="directions of gaussian and locality (default: all)")
     parser.add_argument(
         "--patch_sizes",
         metavar="32,23,...",
-        help="window side a level, or the JSON of fit_schedule.py (default: CIFAR-10's)",
+        help="of pspc_sq: window side a level, or the JSON of fit_schedule.py (default: CIFAR-10's)",
     )
     parser.add_argument("--heatmaps", metavar="FILE.npy", help="heat maps of pspc_flex, (levels, H, W, H, W)")
     parser.add_argument(
-        "--thresholds", metavar="1,0.7,...", help="share a level, or the JSON of fit_schedule.py (default: CIFAR-10's)"
+        "--thresholds",
+        metavar="1,0.7,...",
+        help="of pspc_flex: share a level, or the JSON of fit_schedule.py (default: CIFAR-10's)",
     )
     text = "where a filter's entry joins a mask of locality, as a share of the largest (default: 0.02)"
     parser.add_argument("--mask_threshold", type=float, default=0.02, metavar="SHARE", help=text)
-    parser.add_argument("--dataset", help="run of the network (default: the newest)")
-    parser.add_argument("--version_num", type=version_number, help="version of that run (default: the newest)")
     parser.add_argument(
-        "--hide_scores", action="store_true", help="let the network of a run of ours know no score of an image"
+        "--dataset",
+        metavar="NAME",
+        help="name of the network's run, as its config gives it (default: that of the newest run)",
+    )
+    parser.add_argument(
+        "--version_num",
+        metavar="N",
+        type=version_number,
+        help="version of that run, or pretrained for a shipped one (default: the newest)",
+    )
+    parser.add_argument(
+        "--hide_scores",
+        action="store_true",
+        help="let the network of a run of ours know no score of an image; compare.py and agree.py do so of themselves",
     )
     parser.add_argument("--network_pkl", metavar="FILE", help="an EDM checkpoint instead of a run of ours")
     parser.add_argument("--edm_repo", metavar="FOLDER", help="your clone of the EDM code, which such a pickle needs")
@@ -51,8 +66,10 @@ def mechanism_parser(doc: str, denoiser: bool = True) -> argparse.ArgumentParser
     parser.add_argument(
         "--max_memory", type=float, default=4.0, metavar="GB", help="bound of data and temporaries (default: 4)"
     )
-    parser.add_argument("--outdir", metavar="FOLDER", help="where results go (default: below records/mechanism/)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--outdir", metavar="FOLDER", help="results go to this very folder (default: below records/mechanism/)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     return parser
 

@@ -1,7 +1,8 @@
 """Draw samples by integrating the probability-flow ODE of a training-free denoiser or a network (Niedoba et al. 2025).
 
 From noise at the highest level, one seed an image, or from --z_init, a .npy of shape (n, C, H, W). Writes
-<denoiser>_samples.npy and a PNG grid. The network of a run of ours is given the scores of data images, one each.
+<denoiser>_samples.npy and a PNG grid to records/mechanism/sample/. The network of a run of ours is given the scores of
+data images, one each.
 """
 
 import sys

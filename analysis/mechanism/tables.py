@@ -1,4 +1,7 @@
-"""The tables of docs/patches.md, in Markdown, from what compare.py, agree.py and heatmaps.py left in their folders."""
+"""The tables of docs/patches.md, in Markdown, from what compare.py, agree.py and heatmaps.py left in their folders.
+
+They are printed; nothing is written. docs/patches.md has the commands that come before.
+"""
 
 import sys
 from pathlib import Path
@@ -13,7 +16,8 @@ from train.errors import UserError, run_script
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     text = "folder of {} (default: that below records/mechanism/)"
-    for name, program in (("compare", "compare.py"), ("agree", "agree.py"), ("heatmaps", "heatmaps.py")):
+    programs = {"compare": "compare.py", "agree": "agree.py", "heatmaps": "heatmaps.py or fit_schedule.py --heatmaps"}
+    for name, program in programs.items():
         parser.add_argument(f"--{name}", metavar="FOLDER", type=Path, help=text.format(program))
     return parser.parse_args()
 
