@@ -20,6 +20,7 @@ from analysis.measures.shortcuts import (
     EditEffect,
     Edits,
     class_gap,
+    corrected,
     detectable,
     edit_effect,
     edit_examples,
@@ -47,6 +48,24 @@ def test_mutual_information_agrees_with_scikit_learn():
 def test_holm_by_hand():
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03])), [0.03, 0.06, 0.06])
     assert holm(np.array([0.9, 0.8])).max() == 1
+
+
+def test_generation_is_tested_among_all_pairs_and_edits_among_those_that_pass():
+    table = pd.DataFrame({"generated": [0.3, 0.3, -0.3, 0.3], "generated_p": [1e-4, 1e-3, 1e-5, 0.2]})
+    table = table.assign(edit=0.2, edit_p=[0.01, 0.06, 1e-9, 1e-9])
+    # by generation 3e-4, 2e-3, 4e-5 and .2, five times that at a fifth of the level: three are below .05; by edits in
+    # the direction of generation .005, .03 and 1, times 3, 2 and 1, at four fifths of the level
+    np.testing.assert_allclose(corrected(table), [0.005 * 3 / 0.8, 0.03 * 2 / 0.8, 1, 1])
+
+
+def test_false_pairs_are_named_in_one_of_twenty_diagnoses_at_most():
+    rng, named = np.random.default_rng(0), []
+    for _ in range(2000):
+        p = rng.random((2, 20))
+        p[0, :5], p[1, 5:10] = 1e-9, 1e-9  # five are true in generation alone, five in edits alone, ten in nothing
+        table = pd.DataFrame({"generated_p": p[0], "edit_p": p[1], "generated": 1.0, "edit": rng.choice([-1.0, 1], 20)})
+        named.append((corrected(table) < 0.05).any())
+    assert 0.01 < np.mean(named) < 0.055
 
 
 def test_generated_effect_is_a_regression_that_knows_b():
@@ -137,17 +156,18 @@ def test_a_planted_shortcut_is_named_and_nothing_else(biased):
 
 def test_an_effect_that_could_have_been_found_is_found_in_eight_of_ten_diagnoses():
     rng, images, nulls, generated, pairs = np.random.default_rng(0), 40, 20, 200, 30
-    edit_deviation, generated_error, spread = 0.6, 0.09, 0.01
+    edit_deviation, generated_error, spread = 0.6, 0.06, 0.01
     about = EditEffect(0.0, edit_deviation / images**0.5, 1.0, spread)
     effect = detectable(about, images, nulls, generated_error, generated, pairs)
-    assert effect > 0.2
+    assert effect > 0.1
     named = []
     for true in 300 * [effect] + 100 * [0.0]:
         edit = edit_effect(true + edit_deviation * rng.normal(size=images), spread * rng.normal(size=nulls))
         made = true + generated_error * rng.normal()
         p = 2 * student.sf(abs(made) / generated_error, generated - 3)
         rows = pd.DataFrame({"edit": edit.mean, "edit_p": edit.p, "generated": made, "generated_p": p}, index=range(1))
-        rows = pd.concat([rows, rows.assign(edit_p=1.0).loc[[0] * (pairs - 1)]], ignore_index=True)
+        others = rows.assign(edit_p=1.0, generated_p=1.0).loc[[0] * (pairs - 1)]
+        rows = pd.concat([rows, others], ignore_index=True)
         for name in ("edit", "generated"):
             rows[f"{name}_low"] = rows[f"{name}_high"] = rows[name]
         named.append(judge(rows)["shortcut"][0])
@@ -156,7 +176,7 @@ def test_an_effect_that_could_have_been_found_is_found_in_eight_of_ten_diagnoses
 
 def test_what_is_neither_found_nor_shown_to_be_small_cannot_be_told():
     rows = {"edit": 0.25, "generated": 0.25, "edit_p": 0.3, "generated_p": 0.3}
-    wide, narrow = {"low": -0.1, "high": 0.6}, {"low": 0.1, "high": 0.19}
+    wide, narrow = {"low": -0.1, "high": 0.6}, {"low": 0.01, "high": 0.09}
     limits = [
         {f"edit_{k}": v for k, v in e.items()} | {f"generated_{k}": wide[k] for k in wide} for e in (wide, narrow)
     ]

@@ -42,7 +42,7 @@ def test_what_was_asked_and_found(folder):
         "when they are generated (corrected p 1.0e-02).",
     ]
     assert described["others"] == "None was found in the others (1)." and described["edits"] == []
-    assert "reaches 20 %" in described["power"] and "eight of ten" not in described["power"]
+    assert "reaches 10 %" in described["power"] and "eight of ten" not in described["power"]
 
 
 def test_what_could_have_been_found_and_what_cannot_be_described(folder):

@@ -5,9 +5,9 @@ default the run's data set without its `where`). Edit: the prototypes that tell 
 lowered by half of their class gap, on test images at their own x_T; does the evidence of B move, more than when random
 prototypes are moved as much? All other scores are kept, so that correlations of the data cannot pass for those of the
 model. Generation: images from real, unedited scores and random x_T; does B come out wrong because of A? Both must say
-so, by at least a fifth of the difference between having B and not, at corrected p < 0.05. Evidence is read by a small
-classifier trained on the labelled images, or by the prototypes alone with
---no-classifier. Results go to records/diagnose/<dataset>_v<n>/.
+so, in the same direction and by at least a tenth of the difference between having B and not, at corrected p < 0.05.
+Evidence is read by a small classifier trained on the labelled images, or by the prototypes alone with --no-classifier.
+Results go to records/diagnose/<dataset>_v<n>/.
 """
 
 import sys

@@ -16,8 +16,9 @@ from models.patronus import Patronus
 from models.samplers import SeededNoise
 from train.images import to_uint8
 
-LEAST_EFFECT = 0.2  # of the difference between having an attribute and not: smaller effects are not named
+LEAST_EFFECT = 0.1  # of the difference between having an attribute and not: twice the most that unbiased models do
 LEVEL = 0.05  # of the corrected p-values
+GENERATION_SHARE = 0.2  # of LEVEL: hundreds of images are generated, so that little of it is enough there
 POWER = 0.8  # with which an effect counts as one that could have been found
 FEWEST = 5  # images in each of the four cells of a pair
 BATCH = 64  # images read together
@@ -163,15 +164,14 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def detectable(edit: EditEffect, images: int, nulls: int, generated_error: float, generated: int, pairs: int) -> float:
-    """The least effect, of edits and of generation alike, that is named with probability POWER.
+    """The least effect, of edits and of generation alike, that is named with probability POWER, were it the only one.
 
-    Each of the two must reach LEAST_EFFECT and the strictest level of Holm's correction over all pairs, and does so
-    with probability sqrt(POWER) (normal approximation of the power of a t-test, Cohen 1988). images, nulls: of the
-    edit; generated: images.
+    Each of the two must reach LEAST_EFFECT and its level in `judge`, and does so with probability sqrt(POWER) (normal
+    approximation of the power of a t-test, Cohen 1988). images, nulls: of the edit; generated: images.
     """
-    level, luck = LEVEL / pairs / 2, norm.ppf(POWER**0.5)
-    by_edits = max(LEAST_EFFECT, student.isf(level, images - 1) * edit.error, student.isf(level, nulls) * edit.spread)
-    by_generation = max(LEAST_EFFECT, student.isf(level, generated - 3) * generated_error)
+    luck, alone, among = norm.ppf(POWER**0.5), (1 - GENERATION_SHARE) * LEVEL, GENERATION_SHARE * LEVEL / pairs / 2
+    by_edits = max(LEAST_EFFECT, student.isf(alone, images - 1) * edit.error, student.isf(alone, nulls) * edit.spread)
+    by_generation = max(LEAST_EFFECT, student.isf(among, generated - 3) * generated_error)
     return float(max(by_edits + luck * edit.error, by_generation + luck * generated_error))
 
 
@@ -186,6 +186,22 @@ def tellable(a: np.ndarray, b: np.ndarray) -> bool:
     return all(((a == x) & (b == y)).sum() >= FEWEST for x in (0, 1) for y in (0, 1))
 
 
+def corrected(table: pd.DataFrame) -> np.ndarray:
+    """The p-value, over all pairs, that generation and edits both move B, from edit, generated and their p: (n,).
+
+    Two tests in turn. Generation is corrected for all pairs, at GENERATION_SHARE of the level. Edits are asked about
+    the pairs that this leaves, in the direction that generation told, and corrected for their number, at the rest of
+    the level. What passes the first test says nothing of chance in the second, whose noise is another, so a false pair
+    is named with probability LEVEL at most.
+    """
+    generation = holm(table["generated_p"].to_numpy()) / GENERATION_SHARE
+    agree, two_sided = np.sign(table["edit"]) == np.sign(table["generated"]), table["edit_p"]
+    one_sided = np.where(agree, two_sided / 2, 1 - two_sided / 2)
+    edits, passed = np.ones(len(table)), generation < LEVEL
+    edits[passed] = holm(one_sided[passed]) / (1 - GENERATION_SHARE)
+    return np.minimum(np.maximum(generation, edits), 1)
+
+
 def judge(table: pd.DataFrame) -> pd.DataFrame:
     """Add corrected p-values, whether it is a shortcut, and the verdict to one row a pair with edit, generated, their p
     and the limits of their confidence intervals.
@@ -195,11 +211,9 @@ def judge(table: pd.DataFrame) -> pd.DataFrame:
     cannot draw. The verdict is 'found', 'not found' where one of the two is shown to be smaller than LEAST_EFFECT, and
     'cannot tell' where neither is.
     """
-    table["p"] = holm(table[["edit_p", "generated_p"]].max(axis=1).to_numpy())
+    table["p"] = corrected(table)
     least = table[["edit", "generated"]].abs().min(axis=1)
-    table["shortcut"] = (
-        (table["p"] < LEVEL) & (least >= LEAST_EFFECT) & (np.sign(table["edit"]) == np.sign(table["generated"]))
-    )
+    table["shortcut"] = (table["p"] < LEVEL) & (least >= LEAST_EFFECT)
     ruled_out = small(table, "edit") | small(table, "generated")
     table["verdict"] = np.where(table["shortcut"], "found", np.where(ruled_out, "not found", "cannot tell"))
     return table
