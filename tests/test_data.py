@@ -157,6 +157,25 @@ def test_hidden_files_and_folders_are_no_images(tmp_path):
     assert list_source(config("edm", path)).ids == ["a.png"]
 
 
+def test_links_to_folders_are_followed_but_not_round_in_circles(tmp_path):
+    paint(tmp_path / "elsewhere", a=1, b__c=2)
+    root = paint(tmp_path / "images", x=3)
+    (root / "train").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "b" / "up").symlink_to(tmp_path / "elsewhere")
+    (root / "itself").symlink_to(root)
+    assert files._walk(root) == ["train/a.png", "train/b/c.png", "x.png"]
+
+
+def test_a_file_name_that_is_no_text_is_named(tmp_path):
+    root = paint(tmp_path / "images", a=1)
+    try:
+        (root / "b\udcff.png").write_bytes((root / "a.png").read_bytes())
+    except OSError:
+        pytest.skip("the file system takes UTF-8 alone")
+    with pytest.raises(UserError, match=r"b\\udcff.png' is no name in UTF-8; rename that file"):
+        list_source(config("folder", root))
+
+
 def test_where_and_limit(tmp_path):
     root = draw_images(tmp_path / "images")
     table = pd.read_csv(root / "metadata.csv")

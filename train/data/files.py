@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import zipfile
 from collections import Counter
 from functools import partial
@@ -73,9 +74,20 @@ def _names_image(name: str) -> bool:
 
 
 def _walk(root: Path) -> list[str]:
-    """Images below root at any depth, sorted by relative path."""
-    names = (path.relative_to(root).as_posix() for path in root.rglob("*"))
-    return sorted(name for name in names if _names_image(name) and (root / name).is_file())
+    """Images below root at any depth, sorted by relative path. Links to folders are followed, but not to one that they
+    lie in. Raises UserError for a name that is no text."""
+    names = []
+    for folder, below, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        links = {name: (here / name).resolve() for name in below if (here / name).is_symlink()}
+        around = {place.resolve() for place in (here, *here.parents)} if links else set()
+        below[:] = [name for name in below if links.get(name) not in around]
+        names += [(here / name).relative_to(root).as_posix() for name in files]
+    names = sorted(name for name in names if _names_image(name) and (root / name).is_file())
+    for name in names:
+        with reading(f"{root}: {name!a} is no name in UTF-8; rename that file"):
+            name.encode()
+    return names
 
 
 def _numbered_splits(column: pd.Series, path: Path) -> np.ndarray:
