@@ -118,6 +118,17 @@ def test_scripts_take_a_shipped_run_where_there_is_no_other(bench, shared):
     bench.train("--init_from", "tiny/pretrained", "--set", "train.steps=4", "--set", "train.encoder_steps=0")
 
 
+def test_images_of_an_import_lie_elsewhere(bench, shared):
+    table, images = bench.home / "moved" / "metadata.csv", bench.images.rename(bench.home / "moved")
+    settings = ["--set", "data.path=moved", "--set", f"data.metadata={table}"]
+    bench.run("train/export_run.py", "--import", shared[0], *settings)
+    state = torch.load(bench.version(0) / "checkpoints" / "last.pt", weights_only=True)
+    assert (state["config"]["data"]["path"], state["config"]["data"]["metadata"]) == (str(images), str(table))
+    for options in (["--import", shared[0], "--set", "data.image_size=8"], ["--set", "data.path=moved"]):
+        refused = bench.run("train/export_run.py", *options, check=False)
+        assert refused.returncode == 2 and "data.path and data.metadata can be set" in refused.stderr
+
+
 def test_an_import_is_a_run_like_others(bench, shared):
     shown = bench.run("train/export_run.py", "--import", shared[0]).stdout
     assert "version_0" in shown

@@ -131,6 +131,10 @@ def test_a_run_finds_its_images_from_any_folder_and_where_they_are_moved_to(benc
     bench.train(*more, *placed("moved"))
     state = weights(bench.version(0))
     assert state["step"] == 7 and state["config"]["data"]["path"] == str(bench.home / "moved")
+    (bench.home / "moved").rename(bench.home / "again")
+    bench.train("--resume", 0, *placed("again"))  # no step is left
+    state = weights(bench.version(0))
+    assert state["step"] == 7 and state["config"]["data"]["path"] == str(bench.home / "again")
 
 
 def test_samples_may_come_before_the_first_line_of_the_log(bench):

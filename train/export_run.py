@@ -2,7 +2,7 @@
 one over.
 
   python train/export_run.py --dataset faces --version_num 0 --folder pretrained/faces [--numbers FILE.json]
-  python train/export_run.py --import FOLDER
+  python train/export_run.py --import FOLDER [--set data.path=/where/images/lie]
 
 A run exported to pretrained/<name>/ is found by every script as --version_num pretrained, and taken where there is no
 other. An imported one becomes a version of its own below records/patronus/. Folders from elsewhere are checked before
@@ -18,6 +18,8 @@ import argparse
 
 from train.errors import UserError, run_script
 from train.versions import version_number
+
+PLACES = ("data.path=", "data.metadata=")
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,9 +45,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--import", type=Path, dest="source", metavar="FOLDER", help="take over a folder that was exported"
     )
+    text = "with --import: where the images lie here, data.path and data.metadata; repeatable"
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help=text)
     args = parser.parse_args()
     if args.source and (args.dataset or args.folder or args.numbers or args.command or args.version_num is not None):
-        parser.error("--import takes no other option")
+        parser.error("--import takes no other option than --set")
+    fixed = [setting for setting in args.set if not setting.startswith(PLACES)]
+    if args.set and (fixed or not args.source):
+        parser.error(f"--set {(fixed or args.set)[0]}: with --import data.path and data.metadata can be set, no more")
     return args
 
 
@@ -99,11 +106,15 @@ def export(args: argparse.Namespace) -> None:
     )
 
 
-def import_run(folder: Path) -> None:
+def import_run(folder: Path, settings: list[str]) -> None:
+    from train.config import override, validate
     from train.pretrained import read_pretrained
     from train.runs import new_run_folder, save_checkpoint
 
     config, weights, provenance = read_pretrained(folder)
+    if settings:
+        config = validate(override(config.plain(), settings), f"{folder} with --set")
+        config = config.model_copy(update={"data": config.data.absolute()})
     run = new_run_folder(config)
     state = {
         "config": config.plain(),
@@ -120,7 +131,7 @@ def import_run(folder: Path) -> None:
 def main() -> None:
     args = parse_args()
     if args.source:
-        import_run(args.source)
+        import_run(args.source, args.set)
     else:
         export(args)
 

@@ -132,7 +132,7 @@ def main() -> None:
     from train.budget import TRIAL_IMAGES, budget_steps, fastest_formats
     from train.data.dataset import load_split
     from train.precision import pick_precision
-    from train.runs import new_run_folder
+    from train.runs import new_run_folder, save_checkpoint
     from train.trainer import Trainer
 
     device = distributed.pick_device(args.device)
@@ -168,6 +168,8 @@ def main() -> None:
                 f"{', '.join(formats.values())} on {device}"
             )
             print(f"run: {folder}")
+        if rank == 0 and args.set and trainer.step >= trainer.steps:  # no step is left that would save what was set
+            save_checkpoint(folder, trainer.state())
         stopped_by = trainer.run(folder, test)
     if rank == 0:
         report(args, config, folder, version, trainer.step, stopped_by)

@@ -30,8 +30,8 @@ def _root(config) -> Path:
     if not root.exists():
         origin = WHERE_FROM.get(config.source.split("_")[0])
         raise UserError(
-            f"data set {config.source}: {root} does not exist; set data.path"
-            + (f" or get it from {origin}" if origin else "")
+            f"data set {config.source}: {root} does not exist; set data.path, of a trained run with --resume, of a "
+            "shared one with --import" + (f"; or get it from {origin}" if origin else "")
         )
     return root
 
