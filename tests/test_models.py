@@ -48,6 +48,19 @@ def tiny_encoder(**options):
     return PrototypeEncoder(3, 7, [8, 16], [3, 3], [2, 1], [1, 0], **options)
 
 
+def test_coordinates_are_x_then_y_behind_the_colours():
+    """Weights of trained runs know them in this order."""
+    encoder = PrototypeEncoder(3, 7, [5], [1], [1], [0], coordinates=2.0, similarity="competing", normalise=True)
+    with torch.no_grad():
+        encoder.features[0].weight.copy_(torch.eye(5)[:, :, None, None])
+        encoder.features[0].bias.zero_()
+    x = torch.rand(1, 3, 3, 5)
+    z = encoder.embed(x)[0]
+    torch.testing.assert_close(z[:3], x[0])
+    torch.testing.assert_close(z[3], torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]).expand(3, 5))
+    torch.testing.assert_close(z[4], torch.tensor([-2.0, 0.0, 2.0])[:, None].expand(3, 5))
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -20,7 +20,7 @@ from test_hostile import bomb
 from analysis import report, schemas
 from analysis.drawing.web import heat_pixels, pixels_uri, strip
 from analysis.reporting.explorer import decode
-from analysis.reporting.gather import place_of
+from analysis.reporting.gather import in_short, place_of
 from analysis.reporting.sources import present
 from train.errors import UserError
 from train.runs import load_run
@@ -296,6 +296,14 @@ def test_places_in_words_and_pictures_as_text():
     np.testing.assert_array_equal(back, pixels[..., 0])
     assert strip([pixels, pixels]).shape == (5, 9, 3)
     assert heat_pixels(np.array([[0.0, 2.0]]))[0, 1].sum() > heat_pixels(np.array([[0.0, 2.0]]))[0, 0].sum()
+
+
+def test_in_short_names_prototypes_whose_attributes_cannot_be_judged():
+    unknown = {"attribute": "", "auroc": float("nan"), "place": "middle"}  # test images of one class
+    entries = [{"number": k, "moves": moves} | unknown for k, moves in enumerate((1.0, 3.0, 2.0))]
+    assert [line[:12] for line in in_short(entries, 2)] == ["Prototype 1 ", "Prototype 2 "]
+    entries[0] |= {"attribute": "Red_Hair", "auroc": 0.9}
+    assert in_short(entries, 0) == ["Prototype 0 tells red hair (AUROC 0.90); where: middle."]
 
 
 def test_nothing_listens_where_gradio_is_missing(trained, monkeypatch):

@@ -14,9 +14,11 @@ def labelled_data(run):
 
 
 def labelled_splits(run) -> tuple[ImageSet, ImageSet, list[str]]:
-    """Training and test images with their labels, not restricted by `where`, and the names of usable attributes."""
+    """Training and test images with their labels, not restricted by `where`, and the names of usable attributes: those
+    of which the training images have both classes and the test images enough."""
     train, test = load_split(labelled_data(run), "train"), load_split(labelled_data(run), "test")
-    return train, test, usable_attributes([test.attributes], LEAST)[0]
+    learnt = usable_attributes([train.attributes], 1, unknown=True)[0]
+    return train, test, [name for name in usable_attributes([test.attributes], LEAST)[0] if name in learnt]
 
 
 def usable_attributes(tables: Sequence, least: int, unknown: bool = False) -> tuple[list[str], list[str]]:

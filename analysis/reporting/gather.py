@@ -173,7 +173,7 @@ def in_short(entries: list[dict], most: int = 3) -> list[str]:
         if card.get("auroc", 0) >= max(TELLS, best.get(card.get("attribute"), {}).get("auroc", 0)):
             best[card["attribute"]] = card
     named = sorted(best.values(), key=bits_of, reverse=True)
-    others = sorted((card for card in entries if card.get("auroc", 0) < TELLS), key=bits_of, reverse=True)[:most]
+    others = sorted((card for card in entries if not card.get("auroc", 0) >= TELLS), key=bits_of, reverse=True)[:most]
     lines = []
     for card in [*named, *others]:
         tells = card in named
