@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -216,6 +217,11 @@ def test_the_page_in_a_browser(reported):
             arg=bar.get_attribute("data-k"),
         )
 
+        page.locator(".bar").nth(1).press("ArrowDown")
+        assert page.evaluate("document.activeElement === document.querySelectorAll('.bar')[2]")
+        assert page.locator(".bar[tabindex='0']").count() == 1  # Tab goes on to the sliders
+        assert page.locator("#command textarea").input_value() == ""
+
         picture, original = page.get_attribute("#edit", "src"), pixels_of(page, "#edit")
         field = page.locator("#slot0 input[type=number]")
         value = float(field.input_value())
@@ -229,6 +235,13 @@ def test_the_page_in_a_browser(reported):
         assert np.abs(moved - original).max() > 0
         assert "--set" in page.locator("#command textarea").input_value()
         page.click("#undo")  # on a busy machine a picture of the move may still arrive before the old one
+        page.wait_for_function("s => document.querySelector('#edit').src === s", arg=picture)
+        for typed in ("", "7"):  # what lies outside of the slider is brought into it
+            field.fill(typed)
+            page.wait_for_timeout(500)
+        page.wait_for_function("() => !document.querySelector('#edited').textContent.includes('few steps')")
+        assert "Error" not in page.inner_text("body")
+        page.click("#reset")
         page.wait_for_function("s => document.querySelector('#edit').src === s", arg=picture)
 
         frame, upload = ".frame img", page.locator("#file input[type=file]")
@@ -254,11 +267,23 @@ def test_the_page_in_a_browser(reported):
 
         page.click("#go")
         page.wait_for_selector("#generated")
+        page.fill("#seed input", "-1")
+        page.click("#go")
+        page.wait_for_function("() => document.querySelector('#message').textContent.includes('seed')")
+        page.fill("#seed input", "0")
         page.click("#kind label:nth-of-type(2)")
         page.click("#go")
         page.wait_for_function("() => document.querySelector('#message').textContent.includes('no latent model')")
         changes("#edit", lambda: (page.click("#run input"), page.get_by_role("option", name="tiny/1").click()))
         assert not wrong, wrong
+
+
+def test_a_page_that_outlived_its_server_is_told_to_reload():
+    pytest.importorskip("gradio", reason="the page's package gradio is not installed")
+    from analysis.reporting.page import Events
+
+    said = Events(SimpleNamespace(message="message"), None).undo(None, 0, "keep")
+    assert list(said) == ["message"] and "reload" in said["message"]
 
 
 def test_bytes_that_are_no_image_are_refused_in_a_line():

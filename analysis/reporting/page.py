@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,9 +13,23 @@ from analysis.reporting.page_html import TEMPLATES, edited_html, generated_html,
 from analysis.reporting.session import SLIDERS, Session
 from analysis.script import WAYS
 from train.errors import UserError
+from train.generation import MOST_SEED
 
 PAUSE = 0.6  # seconds after the last move of a slider until all steps are taken
 KINDS = [("from this image's scores", "image"), ("from nothing", "nothing"), ("from the moved sliders alone", "alone")]
+HEAD = """### Patronus: play with prototypes
+Take a test image or one of yours. A bar is a score: press it to see what its prototype stands for. A slider sets a
+score, and the image is made anew from its own noise. Beside a number stands the attribute that the prototype tells,
+with its AUROC."""
+OTHERS = (
+    "carried along with what is set (transport), kept, moved by regression (joint), "
+    "or hidden where they go with it (release)"
+)
+# what is typed is brought into the slider's range: gradio's own check ends in an error all over the page
+INTO_RANGE = """(session, slot, value, ...rest) => {{
+  const {{ min, max }} = document.querySelector('#slot{} input[type=range]');
+  return [session, slot, Math.min(Math.max(value ?? min, min), max), ...rest];
+}}"""
 CSS, ON_LOAD = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
 
 
@@ -44,31 +59,41 @@ class Layout(NamedTuple):
     generated: gr.HTML
 
 
+def row_label(explorer: Explorer) -> str:
+    return f"test image, 0 to {len(explorer.test) - 1}"
+
+
 def place_components(start: Session, names: list[str], first: str) -> Layout:
     """Everything on the page, from top to bottom; called within gr.Blocks()."""
     parts = {"session": gr.State(None), "timer": gr.Timer(PAUSE, active=False)}
+    gr.Markdown(HEAD, elem_id="head")
     with gr.Row():
         parts["run"] = gr.Dropdown(names, value=first, label="run", elem_id="run")
-        parts["row"] = gr.Number(0, label="test image", precision=0, elem_id="row")
-        upload = {"file_count": "single", "type": "filepath", "height": 90}
+        parts["row"] = gr.Number(0, label=row_label(start.explorer), precision=0, elem_id="row")
+        upload = {"file_count": "single", "type": "filepath", "height": 120}
         parts["file"] = gr.File(label="or drop an image of yours", elem_id="file", **upload)
     parts["message"] = gr.Markdown("", elem_id="message")
     with gr.Row():
         with gr.Column(scale=3):
             parts["scores"] = gr.HTML(scores_html(start), elem_id="scores", js_on_load=ON_LOAD)
             parts["prototype"] = gr.HTML(prototype_html(start), elem_id="prototype")
+            parts["edited"] = gr.HTML(elem_id="edited")
         with gr.Column(scale=2):
             slots = [gr.Slider(0, 1, step=0.01, elem_id=f"slot{i}", elem_classes="slot") for i in range(SLIDERS)]
             parts["slots"] = slots
-            parts["guidance"] = gr.Slider(0, 5, value=0, step=0.5, label="guidance of the edit", elem_id="guidance")
-            parts["others"] = gr.Radio(start.explorer.others, value=WAYS[0], label="the other scores", elem_id="others")
+            push = {"label": "guidance", "info": "push of an edit that is too weak", "elem_id": "guidance"}
+            parts["guidance"] = gr.Slider(0, 5, value=0, step=0.5, **push)
+            others = {"label": "the other scores", "info": OTHERS, "elem_id": "others"}
+            parts["others"] = gr.Radio(start.explorer.others, value=WAYS[0], **others)
             states = start.explorer.state_choices()
-            parts["group"] = gr.Dropdown(states, value=None, label="a state of a group of prototypes", elem_id="group")
-            parts["put"] = gr.Button("set the group to it", elem_id="put")
+            group = {"label": "a group of prototypes in one of its states", "elem_id": "group"}
+            parts["group"] = gr.Dropdown(states, value=None, **group)
+            parts["put"] = gr.Button("set the group to this state", elem_id="put")
             with gr.Row():
                 parts |= {name: gr.Button(name, elem_id=name) for name in ("undo", "reset")}
-    parts["edited"] = gr.HTML(elem_id="edited")
-    parts["command"] = gr.Textbox(label="the same on the command line", interactive=False, elem_id="command")
+    parts["command"] = gr.Textbox(
+        label="the edit on the command line", placeholder="nothing is set yet", interactive=False, elem_id="command"
+    )
     with gr.Row():
         parts["kind"] = gr.Radio(KINDS, value="image", label="generate", elem_id="kind")
         parts["seed"] = gr.Number(0, label="seed of the noise", precision=0, elem_id="seed")
@@ -83,9 +108,11 @@ def guarded(event):
     @wraps(event)  # which parameter is an event's data is read off the annotations
     def call(self, *values):
         try:
+            if values[0] is None:  # a visitor's session
+                raise UserError("the page was started anew since you opened it; reload it")
             return {self.layout.message: "", **event(self, *values)}
         except UserError as error:
-            return {self.layout.message: f"⚠ {error}"}
+            return {self.layout.message: f'<p role="alert">⚠ {escape(str(error))}</p>'}
 
     return call
 
@@ -113,7 +140,7 @@ class Events:
         return {
             self.layout.session: session,
             self.layout.edited: html,
-            self.layout.command: session.explorer.command(*setting),
+            self.layout.command: session.explorer.command(*setting) if session.settings else "",
         }
 
     def whole(self, session: Session, guidance: float, others: str) -> dict:
@@ -127,7 +154,8 @@ class Events:
 
     def choices_of_run(self, name):
         explorer = self.explorer_of(name)
-        return gr.Radio(explorer.others, value=WAYS[0]), gr.Dropdown(explorer.state_choices(), value=None)
+        others, states = gr.Radio(explorer.others, value=WAYS[0]), gr.Dropdown(explorer.state_choices(), value=None)
+        return gr.Number(0, label=row_label(explorer)), others, states
 
     @guarded
     def open_run(self, name, guidance, others):
@@ -187,6 +215,8 @@ class Events:
     @guarded
     def generate(self, session, kind, seed):
         seed = int(seed or 0)
+        if not 0 <= seed <= MOST_SEED:
+            raise UserError(f"the seed of the noise must be from 0 to {MOST_SEED}")
         s = session.explorer.scores_for(kind, session.image, session.settings, seed)
         return {self.layout.generated: generated_html(*session.explorer.generate(s, seed))}
 
@@ -197,7 +227,7 @@ def connect(page: gr.Blocks, layout: Layout, events: Events) -> None:
     everything = [session, it.message, it.scores, it.prototype, it.edited, it.command, *it.slots]
     hidden = {"show_progress": "hidden"}
     quiet = {"outputs": everything} | hidden
-    changed = it.run.change(events.choices_of_run, it.run, [it.others, it.group], **hidden)
+    changed = it.run.change(events.choices_of_run, it.run, [it.row, it.others, it.group], **hidden)
     changed.then(events.open_run, [it.run, *ways], everything)
     it.row.submit(events.load_test_image, [session, it.row, *ways], **quiet)
     it.row.blur(events.load_test_image, [session, it.row, *ways], **quiet)
@@ -205,7 +235,8 @@ def connect(page: gr.Blocks, layout: Layout, events: Events) -> None:
     uploaded.then(lambda: None, outputs=it.file, **hidden)
     it.scores.select(events.show, session, **quiet)
     for i, slot in enumerate(it.slots):
-        moved = slot.input(events.move, [session, gr.State(i), slot, *ways], trigger_mode="always_last", **quiet)
+        typed = {"js": INTO_RANGE.format(i), "trigger_mode": "always_last"}
+        moved = slot.input(events.move, [session, gr.State(i), slot, *ways], **typed, **quiet)
         moved.then(lambda: gr.Timer(active=True), outputs=it.timer, **hidden)
     settled = it.timer.tick(events.settle, [session, *ways], **quiet)
     settled.then(lambda: gr.Timer(active=False), outputs=it.timer, **hidden)
