@@ -1,11 +1,14 @@
 """The measures of edits, parts and groups: known answers."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from test_models import residual_model
 
+from analysis.drawing.faithfulness import draw
 from analysis.evaluation.faithfulness import learnable
 from analysis.measures import edit_metrics as metrics
 from analysis.measures.candidates import Effects, best_setters, effect_values, quick_edit, rankings_agree
@@ -192,3 +195,13 @@ def test_the_page_names_states_of_groups_and_sets_all_their_members():
 def test_read_outs_are_learnt_where_training_images_have_both_classes():
     attributes = pd.DataFrame({"both": [0.0, 1, np.nan], "one": [1.0, 1, 1], "unknown": [np.nan] * 3})
     assert learnable(attributes) == ["both"]
+
+
+@pytest.mark.parametrize("count", [1, 13])
+def test_the_figure_has_room_for_its_bars_and_its_legend(count, tmp_path):
+    names = ("single", "pair", "hit", "region", "appears", "side", "effectiveness")
+    table = pd.DataFrame({name: [0.5] * count for name in names}, index=[f"Attribute_{i}" for i in range(count)])
+    table["prototype"] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of axes that collapse
+        draw(table, table.mean(), (np.ones((count, 4, 4)), {}), tmp_path / "figure")

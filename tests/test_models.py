@@ -72,7 +72,7 @@ def test_coordinates_are_x_then_y_behind_the_colours():
 )
 def test_scores_equal_the_naive_loop(options):
     encoder = tiny_encoder(**options)
-    x = torch.rand(2, 3, 16, 16) * 2 - 1
+    x = torch.rand(2, 3, 16, 12) * 2 - 1
     match = encoder.match(x)
     z, p = encoder.embed(x), encoder.prototypes
     if encoder.normalise:
@@ -91,10 +91,18 @@ def test_scores_equal_the_naive_loop(options):
             best = max(max(row) for row in found)
             assert match.scores[b, k].item() == pytest.approx(best, rel=1e-3, abs=1e-4)
             i, j = next((i, j) for i, row in enumerate(found) for j, value in enumerate(row) if value >= best - 1e-6)
-            assert tuple(match.boxes[b, k].tolist()) == encoder.receptive_field.box(i, j, 16, 16)
+            assert tuple(match.boxes[b, k].tolist()) == encoder.receptive_field.box(i, j, 16, 12)
             torch.testing.assert_close(encoder.best_vectors(x, k)[b], z[b, :, i, j])
     torch.testing.assert_close(encoder(x), match.scores)
     torch.testing.assert_close(encoder.similarities(x).flatten(2).amax(-1), match.scores)
+
+
+@pytest.mark.parametrize("similarity", ["competing", "log"])
+def test_half_precision_does_not_blur_who_wins_a_patch(similarity):
+    encoder, x = tiny_encoder(similarity=similarity, normalise=True), torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        halved = encoder(x)
+    assert halved.dtype == torch.float32 and torch.equal(halved, encoder(x)) == (similarity == "competing")
 
 
 def test_scores_are_bounded_and_a_drawn_prototype_matches_perfectly():

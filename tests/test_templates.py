@@ -32,6 +32,7 @@ def three_shapes(count: int, size: int = 16) -> tuple[torch.Tensor, torch.Tensor
 def test_scores_are_the_responsibilities_of_the_mixture():
     templates, (x, _) = Templates(1, 32, 3, 0.2), three_shapes(20, 32)
     fit_templates(templates, templates.pool(x), 0, learn=False)
+    templates.vectors.mul_(torch.tensor([1.0, 0.7, 0.3])[:, None])  # means of clusters are shorter than their images
     scores = templates(x)
     mean = x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)).mean(0)  # 32 pixels a side are halved
     for image, row in zip(x, scores):

@@ -15,7 +15,8 @@ def draw(result, null, maps_and_pairs, path: Path) -> list[Path]:
     columns = [c for c in shown if c in result and result[c].notna().any()]
     maps, pairs = maps_and_pairs
     lines = 2 if pairs else 0
-    figure = plt.figure(figsize=(1.3 * len(result) + 1.5, 3.2 + 1.4 * lines), layout="constrained")
+    size = max(1.3 * len(result) + 1.5, 5.0), 3.4 + 1.4 * lines
+    figure = plt.figure(figsize=size, layout="constrained")
     rows = figure.add_gridspec(1 + lines, len(result), height_ratios=[3, *[1.4] * lines])
     bars = figure.add_subplot(rows[0, :])
     width = 0.8 / len(columns)
@@ -32,8 +33,8 @@ def draw(result, null, maps_and_pairs, path: Path) -> list[Path]:
         range(len(result)), [f"{n}\nprototype {k}" for n, k in zip(result.index, result["prototype"])], fontsize=7
     )
     least, most = float(result[columns].min().min()), float(result[columns].max().max())
-    bars.set_ylim(min(0.0, least), 1.15 * max(1.0, most))  # with room for the legend
-    bars.legend(fontsize=7, ncols=len(columns), loc="upper center", frameon=False)
+    bars.set_ylim(min(0.0, least), max(1.0, most))
+    figure.legend(fontsize=7, ncols=min(len(columns), int(size[0] / 1.6)), loc="outside upper center", frameon=False)
     for i, name in enumerate(result.index if lines else []):
         for line, (values, label) in enumerate(((maps[i], "its map"), (pairs[name].region.mean(0), "true region"))):
             axis = figure.add_subplot(rows[1 + line, i])
