@@ -3,7 +3,7 @@
 What the model uses, where in the image and when; every prototype as a card, to sort and search; edits, faithfulness,
 shortcuts, samples with their distances. What other scripts left in records/ is used where it tells of the run's present
 training step, and what is missing is made by calling them, with fewer draws and images than they take by default;
---fast calls none. Goes to records/report/<dataset>_v<n>/report.html.
+--fast calls none, and names the commands instead. Goes to records/report/<dataset>_v<n>/report.html.
 """
 
 import sys
@@ -29,7 +29,9 @@ SORTS += [("usage down", "usage"), ("auroc down", "attribute (AUROC)"), ("number
 def parse_args() -> argparse.Namespace:
     parser = run_parser(__doc__, steps=None)
     parser.add_argument("--compare", metavar="DATASET/N", help="a second run, beside the first")
-    parser.add_argument("--fast", action="store_true", help="run no other script; leave out what is missing")
+    parser.add_argument(
+        "--fast", action="store_true", help="run no other script; name the commands that make what is missing"
+    )
     return parser.parse_args()
 
 
@@ -99,6 +101,15 @@ def complete(run, labelled: bool, device) -> dict[str, str]:
     return reasons
 
 
+def commands_of(run, labelled: bool) -> dict[str, str]:
+    """Section -> the commands that make what is missing there."""
+    lines = {}
+    for section, script, options in missing_work(run, labelled):
+        named = ["--dataset", run.name, "--version_num", str(run.version)]
+        lines.setdefault(section, []).append(" ".join(["python", script, *options, *named]))
+    return {section: "made by " + " && ".join(commands) for section, commands in lines.items()}
+
+
 def report_on(name: str | None, version: int | None, args) -> tuple:
     """-> (run, what the template asks of it)."""
     from analysis.reporting.gather import gather
@@ -108,7 +119,7 @@ def report_on(name: str | None, version: int | None, args) -> tuple:
     run, device = open_run(argparse.Namespace(dataset=name, version_num=version, device=args.device))
     train, test = load_split(run.config.data, "train"), load_split(run.config.data, "test")
     labelled = bool(len(test.attributes.columns))
-    missing = {} if args.fast else complete(run, labelled, device)
+    missing = commands_of(run, labelled) if args.fast else complete(run, labelled, device)
     missing.setdefault("mechanism", "analysis/mechanism/compare.py was not run on this run")
     if not labelled:
         missing["diagnosis"] = "shortcuts are ties between attributes, and these images have none"

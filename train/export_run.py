@@ -31,7 +31,7 @@ def parse_args() -> argparse.Namespace:
         "--version_num",
         metavar="N",
         type=version_number,
-        help="version of the run, or pretrained for a shipped one (default: the newest)",
+        help="version of the run, of those trained here (default: the newest)",
     )
     parser.add_argument(
         "--folder", type=Path, help="where the export goes; must not exist (default: records/exports/<dataset>_v<n>)"

@@ -172,8 +172,11 @@ def in_short(entries: list[dict], most: int = 3) -> list[str]:
     for card in entries:
         if card.get("auroc", 0) >= max(TELLS, best.get(card.get("attribute"), {}).get("auroc", 0)):
             best[card["attribute"]] = card
-    named = sorted(best.values(), key=bits_of, reverse=True)
-    others = sorted((card for card in entries if not card.get("auroc", 0) >= TELLS), key=bits_of, reverse=True)[:most]
+    named = sorted(best.values(), key=lambda card: (bits_of(card), card["auroc"]), reverse=True)
+    others = [
+        card for card in entries if not card.get("auroc", 0) >= TELLS and bits_of(card) > 0
+    ]  # known to be worth it
+    others = sorted(others, key=bits_of, reverse=True)[:most]
     lines = []
     for card in [*named, *others]:
         tells = card in named
