@@ -19,7 +19,7 @@ CUTS = {  # thumbnail: picture of the gallery, left, top, right, bottom as share
     "true": ("faithfulness", 0.41, 0.53, 0.8, 1.0),
     "bias": ("shortcut_edits", 0.405, 0.065, 0.8, 0.295),
     "near": ("fmnist_pictures", 0.03, 0.02, 1.0, 0.26),
-    "page": ("page", 0.05, 0.08, 0.95, 0.55),
+    "page": ("page", 0.06, 0.19, 0.95, 0.71),
 }
 
 
