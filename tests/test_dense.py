@@ -29,6 +29,17 @@ def test_the_code_is_linear_in_what_is_pooled_over_places():
     assert torch.allclose(net(x), features.flatten(1) @ net.prototypes.T + net.linear.bias, atol=1e-6)
 
 
+def test_features_are_means_over_places_of_blocks_that_add_to_what_they_are_given():
+    net, x = encoder(), torch.randn(2, 3, 16, 16)
+    by_hand = torch.nn.functional.silu(net.norm(net.levels(x))).flatten(2).mean(2)
+    torch.testing.assert_close(net.best_vectors(x, 0), by_hand)
+    block = net.levels[0]
+    with torch.no_grad():
+        block.convs[1].weight.zero_()
+        block.convs[1].bias.zero_()
+    torch.testing.assert_close(block(x), block.down(x))
+
+
 def test_it_stands_where_a_prototype_encoder_stands():
     net, x = encoder(), torch.randn(2, 3, 16, 16)
     match = net.match(x)
@@ -53,6 +64,12 @@ def test_mmd_against_its_closed_form():
     shifted = base * math.exp(-mean.square().sum().item() / (m + 4))
     assert mmd(first + mean, second).item() == pytest.approx(2 * base - 2 * shifted, abs=0.012)
     assert mmd(first, second).item() == pytest.approx(0, abs=0.003)
+
+
+def test_mmd_leaves_out_pairs_of_a_point_with_itself():
+    found = mmd(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0], [2.0]]))
+    between = (1 + math.exp(-4) + 2 * math.exp(-1)) / 4
+    assert found.item() == pytest.approx(math.exp(-1) + math.exp(-4) - 2 * between)
 
 
 def test_mmd_pulls_codes_towards_the_prior():

@@ -250,6 +250,20 @@ def test_ancestral_sampling_has_the_right_moments_and_eta_0_is_ddim():
     )
 
 
+def test_one_ancestral_step_in_closed_form():
+    """Of images that are all 0: z' = (s / sigma)^2 z + eta s sqrt(1 - s^2 / sigma^2) n at eta = 1, of variance s^2."""
+    z, sigmas = torch.full((1, 3), 8.0), torch.tensor([4.0, 2.0])
+    found = ancestral(lambda z, sigma: torch.zeros_like(z), z, sigmas, lambda: torch.ones(1, 3))
+    torch.testing.assert_close(found, torch.full((1, 3), 8.0 / 4 + 2 * math.sqrt(0.75)))
+
+
+@pytest.mark.parametrize(("grid", "calls"), [(karras_sigmas(5), 9), (karras_sigmas(5)[:-1], 8)])
+def test_heun_calls_the_network_twice_a_step_but_at_0(grid, calls):
+    called = []
+    heun(lambda z, sigma: called.append(sigma) or torch.zeros_like(z), torch.ones(1, 3), grid)
+    assert len(called) == calls
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_an_image_does_not_depend_on_its_batch(name):
     def run(seeds):
@@ -305,6 +319,11 @@ def test_spread_is_zero_for_independent_scores_and_counts_constant_and_repeated_
     )  # two correlations of 1 among four pairs
     constant = torch.stack([signs[:, 0], torch.ones(4)], dim=1)
     assert spread(constant, least=0.3).item() == pytest.approx(0.3 / 2, rel=1e-2)
+
+
+def test_spread_of_one_score_in_closed_form():
+    s = torch.tensor([[0.0], [0.2]])  # deviation sqrt(2) / 10
+    assert spread(s, 0.3).item() == pytest.approx(0.3 - 0.1 * math.sqrt(2), abs=1e-5)
 
 
 def test_whitened_patches_have_unit_covariance_and_then_compete():
@@ -384,6 +403,13 @@ def test_detail_loss_counts_differences_of_neighbours():
     error[0, 0, 0, 0] = 1
     assert squared_error(error).item() == pytest.approx(1 / 4)
     assert squared_error(error, detail=2).item() == pytest.approx(1 / 4 + 2 * (1 / 2 + 1 / 2))
+
+
+def test_detail_loss_counts_differences_each_way():
+    error = torch.zeros(1, 1, 4, 4)
+    error[..., 1:] = 1  # steps across alone: a third of the differences across, none down
+    assert squared_error(error, 2.0).item() == pytest.approx(12 / 16 + 2 * 1 / 3)
+    assert squared_error(error.mT, 2.0).item() == pytest.approx(12 / 16 + 2 * 1 / 3)
 
 
 def test_standardiser_starts_with_the_first_batch():
