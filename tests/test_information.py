@@ -174,6 +174,28 @@ def test_draws_are_spread_evenly_and_weighted_back():
     assert levels.weights(bins).mean() == pytest.approx(levels.widths.sum())
 
 
+def test_the_tail_above_the_highest_level_is_counted():
+    """The integral of sigma^-2 over ln sigma from sigma_min up is 1 / (2 sigma_min^2)."""
+    levels = Levels.uniform(0.5, 1.0, 4)
+    sigma, bins = levels.draw(20_000, np.random.default_rng(0))
+    bits = integrate(levels, bins, sigma[:, None] ** -2)
+    assert bits.total[0] == pytest.approx(2, rel=0.01) and bits.density[0, -1] == pytest.approx(1, rel=0.01)
+
+
+def test_levels_where_nothing_was_found_are_still_drawn_now_and_then():
+    levels = Levels.uniform(0.5, 20.0, 4)
+    _, bins = levels.draw(1000, np.random.default_rng(0))
+    adapted = levels.adapted((bins == 1).astype(float)[:, None], bins, least=0.2)
+    np.testing.assert_allclose(np.delete(adapted.shares, 1), 0.2 * np.delete(levels.shares, 1))
+    assert adapted.shares.sum() == pytest.approx(1)
+
+
+def test_the_error_of_two_draws():
+    levels = Levels.uniform(0.5, 20.0, 1)
+    bits = integrate(levels, np.array([0, 0]), np.array([[1.0], [3.0]]), weights=np.ones(2))
+    assert bits.total[0] == 2 and bits.error[0] == pytest.approx(1)  # deviation sqrt(2), over sqrt(2)
+
+
 def test_an_attribute_of_one_class_chooses_no_prototype_to_be_traced():
     run = SimpleNamespace(config=SimpleNamespace(data=SimpleNamespace(source="faces")))
     smiling = np.arange(20) % 2

@@ -162,3 +162,17 @@ def test_dci_of_scores_that_are_the_attributes():
     assert all(value > 0.95 for value in dci(scores, attributes).values())
     mixed = scores @ np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1]])  # every score speaks of two attributes
     assert max(dci(mixed, attributes).values()) < 0.6
+
+
+def test_dci_learns_on_two_thirds_and_is_judged_on_the_others(monkeypatch):
+    measured = pytest.importorskip("disent.metrics._dci")
+    from analysis.measures.dci import dci
+
+    def judged(x_train, y_train, x_test, y_test):
+        assert [x.shape for x in (x_train, y_train, x_test, y_test)] == [(2, 60), (1, 60), (2, 30), (1, 30)]
+        assert not set(x_train[0]) & set(x_test[0])
+        return {"dci.disentanglement": 0.5, "dci.completeness": 0.25}
+
+    monkeypatch.setattr(measured, "_compute_dci", judged)
+    found = dci(np.arange(180.0).reshape(90, 2), np.zeros((90, 1)))
+    assert found == {"disentanglement": 0.5, "completeness": 0.25}
