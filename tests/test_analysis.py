@@ -16,9 +16,9 @@ from analysis import schemas
 from analysis.edits import encode_and_invert, regenerate, slerp
 from analysis.evaluation.consistency import alikeness
 from analysis.manipulation.manipulate import Commands, parse_setting
-from analysis.measures import information
+from analysis.measures import emergence, information
 from analysis.measures.counterfactuals import Pairs
-from analysis.measures.emergence import half_rise, spectral_centroid, true_change
+from analysis.measures.emergence import half_rise, spectral_centroid, trace_scores, true_change
 from analysis.measures.groups import Group
 from analysis.measures.scores import most_probable
 from analysis.schemas import BITS, EMERGENCE
@@ -93,6 +93,7 @@ def test_batches_change_no_image():
 def test_half_rise_of_known_curves():
     t = np.array([900.0, 600.0, 300.0, 0.0])
     assert half_rise(t, np.array([0.0, 0.25, 0.75, 1.0])) == pytest.approx(450)
+    assert half_rise(t, np.array([0.0, 0.25, 0.85, 1.0])) == pytest.approx(600 - 300 * 0.25 / 0.6)
     assert half_rise(t, np.array([0.9, 1.0, 1.0, 1.0])) == 900
     assert np.isnan(half_rise(t, np.array([0.0, 0.1, 0.0, -1.0])))
 
@@ -102,15 +103,28 @@ def test_the_distance_of_counterfactuals():
     present = absent.copy()
     present[:, 2:4, 2:4] = 255  # 4 pixels of 3 channels, 2 apart each in [-1, 1]
     assert true_change(Pairs(absent, present, present[..., 0] > 0)) == pytest.approx(np.sqrt(4 * 3) * 2)
+    present[0] = 255  # one that is far away moves the mean, not the median
+    assert true_change(Pairs(absent, present, present[..., 0] > 0)) == pytest.approx(np.sqrt(4 * 3) * 2)
 
 
 def test_spectral_centroid_of_a_wave_is_its_frequency():
     x = np.arange(32) / 32
     wave = np.tile(np.cos(2 * np.pi * 5 * x), (32, 1))
     assert spectral_centroid(wave) == pytest.approx(5) and spectral_centroid(wave.T) == pytest.approx(5)
+    assert spectral_centroid(wave[:16]) == pytest.approx(5) and spectral_centroid(wave[:16].T) == pytest.approx(5)
     assert spectral_centroid(7 + np.cos(2 * np.pi * 3 * x)[:, None] * np.cos(2 * np.pi * 4 * x)) == pytest.approx(
         5
     )  # 3-4-5
+
+
+def test_estimates_beyond_the_range_of_images_are_scored_as_images(monkeypatch):
+    def edit(*_, trace, **__):
+        trace(3.0, torch.full((1, 1, 2, 2), 7.0))
+
+    monkeypatch.setattr(emergence, "edit", edit)
+    run = SimpleNamespace(model=SimpleNamespace(score=lambda x: x.mean((1, 2, 3))[:, None]))
+    traced = trace_scores(run, None, torch.zeros(1, 1), SimpleNamespace(steps=2, guidance=(0.0,)), 0)
+    assert traced.scores.tolist() == [[[1.0]]] and traced.estimates.max() == 7 and traced.sigmas.tolist() == [3.0]
 
 
 def test_patches_of_one_prototype_are_alike_where_they_are():

@@ -59,10 +59,10 @@ def test_a_classifier_of_tied_images_takes_the_shortcut_and_one_of_independent_o
     rng = np.random.default_rng(0)
     free, first = rng.integers(0, 2, (600, 2)), rng.integers(0, 2, 600)
     tied, test = np.stack([first, first], axis=1), rng.integers(0, 2, (200, 2))
-    sets = {"tied": (squares(tied), tied.astype(float)), "free": (squares(free), free.astype(float))}
+    sets = {"tied": (squares(tied), tied.astype(float)), "free": (squares(free[:500]), free[:500].astype(float))}
     rare = lacking(tied, test)
     table = accuracies(sets, squares(test), test, rare, torch.device(DEVICE)).set_index("trained_on")
-    assert (rare == (test[:, 0] != test[:, 1])).all() and (table["images"] == 600).all()
+    assert (rare == (test[:, 0] != test[:, 1])).all() and (table["images"] == 500).all()  # as many of each
     assert table.loc["tied", "lacking_1"] < 0.3 and table.loc["free", "lacking_1"] > 0.9
     assert table["others_1"].min() > 0.9
 

@@ -61,6 +61,7 @@ def test_correlation_difference_is_0_for_what_has_the_true_correlations():
     truth = np.array([1, 0.6, 0, 0])
     assert metrics.correlation_difference(change, 0, truth) == pytest.approx(0, abs=0.02)
     assert metrics.correlation_difference(change, 0, np.array([1, 0, 0, 0])) == pytest.approx(0.6, abs=0.02)
+    assert metrics.correlation_difference(change, 0, np.zeros(4)) == pytest.approx(0.6, abs=0.02)  # itself left out
 
 
 def test_cout_of_an_edit_that_one_pixel_decides_and_of_one_that_all_pixels_make():
@@ -78,6 +79,7 @@ def test_single_deletion_is_1_where_importance_tells_the_drop_and_0_where_it_tel
     drop = np.array([[1.0, 2.0, 3.0], [3.0, 1.0, 2.0]])
     assert metrics.single_deletion(drop**3, drop) == 1 and metrics.single_deletion(-drop, drop) == 0
     assert np.isnan(metrics.single_deletion(np.ones((2, 3)), drop))
+    assert metrics.single_deletion(np.vstack([drop, np.ones(3)]), np.vstack([drop, drop[:1]])) == 1  # one says nothing
 
 
 def test_boxes_meet_regions_as_a_loop_finds():
@@ -94,6 +96,7 @@ def test_consistency_and_stability():
     mostly = np.arange(10)[:, None] < 7
     parts = [np.hstack([never, mostly]), np.hstack([always, never])]
     assert metrics.consistency(parts).tolist() == [True, False]
+    assert metrics.consistency([np.arange(5)[:, None] < 4]).tolist() == [True]  # 80 % are enough
     before, after = np.stack(parts), np.stack([np.hstack([never, mostly]), np.hstack([always, mostly])])
     assert metrics.stability(before, after).tolist() == [1, pytest.approx(0.3)]
 

@@ -188,6 +188,69 @@ def test_the_same_change_at_another_place_is_alike_mirrored_displaced_and_revers
     assert found[0, 2] == pytest.approx(0.5**0.5)  # one pixel of two, displaced so that it is alone
 
 
+def test_a_mirrored_change_is_alike_and_next_to_nothing_is_not():
+    expected, maps = torch.zeros(3, 2, 1, 16, 16), torch.zeros(3, 16, 16)
+    shape = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]])
+    expected[0, 1, 0, 0:3, 0:3], expected[1, 1, 0, 8:11, 8:11] = shape, shape.flip(1)
+    maps[0, 0:3, 0:3], maps[1, 8:11, 8:11], maps[2, 6:9, 1:4] = 1 / 9, 1 / 9, 1 / 9
+    expected[2, 1, 0, 6:9, 1:4] = 1  # a square; three pixels lower a trace of the shape
+    expected[2, 1, 0, 9:12, 1:4] = 1e-3 * shape
+    found = alike(expected, maps, 3)
+    assert found[0, 1] == pytest.approx(1) and found[0, 2] < 0.9
+
+
+def naive_exceptions(x, y):
+    """Of N values each, as the docstring says it."""
+    n, found = round(0.1 * len(x)), []
+    for given, other in ((x, y), (y, x)):
+        order, low, high = np.argsort(given), np.sort(other)[:n].mean(), np.sort(other)[-n:].mean()
+        near = 0.25 * (high - low)
+        for rows, contrary in ((order[:n], other > high - near), (order[-n:], other < low + near)):
+            found.append(contrary[rows].mean() / max(contrary.mean(), 0.02))
+    return min(found)
+
+
+def test_exceptions_are_the_fewest_of_both_ends_both_ways():
+    rng, found = np.random.default_rng(0), []
+    for flipped in range(4):
+        x = rng.exponential(size=400)
+        y = np.where(rng.random(400) < 0.3, rng.normal(size=400), x + 0.3 * rng.normal(size=400))
+        x, y = ((x, y), (y, x), (-x, -y), (-y, -x))[flipped]
+        found.append(exceptions(torch.from_numpy(x), torch.from_numpy(y)))
+        assert found[-1] == pytest.approx(naive_exceptions(x, y), abs=1e-6)
+    assert max(found) > 0
+
+
+def test_correlation_is_of_images_that_chose_no_axis():
+    x, y = np.random.default_rng(0).normal(size=(2, 60, 8))
+    a, b = canonical(x, y)
+    assert np.corrcoef(x @ a, y @ b)[0, 1] > 0.5 and abs(held_out(x, y)) < 0.3
+    assert all(np.isfinite(weights).all() for weights in canonical(x[:, [0, 0]], y))  # one score twice
+
+
+@pytest.mark.parametrize(("correlation", "joined"), [(0.2, True), (0.1, False)])
+def test_two_prototypes_are_one_unit_from_a_known_correlation_on(correlation, joined):
+    related = torch.tensor([[1.0, correlation], [correlation, 1.0]])
+    assert (len(set(units(related, torch.ones(2, 2)))) == 1) == joined
+
+
+def test_a_tie_is_the_smaller_one_of_both_effects_and_sure_where_they_agree():
+    table = pd.DataFrame({"masked": [0.5, 0.5, 0.2, 0.5], "data": [0.0] * 4, "alike": [0.0, 0.0, 0.5, 0.0]})
+    spread = torch.tensor([-0.1, 0.1] * 8)  # deviation 0.1033, of the mean a quarter of it
+    ranked = rank_ties(table, [mean + spread for mean in (0.3, -0.4, 0.6, 0.05)])
+    assert ranked["tie"].tolist() == pytest.approx([0.3, 0.2, 0.05, 0.0], abs=1e-6)
+    assert ranked["strength"].tolist() == pytest.approx([0.3, 0.1, 0.05, 0.0], abs=1e-6)
+    assert ranked["generated_error"].tolist() == pytest.approx([0.1033 / 4] * 4, abs=1e-4)
+    assert ranked["sure"].tolist() == [True, True, False, False]  # 0.05 is 1.94 errors, p = 0.053
+
+
+def test_corners_are_filled_from_their_own_images_alone():
+    values = torch.tensor([[0.0, 0.0], [0.1, 0.0], [1.0, 1.0], [0.9, 1.0], [0.6, 0.1]])
+    found = {(c.high_a, c.high_b): c for c in corners(values, 3)}
+    assert found[1, 0].count == 1 and found[1, 0].nearest == [4] and found[0, 1].nearest == []
+    assert found[0, 0].nearest == [0, 1] and found[1, 1].nearest == [2, 3]
+
+
 def test_corner_cases_by_hand():
     values = torch.tensor([[0, 0], [0, 1], [1, 1], [1, 0.9], [0, 0.1]])
     found = corners(values, most=1)
