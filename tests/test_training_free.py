@@ -6,6 +6,7 @@ import zipfile
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from benchmarks.naive import naive_square
@@ -15,7 +16,7 @@ from PIL import Image
 from analysis.mechanism import batches
 from analysis.mechanism.agreement import CHANCE, similarities
 from analysis.mechanism.batches import in_threads
-from analysis.mechanism.comparison import compare, published_order, table_of
+from analysis.mechanism.comparison import bits_told, compare, conclusion, published_order, table_of
 from analysis.mechanism.sensitivity import (
     Cone,
     between,
@@ -433,7 +434,7 @@ def test_samples_alike_have_similarity_one_and_chance_is_that_of_others():
     network = rng.normal(size=(40, 300))
     vectors = {
         "network": network,
-        "same": 2 * network + 5,
+        "same": 2 * network + np.arange(40)[:, None],
         "other": rng.normal(size=(40, 300)),
         "flat": np.ones((40, 300)),
     }
@@ -442,6 +443,51 @@ def test_samples_alike_have_similarity_one_and_chance_is_that_of_others():
     np.testing.assert_allclose(found["flat"], 0)
     assert abs(np.mean(found["other"])) < 0.05 and abs(np.mean(found[CHANCE])) < 0.05
     assert np.mean(similarities(vectors | {"same": network.copy()}, centre=True)["same"]) == pytest.approx(1)
+    common = 100 * rng.normal(size=300)  # what all samples have in common is no likeness
+    centred = similarities({"network": network + common, "other": vectors["other"] + common}, centre=True)
+    assert abs(np.mean(centred["other"])) < 0.05
+    turned = np.array([[1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]])
+    assert similarities({"network": turned}, centre=False)[CHANCE] == pytest.approx([0, 0, -1])
+
+
+def test_bits_of_scores_and_of_the_best_patches_by_hand():
+    """Images are 1, all denoisers answer a number; n pixels at noise level 2."""
+    x0, sigma = torch.ones(1, 1, 2, 2), torch.tensor([2.0])
+    answers = {"nothing": 0.0, "knowing": 0.5, "gaussian": 0.2, "pspc_sq": 0.4, "locality": 0.3}
+    told = bits_told({name: answer * x0 for name, answer in answers.items()}, "knowing", "nothing", x0, sigma)
+    bit = 4 / (np.log(2) * 4)
+    assert told == pytest.approx(
+        {"s": 0.25 * bit, "s_check": 0.75 * bit, "patches": (0.64 - 0.36) * bit, "left": 0.25 * bit}
+    )
+
+
+def test_the_conclusion_names_levels_at_which_patches_are_a_twentieth_closer():
+    levels = {  # sigma: gaussian, empirical, pspc_sq, locality
+        4.0: (1.0, 2.0, 0.96, 3.0),
+        2.0: (1.0, 2.0, 0.5, 3.0),
+        1.0: (3.0, 1.2, 1.0, 0.5),
+        0.5: (9.0, 1.0, 2.0, 0.9),
+    }
+    names = ("gaussian", "empirical", "pspc_sq", "locality")
+    rows = [
+        {"images": "noisy", "network": "plain", "sigma": sigma, "denoiser": name, "difference": value}
+        for sigma, values in levels.items()
+        for name, value in zip(names, values)
+    ]
+    text = conclusion(pd.DataFrame(rows))
+    assert text.endswith("best at 3 of 4 levels (sigma 2, 1, 0.5), there 6.0 times closer than the Gaussian")
+    worse = [row | {"difference": 99.0} if row["denoiser"] in ("pspc_sq", "locality") else row for row in rows]
+    assert "at no noise level better" in conclusion(pd.DataFrame(worse))
+
+
+def test_an_order_is_judged_at_the_levels_of_which_it_is_said():
+    rows = [
+        {"images": "noisy", "network": "plain", "sigma": sigma, "denoiser": name, "differences": differences}
+        for sigma in (10.0, 1.0, 0.1)
+        for name, differences in (("pspc_sq", [1.0, 1.1]), ("gaussian", [2.0, 2.1]), ("empirical", [3.0, 3.1]))
+    ]
+    order = published_order(rows).set_index("nearer")["holds"]
+    assert order["pspc_sq"] == [1.0] and order["gaussian"] == [10.0, 1.0, 0.1]
 
 
 @pytest.mark.parametrize(
@@ -530,6 +576,12 @@ def test_heat_maps_between_strides_are_exact_where_maps_only_move(stride):
     assert maps.shape == (9, 9, 9, 9)
     some = maps[np.ix_(marks(9, stride), marks(9, stride))]
     np.testing.assert_allclose(between(some, stride), maps, rtol=1e-12)
+
+
+def test_a_pixel_between_takes_more_of_the_nearer_map():
+    maps = np.zeros((2, 2, 4, 4))
+    maps[1] = 1  # of pixels in row 3
+    assert between(maps, 3)[1, 0, :, 0] == pytest.approx([1, 1 / 3, 0, 0])  # where one map reaches it counts alone
 
 
 def test_heatmaps_schedule_and_comparison(archive):
