@@ -24,6 +24,7 @@ def effect(raised: str, moved: str, edit: float, generated: float, shortcut: boo
     """A row of a diagnosis whose intervals are .1 (edits) and .2 (generation) wide on each side."""
     row = {"raised": raised, "moved": moved, "edit": edit, "generated": generated, "shortcut": shortcut}
     row |= {"edit_low": edit - 0.1, "edit_high": edit + 0.1, "p": 0.5, "detectable": 0.3}
+    row |= {"verdict": "found" if shortcut else "cannot tell" if abs(edit) > 0.2 else "not found"}
     return row | {"generated_low": generated - 0.2, "generated_high": generated + 0.2}
 
 
@@ -58,8 +59,13 @@ def test_pairs_are_planted_tied_or_free():
     assert (planted["low"], planted["high"]) == (pytest.approx(0.3), pytest.approx(0.5))  # turned with the effect
     assert pairs.loc["Eyes", "Hair"]["effect"] == pytest.approx(0.1)  # its size
     assert (pairs["ordered"] == 2).all() and pairs["alarms"].tolist() == [1, 1, 0, 0]
+    assert pairs["verdict"].tolist() == ["found", "found", "not found", "not found"]
+    unsure = dose.pairs_of(diagnosis(-0.4, 0.1), [TIE], 0.9).set_index(["a", "b"])["verdict"]
+    assert unsure["Hair", "Smile"] == "cannot tell"  # in one direction, though not found in the other
     contrary = dose.pairs_of(diagnosis(0.4, 0.1, found=True), [TIE], 0.9).set_index(["a", "b"]).loc["Hair", "Smile"]
-    assert not contrary["found"] and contrary["effect"] < 0  # it adds what the rule takes away
+    assert (
+        not contrary["found"] and contrary["verdict"] == "not found" and contrary["effect"] < 0
+    )  # it adds what the rule takes away
     unbiased = dose.pairs_of(diagnosis(-0.1, 0.1), [TIE], 0.5)
     assert set(unbiased["kind"]) == {"free"} and unbiased["tie"].tolist()[0] == "Hair - Smile"
 
@@ -169,6 +175,8 @@ def test_whatever_is_done_is_summed_up(folder, monkeypatch, capsys):
     assert kept["ranks"][0].items() >= {"tie_strength": 0.3, "strongest": 0.4, "auroc_b": None}.items()
     assert max(kept["unbiased"]) == 0.3  # of what the rule touches, where nothing is planted
     assert "bar  found  planted  alarms  pairs" in said
+    assert "| hair_smile: Hair - Smile | 0.9 | 0 | .350 (.15 to .55) | found | .100 | 2 of 3 (.30; .40) |" in said
+    assert "| hair_smile: Hair - Smile | 0.5 | 0 | .100 (.00 to .20) | not found | .300 |  |" in said
     assert len(pd.read_csv(folder / "pairs.csv")) == 8 and (folder / "curves.png").is_file()
 
 

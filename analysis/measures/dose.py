@@ -20,6 +20,7 @@ from analysis.measures.shortcuts import LEVEL
 NOTHING = 0.5  # the strength at which a rule holds for half of the images
 STRONG = 0.75  # the strength from which a shortcut should be found
 CONFIDENCE = 0.95
+VERDICTS = ("found", "cannot tell", "not found")  # of a pair: the first that one of its directions has
 
 
 class Tie(NamedTuple):
@@ -51,7 +52,8 @@ def least_effect(table: pd.DataFrame) -> pd.DataFrame:
 def pairs_of(table: pd.DataFrame, ties: list[Tie], strength: float) -> pd.DataFrame:
     """Ordered pairs of one diagnosis -> one row an unordered pair, by the direction of the larger effect: a, b, tie
     (name, '' of none), kind, effect with its interval over images (of planted pairs along the rule's sign, so that the
-    contrary is negative; else its size), found, detectable; ordered, alarms: how many directions were tested, found."""
+    contrary is negative; else its size), found, verdict (of both directions), detectable; ordered,
+    alarms: how many directions were tested, found."""
     rows = pd.concat([table.reset_index(drop=True), least_effect(table)], axis=1)
     rows["pair"] = [tuple(sorted(pair)) for pair in zip(rows["raised"], rows["moved"])]
     told = []
@@ -64,9 +66,11 @@ def pairs_of(table: pd.DataFrame, ties: list[Tie], strength: float) -> pd.DataFr
         sign = sign or (1 if best["effect"] >= 0 else -1)
         ends = sorted(sign * best[end] for end in ("low", "high"))
         right = both["shortcut"] & (both["effect"] * sign > 0) if tie else both["shortcut"]
+        verdicts = ["found"] if right.any() else list(both["verdict"])
         told.append(
             {"a": a, "b": b, "tie": tie.name if tie else "", "kind": "free" if free else "planted" if tie else "tied"}
             | {"effect": sign * best["effect"], "low": ends[0], "high": ends[1], "found": bool(right.any())}
+            | {"verdict": next(word for word in VERDICTS if word in verdicts)}
             | {"detectable": both["detectable"].min(), "ordered": len(both), "alarms": int(both["shortcut"].sum())}
         )
     return pd.DataFrame(told)

@@ -308,6 +308,7 @@ def tell(summary: Summary) -> None:
 
     from analysis.measures.dose import STRONG
 
+    print("\n".join(trial_lines(summary)))
     print(summary.curves.round(3).to_string(index=False))
     for row in summary.overall.itertuples():
         strength = "at none of these strengths" if np.isnan(row.half_found) else f"at strength {row.half_found:.2f}"
@@ -325,6 +326,38 @@ def tell(summary: Summary) -> None:
             f"unbiased models: of {len(summary.unbiased)} effects of ordered pairs the largest is "
             f"{summary.unbiased.max():.3f}, {QUANTILE:.0%} are below {np.quantile(summary.unbiased, QUANTILE):.3f}"
         )
+
+
+def number(value: float, digits: int) -> str:
+    """'.25' of 0.25."""
+    return f"{value:.{digits}f}".replace("0.", ".", 1)
+
+
+def rank_cell(row) -> str:
+    """'2 of 20 (.21; .22)': the rank by ties.py, its strength and the first's; '' where not asked."""
+    import pandas as pd
+
+    if pd.isna(row.of):
+        return ""
+    if pd.isna(row.rank):
+        return f"none of {row.of:.0f}"
+    return f"{row.rank} of {row.of:.0f} ({number(row.tie_strength, 2)}; {number(row.strongest, 2)})"
+
+
+def trial_lines(summary: Summary) -> list[str]:
+    """A Markdown table of the planted ties, a line a training: effect along the rule with its interval over images,
+    verdict, the largest effect of a pair that nothing ties, rank."""
+    pairs, keys = summary.pairs, ["world", "tie", "strength", "seed"]
+    free = pairs[pairs["kind"] == "free"].assign(size=lambda table: table["effect"].abs())
+    lines = ["| world and tie | share | seed | effect | verdict | others | rank |", "|---|---|---|---|---|---|---|"]
+    for row in pairs[pairs["tie"] != ""].merge(summary.ranks, how="left", on=keys).sort_values(keys).itertuples():
+        same = (free["world"] == row.world) & (free["strength"] == row.strength) & (free["seed"] == row.seed)
+        others = free[same & (free["tie"] != row.tie)]["size"].max()
+        effect = f"{number(row.effect, 3)} ({number(row.low, 2)} to {number(row.high, 2)})"
+        name = f"{row.world}: {row.tie}"
+        cells = (name, f"{row.strength:g}", row.seed, effect, row.verdict, number(others, 3), rank_cell(row))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return lines
 
 
 def draw(summary: Summary, path: Path) -> list[Path]:
