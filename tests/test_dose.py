@@ -175,7 +175,7 @@ def test_whatever_is_done_is_summed_up(folder, monkeypatch, capsys):
     assert kept["ranks"][0].items() >= {"tie_strength": 0.3, "strongest": 0.4, "auroc_b": None}.items()
     assert max(kept["unbiased"]) == 0.3  # of what the rule touches, where nothing is planted
     assert "bar  found  planted  alarms  pairs" in said
-    assert "| hair_smile: Hair - Smile | 0.9 | 0 | .350 (.15 to .55) | found | .100 | 2 of 3 (.30; .40) |" in said
+    assert "| hair_smile: Hair - Smile | 0.9 | 0 | .400 (.30 to .50) | found | .100 | 2 of 3 (.30; .40) |" in said
     assert "| hair_smile: Hair - Smile | 0.5 | 0 | .100 (.00 to .20) | not found | .300 |  |" in said
     assert len(pd.read_csv(folder / "pairs.csv")) == 8 and (folder / "curves.png").is_file()
 

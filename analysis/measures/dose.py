@@ -66,7 +66,7 @@ def pairs_of(table: pd.DataFrame, ties: list[Tie], strength: float) -> pd.DataFr
         sign = sign or (1 if best["effect"] >= 0 else -1)
         ends = sorted(sign * best[end] for end in ("low", "high"))
         right = both["shortcut"] & (both["effect"] * sign > 0) if tie else both["shortcut"]
-        verdicts = ["found"] if right.any() else list(both["verdict"])
+        verdicts = ["found"] if right.any() else [*both["verdict"].replace("found", "not found")]
         told.append(
             {"a": a, "b": b, "tie": tie.name if tie else "", "kind": "free" if free else "planted" if tie else "tied"}
             | {"effect": sign * best["effect"], "low": ends[0], "high": ends[1], "found": bool(right.any())}

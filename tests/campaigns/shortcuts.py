@@ -330,7 +330,7 @@ def tell(summary: Summary) -> None:
 
 def number(value: float, digits: int) -> str:
     """'.25' of 0.25."""
-    return f"{value:.{digits}f}".replace("0.", ".", 1)
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("0.", ".", 1)  # + 0: no '-.00'
 
 
 def rank_cell(row) -> str:
