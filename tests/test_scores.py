@@ -149,7 +149,7 @@ def test_show_only_hides_all_others():
     assert shown[0, [0, 2]].tolist() == [1, 3] and shown[0, 1].isnan()
 
 
-def colours(count: int = 900):
+def colours(count: int = 3000):
     """Scores of images of three colours that exclude one another, three, two and one sixth of the images, and of
     something else; the one in the middle is at no end of the first score. -> (N, 3), labels of the middle one (N,)."""
     generator = torch.Generator().manual_seed(0)
@@ -179,8 +179,30 @@ def test_a_read_out_leaves_out_images_whose_label_is_unknown():
     some = np.where(np.arange(len(middle)) % 5 == 0, np.nan, middle)
     rows = ~np.isnan(some)
     told, fewer = read_out(KnownScores(scores), some), read_out(KnownScores(scores), middle)
-    assert np.corrcoef(told.of(scores), fewer.of(scores))[0, 1] > 0.99 and rows.sum() == 720
+    assert np.corrcoef(told.of(scores), fewer.of(scores))[0, 1] > 0.99 and rows.sum() == 2400
     assert told.present == pytest.approx(fewer.present, abs=0.2)
+
+
+def test_an_edit_away_takes_one_of_the_alternatives_where_that_is_asked():
+    generator = torch.Generator().manual_seed(0)
+    with_it, other = torch.arange(1000) % 5 == 0, torch.arange(1000) % 2 == 0
+    told = torch.where(with_it, -0.1, other.float()) + 0.03 * torch.randn(1000, generator=generator)
+    known = KnownScores(torch.stack([with_it + 0.01 * torch.randn(1000, generator=generator), told], dim=1))
+    own, none = known.scores[with_it][:50], torch.zeros(50, 1)
+    mixed, chosen = (transport(known, own, [0], none, choose=choose)[:, 1] for choose in (False, True))
+    assert ((mixed > 0.2) & (mixed < 0.8)).all()  # between the two, as no known image is
+    assert torch.minimum(chosen.abs(), (chosen - 1).abs()).max() < 0.1
+    assert 5 < (chosen > 0.5).sum() < 45  # either, by what the image had
+    back = transport(known, known.scores[~with_it][:50], [0], torch.ones(50, 1), choose=True)[:, 1]
+    assert (back + 0.1).abs().max() < 0.1
+
+
+def test_a_read_out_reaches_what_is_commanded():
+    scores, middle = colours()
+    told = read_out(KnownScores(scores), middle)
+    for amount in (0.0, 0.5, 1.0):
+        reached = told.of(told.set(scores[:60], amount))
+        assert (reached - told.value(amount)).abs().median() < 0.02
 
 
 def test_one_more_score_beside_the_known_ones():

@@ -15,6 +15,8 @@ from analysis.edits import Missing
 from analysis.measures.scores import KnownScores, quantiles, transport
 
 PENALTY = 0.01  # inverse strength of the regression's, as of the reader of prototypes
+RELATED = 3.0  # standard errors, as of `transport`: a read-out is told by many scores, few of those at chance matter
+CLOSER = 3  # steps to the commanded read-out, since each may reach the end of a score's range
 
 
 class ReadOut(NamedTuple):
@@ -34,9 +36,20 @@ class ReadOut(NamedTuple):
 
     def set(self, s: Tensor, amount: float) -> Tensor:
         """Scores (B, m) edited so that the read-out is `absent` for an amount of 0 and `present` for 1, all others
-        carried along (`transport`): (B, m)."""
-        own, target = torch.cat([s, self.of(s)[:, None]], dim=1), s.new_full((len(s), 1), self.value(amount))
-        return transport(self.known, own, [s.shape[1]], target)[:, :-1]
+        carried along (`transport`), to one of the alternatives below one half: (B, m).
+
+        What the carried scores lack of the read-out is made up along the change itself, at most once more of it.
+        """
+        own, value = torch.cat([s, self.of(s)[:, None]], dim=1), self.value(amount)
+        target = s.new_full((len(s), 1), value)
+        edited = transport(self.known, own, [s.shape[1]], target, RELATED, choose=amount < 0.5)[:, :-1]
+        change, (lowest, highest) = edited - s, self.known.range[:-1].T
+        lowest, highest = torch.minimum(lowest, s), torch.maximum(highest, s)
+        slope = change @ self.weights
+        for _ in range(CLOSER):
+            lack = torch.where(slope == 0, 0, (value - self.of(edited)) / slope).clamp(-1, 1)
+            edited = (edited + lack[:, None] * change).clamp(lowest, highest)
+        return edited
 
     def value(self, amount: float) -> float:
         """Of the read-out, for an amount of the attribute; within the range of the known ones."""

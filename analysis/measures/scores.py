@@ -20,6 +20,7 @@ WIDTH = 0.4  # share of those around the own value, a unit of difference in rank
 FEWEST, MOST = 24, 2000  # of them at least and at most
 RELATED = 1.0  # standard errors by which the mean rank of a score differs from the middle where an edit moves it
 CONTRACTED = 0.15  # ratio of variances below which a direction carries an alternative that the edit excludes
+MODE, CLIMBS = 0.1, 5  # share of the target's images that are near, and steps to their middle, of an alternative
 FLOOR = 0.1  # of variances, in the unit of a score's own: what is smaller is no direction
 CORRELATED = 0.2  # |correlation| above which `hide_correlated` hides
 NEAREST, DOUBT = 200, 4.0  # of `regress`: neighbours, and variances below which what they say is shrunk to nothing
@@ -100,16 +101,35 @@ class _Neighbours:
         return torch.cov(self.scores[:, related].T).view(floor.shape) + floor
 
 
-def _contraction(there: Tensor, here: Tensor) -> Tensor:
-    """The map (J, J) that removes the directions of which `there` (J, J) has less than CONTRACTED of the variance of
-    `here` (J, J)."""
-    values, vectors = torch.linalg.eigh(here)
+def _carried(target: _Neighbours, source: _Neighbours, related: Tensor, deviation: Tensor, choose: bool) -> Tensor:
+    """A deviation (J,) of related scores from the mean of `source`, as it is around that of `target`: (J,).
+
+    Directions of which the target has less than CONTRACTED of the source's variance are removed. With `choose`, those
+    of which the source has as little of the target's are taken from the target: the middle of its images that are
+    nearest to what an optimal transport makes of the deviation (mean shift, Comaniciu and Meer 2002).
+    """
+    values, vectors = torch.linalg.eigh(source.covariance(related))
     root, inverse = (vectors * values.sqrt()) @ vectors.T, (vectors / values.sqrt()) @ vectors.T
-    ratio, directions = torch.linalg.eigh(inverse @ there @ inverse)
-    return root @ (directions * (ratio >= CONTRACTED)) @ directions.T @ inverse
+    ratio, directions = torch.linalg.eigh(inverse @ target.covariance(related) @ inverse)
+    along = directions.T @ inverse @ deviation
+    carried, opened = along * (ratio >= CONTRACTED), ratio > 1 / CONTRACTED
+    if choose and opened.any():
+        there = (target.scores - target.mean)[:, related] @ inverse @ directions[:, opened]  # (n, D)
+        place, near = (along * ratio.sqrt())[opened], max(round(MODE * len(there)), 1)
+        for _ in range(CLIMBS):
+            place = there[(there - place).square().sum(1).topk(near, largest=False).indices].mean(0)
+        carried[opened] = place
+    return root @ directions @ carried
 
 
-def transport(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: Tensor) -> Tensor:
+def transport(
+    known: KnownScores,
+    s: Tensor,
+    prototypes: Sequence[int],
+    values: Tensor,
+    related: float = RELATED,
+    choose: bool = False,
+) -> Tensor:
     """Own scores (B, m) carried from the known images around their own value to those around the commanded one; values
     (B, K): (B, m).
 
@@ -118,14 +138,16 @@ def transport(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: 
     the edit and are kept. The others move by the difference of the means; of their deviation from the mean, the
     directions that vary here and hardly there are removed: alternatives that exclude each other (an image set to red
     hair must lose which other colour it had). That is the optimal transport between two Gaussians (Knott and Smith
-    1984) with the scaling of each direction rounded to 0 or 1.
+    1984) with the scaling of each direction rounded to 0 or 1. What varies there and hardly here are alternatives, too
+    (an image without red hair has one of the other colours): `choose` takes one of them, else the image gets their
+    mean. related: standard errors of a mean rank, instead of RELATED.
 
     An edit to the image's own values changes nothing. Scores stay within the range of the known ones, unless they were
     outside before. Time O(B (N + n J^2)), memory O(N m) for n neighbours, J related scores.
     """
     prototypes = list(prototypes)
     count = min(max(round(SHARE * len(known)), FEWEST), MOST, len(known))
-    least = RELATED * (12 * count) ** -0.5  # the mean rank of n images at random has variance 1 / (12 n)
+    least = related * (12 * count) ** -0.5  # the mean rank of n images at random has variance 1 / (12 n)
     targets, own = (positions(known, prototypes, v) for v in (values, s[:, prototypes]))
     unique, which = targets.unique(dim=0, return_inverse=True)
     there = [_Neighbours(known, prototypes, where, count) for where in unique]
@@ -133,14 +155,12 @@ def transport(known: KnownScores, s: Tensor, prototypes: Sequence[int], values: 
     for image, (number, where) in enumerate(zip(which.tolist(), own)):
         wide = round(WIDTH * (where - unique[number]).abs().amax().item() * len(known))
         target, source = there[number], _Neighbours(known, prototypes, where, max(count, min(wide, MOST, len(known))))
-        related = torch.maximum((target.rank - 0.5).abs(), (source.rank - 0.5).abs()) > least
-        if not related.any():
+        moved = torch.maximum((target.rank - 0.5).abs(), (source.rank - 0.5).abs()) > least
+        if not moved.any():
             continue
-        deviation = s[image] / known.deviation - source.mean
-        contraction = _contraction(target.covariance(related), source.covariance(related))
-        change[image, related] = (
-            (target.mean - source.mean)[related] + contraction @ deviation[related] - deviation[related]
-        )
+        deviation = (s[image] / known.deviation - source.mean)[moved]
+        carried = _carried(target, source, moved, deviation, choose)
+        change[image, moved] = (target.mean - source.mean)[moved] + carried - deviation
     return _commanded(known, s, s + change * known.deviation, prototypes, values)
 
 
