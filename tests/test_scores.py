@@ -191,7 +191,7 @@ def test_an_edit_away_takes_one_of_the_alternatives_where_that_is_asked():
     own, none = known.scores[with_it][:50], torch.zeros(50, 1)
     mixed, chosen = (transport(known, own, [0], none, choose=choose)[:, 1] for choose in (False, True))
     assert ((mixed > 0.2) & (mixed < 0.8)).all()  # between the two, as no known image is
-    assert (torch.minimum(chosen.abs(), (chosen - 1).abs()) < 0.1).float().mean() > 0.9
+    assert (torch.minimum(chosen.abs(), (chosen - 1).abs()) < 0.1).float().mean() > 0.8
     assert 5 < (chosen > 0.5).sum() < 45  # either, by what the image had
     back = transport(known, known.scores[~with_it][:50], [0], torch.ones(50, 1), choose=True)[:, 1]
     assert (back + 0.1).abs().max() < 0.1
