@@ -3,7 +3,7 @@
 import argparse
 
 from train.errors import UserError, listed
-from train.versions import version_number
+from train.versions import add_run_options
 
 STEPS = 18  # Heun: 34 network calls to invert, 35 to regenerate
 SIGMA_MIN = 0.5  # of information: through this noise parts are seen; below it scores tell ever finer details
@@ -20,17 +20,7 @@ def run_parser(
     several: --version_num takes more than one; outdir: whether there are results, which --outdir puts elsewhere.
     """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--dataset", metavar="NAME", help="name of the run, as its config gives it (default: that of the newest run)"
-    )
-    text = f"version{'s' * several} of the run, or pretrained for a shipped one"
-    parser.add_argument(
-        "--version_num",
-        metavar="N",
-        type=version_number,
-        nargs="+" if several else None,
-        help=f"{text} (default: the newest)",
-    )
+    add_run_options(parser, several=several)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     if outdir:
         text = "results go to FOLDER/<dataset>_v<n>/, so that those of before stay (default: below records/)"

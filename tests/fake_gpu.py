@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 from conftest import TINY
+from gpu_of_values import moved
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import models.patronus
@@ -21,7 +22,6 @@ from models.schedule import LinearSchedule, karras_sigmas
 from train.config import validate
 from train.data.dataset import ImageSet
 
-CUDA = torch.device("cuda", 0)
 IMAGES = ImageSet(
     np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), dtype=np.uint8),
     [str(i) for i in range(20)],
@@ -68,20 +68,6 @@ def config_of(kind: str, **changes):
             node = node[part]
         node[last] = value
     return validate(values, "test")
-
-
-def moved(module, device=None, memory_format=torch.preserve_format):
-    """nn.Module.to, which cannot put a fake tensor in the place of another."""
-    for part in module.modules():
-        for name, p in part._parameters.items():
-            if p is not None:
-                layout = memory_format if p.dim() == 4 else torch.preserve_format
-                part._parameters[name] = torch.nn.Parameter(
-                    p.detach().to(device, memory_format=layout), p.requires_grad
-                )
-        for name, b in part._buffers.items():
-            part._buffers[name] = None if b is None else b.to(device)
-    return module
 
 
 def backward(loss):

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fake_gpu import CUDA, IMAGES, KINDS, config_of, gpu  # noqa: F401
+from fake_gpu import IMAGES, KINDS, config_of, gpu  # noqa: F401
+from gpu_of_values import CUDA
 
 import models.patronus
 from analysis.edits import EditOptions, edit, encode_and_invert, expected_images, places, regenerate, slerp

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from fake_gpu import CUDA, IMAGES, KINDS, config_of, gpu  # noqa: F401
+from fake_gpu import IMAGES, KINDS, config_of, gpu  # noqa: F401
+from gpu_of_values import CUDA
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.samplers import SAMPLERS, SeededNoise, sample

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this
 import argparse
 
 from train.errors import UserError, listed, run_script
-from train.versions import version_number
+from train.versions import add_run_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,17 +27,7 @@ def parse_args() -> argparse.Namespace:
         action="store_true",
         help="write a run of ours in the published format, below records/released_format/",
     )
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="with --export: name of the run, as its config gives it (default: that of the newest run)",
-    )
-    parser.add_argument(
-        "--version_num",
-        metavar="N",
-        type=version_number,
-        help="with --export: version of the run, or pretrained for a shipped one (default: the newest)",
-    )
+    add_run_options(parser, before="with --export: ")
     args = parser.parse_args()
     if args.export == bool(args.path):
         parser.error("give either the folder of a published run, or --export")

@@ -17,22 +17,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the code of this
 import argparse
 
 from train.errors import UserError, run_script
-from train.versions import version_number
+from train.versions import add_run_options
 
 PLACES = ("data.path=", "data.metadata=")
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--dataset", metavar="NAME", help="name of the run, as its config gives it (default: that of the newest run)"
-    )
-    parser.add_argument(
-        "--version_num",
-        metavar="N",
-        type=version_number,
-        help="version of the run, of those trained here (default: the newest)",
-    )
+    add_run_options(parser, shipped=False)
     parser.add_argument(
         "--folder", type=Path, help="where the export goes; must not exist (default: records/exports/<dataset>_v<n>)"
     )

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from global_config import RECORDS_DIR
 from train.errors import UserError, reading
-from train.versions import version_number
+from train.versions import add_run_options
 
 SAMPLERS = ["euler", "heun", "dpmpp_2m", "ancestral"]  # of models/samplers.py, which needs torch; --help must not
 SAMPLES_DIR = RECORDS_DIR / "FID"
@@ -32,15 +32,7 @@ class Sampling(NamedTuple):
 def sampling_parser(doc: str) -> argparse.ArgumentParser:
     """The options that both sampling scripts share."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--dataset", metavar="NAME", help="name of the run, as its config gives it (default: that of the newest run)"
-    )
-    parser.add_argument(
-        "--version_num",
-        metavar="N",
-        type=version_number,
-        help="version of the run, or pretrained for a shipped one (default: the newest)",
-    )
+    add_run_options(parser)
     parser.add_argument(
         "--total_gen_num", metavar="N", type=int, default=10000, help="number of images (default: 10000)"
     )

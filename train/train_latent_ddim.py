@@ -15,20 +15,12 @@ import argparse
 import signal
 
 from train.errors import UserError, listed, run_script
-from train.versions import version_number
+from train.versions import add_run_options
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--dataset", metavar="NAME", help="name of the run, as its config gives it (default: that of the newest run)"
-    )
-    parser.add_argument(
-        "--version_num",
-        metavar="N",
-        type=version_number,
-        help="version of the run, or pretrained for a shipped one (default: the newest)",
-    )
+    add_run_options(parser)
     parser.add_argument("--network", default="mlp", choices=["mlp", "unet1d"], help="default: mlp")
     parser.add_argument(
         "--set",

@@ -3,7 +3,7 @@
 import argparse
 
 from analysis.script import require
-from train.versions import version_number
+from train.versions import add_run_options
 
 SAME = (  # options that two programs must share to speak of the same data, noise levels and network
     *("data", "image_size", "xflip", "n_steps", "t_max", "t_min", "rho", "dataset", "version_num"),
@@ -44,17 +44,7 @@ def mechanism_parser(doc: str, denoiser: bool = True) -> argparse.ArgumentParser
     )
     text = "where a filter's entry joins a mask of locality, as a share of the largest (default: 0.02)"
     parser.add_argument("--mask_threshold", type=float, default=0.02, metavar="SHARE", help=text)
-    parser.add_argument(
-        "--dataset",
-        metavar="NAME",
-        help="name of the network's run, as its config gives it (default: that of the newest run)",
-    )
-    parser.add_argument(
-        "--version_num",
-        metavar="N",
-        type=version_number,
-        help="version of that run, or pretrained for a shipped one (default: the newest)",
-    )
+    add_run_options(parser, of="the network's run")
     parser.add_argument(
         "--hide_scores",
         action="store_true",
